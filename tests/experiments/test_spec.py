@@ -119,6 +119,12 @@ def test_a_resolved_spec_resolves_to_itself(small: str, tmp_path: Path) -> None:
         ("lr: 1e-3", "lr: -1", "training.lr: Input should be greater than or equal to 0"),
         ("lr: 1e-3", "optimizer: adamm", "training.optimizer: unknown value 'adamm'; did you mean"),
         ("max_steps: 20", "max_steps: 0", "training.max_steps: Input should be greater"),
+        (
+            "lr: 1e-3",
+            "keep_checkpoints: [3, -1]",
+            "training.keep_checkpoints: takes true, false or",
+        ),
+        ("lr: 1e-3", "keep_checkpoints: often", "training.keep_checkpoints: takes true, false or"),
         ("title: A", "titel: A", "titel: unknown field 'titel'; did you mean 'title'?"),
         ("arms:", "arm:", "arms: missing"),
         ("data: {name: digits, train_size: 100}", "", "data: missing"),
@@ -128,6 +134,12 @@ def test_each_mistake_has_its_path_and_a_hint(
     tmp_path: Path, old: str, new: str, said: str
 ) -> None:
     assert said in broken(tmp_path, old, new)
+
+
+def test_kept_checkpoints_are_a_switch_or_steps(small: str) -> None:
+    for text, value in (("true", True), ("[0, 5]", (0, 5))):
+        experiment = load_experiment(small, settings=[f"training.keep_checkpoints={text}"])
+        assert experiment.arms["baseline"].training.keep_checkpoints == value
 
 
 def test_all_mistakes_are_reported_at_once_and_each_once(tmp_path: Path) -> None:

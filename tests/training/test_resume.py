@@ -103,3 +103,24 @@ def test_a_finished_run_is_returned_as_it_is(tmp_path: Path) -> None:
     again = train(tmp_path / "run", None)
     assert again.stopped == whole.stopped == "max_steps"
     assert torch.equal(weights(again.model), weights(whole.model))
+
+
+@pytest.mark.parametrize("crash", [3, 6, 12])
+def test_the_checkpoints_of_listed_steps_are_kept_and_no_others(tmp_path: Path, crash: int) -> None:
+    kept = [0, 2, 5, 11, 99]
+    whole = train(tmp_path / "whole", None, keep_checkpoints=kept)
+    with pytest.raises(ConnectionResetError):
+        train(tmp_path / "broken", crash, keep_checkpoints=kept, checkpoint_seconds=1e9)
+    train(tmp_path / "broken", None, keep_checkpoints=kept)
+    runs = [gs.Run(tmp_path / name) for name in ("whole", "broken")]
+    for run in runs:
+        assert run.checkpoint_steps("run", 0) == [0, 2, 5, 11, 14]
+    assert whole.history.steps.tolist() == [0, 2, 3, 5, 8, 9, 11, 14]
+    first, again = (run.checkpoint("run", 0, 11)["model"] for run in runs)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert torch.equal(
+        weights(whole.model),
+        torch.cat(
+            [tensor.flatten() for tensor in runs[1].checkpoint("run", 0, 14)["model"].values()]
+        ),
+    )

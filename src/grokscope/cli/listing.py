@@ -12,7 +12,7 @@ def list_experiments() -> None:
     from grokscope.experiments import load_experiment, shipped
 
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("experiment", no_wrap=True)
+    table.add_column("experiment", overflow="fold")
     table.add_column("what it shows")
     table.add_column("quick / paper", no_wrap=True)
     for name in shipped():

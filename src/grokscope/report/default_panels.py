@@ -46,6 +46,18 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
     },
     {
         "kind": "curves",
+        "title": "Row alignment",
+        "look_for": (
+            "For each input the largest cosine, up to sign, of a row of the Jacobian with it. Look "
+            "for a rise. Where the rows of the classes point along the input in both directions, "
+            "they cancel in the centroid and show only here."
+        ),
+        "columns": {"row_alignment": "mean over the probe points"},
+        "band": "range",
+        "y_title": "cosine",
+    },
+    {
+        "kind": "curves",
         "title": "Centroid norm",
         "look_for": (
             "The length of the centroids. Look for a fall: with shorter centroids the sum of the "

@@ -117,7 +117,7 @@ def _levels(norms: Floats, ends: tuple[float, float]) -> Small:
     return np.rint(LEVELS * share).astype(np.int16)
 
 
-def _paths(name: str, corners: Small, start: NDArray[np.int64]) -> dict[str, Small]:
+def _paths(name: str, corners: Small, start: NDArray[np.integer[Any]]) -> dict[str, Small]:
     """Paths by their numbers of corners and, for each axis, the steps from corner to corner."""
     steps = np.diff(corners, axis=0, prepend=np.zeros((1, 2), dtype=np.int16))
     return {

@@ -135,7 +135,8 @@ def _told(frame: Frame, figures: str) -> str:
     """A frame in words, after the figures of the run at its step."""
     low, high = map(number, frame.norms)
     own = f"{count(frame.count)} regions, operator norm {low} to {high}"
-    return f"{figures}; {own}" if figures else own
+    told = f"{figures}; {own}" if figures else own
+    return told.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _alike(context: Context) -> int:

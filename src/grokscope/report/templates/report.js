@@ -142,6 +142,10 @@
   const shows = [...document.querySelectorAll("[data-pictures]")].map(pictures);
   const regions = regionsReader({ data, named, channels, paint, player });
   const later = [...document.querySelectorAll("[data-regions]")].map(async (box) => {
+    if (typeof DecompressionStream === "undefined") {
+      box.textContent = "These pictures need a browser that can decompress data, of 2023 or later.";
+      return;
+    }
     shows.push(await regions(box));
   });
   dark.addEventListener("change", () => {
