@@ -29,6 +29,7 @@ from grokscope.measures.kernels import (
 from grokscope.measures.layers import layer_centroids
 from grokscope.measures.manifolds import class_manifolds
 from grokscope.measures.nnls import NonnegativeSolution, nonnegative_least_squares
+from grokscope.measures.norms import weight_norms
 from grokscope.measures.ntk import NTKPlan, ParameterPlan, empirical_ntk, ntk_plan
 from grokscope.measures.probe import LinearProbe, ProbeResult, linear_probe, sgd_probe
 from grokscope.measures.regions import (
@@ -38,7 +39,9 @@ from grokscope.measures.regions import (
     Slice,
     linear_regions,
 )
+from grokscope.measures.robustness import noise_accuracy, robust_radius
 from grokscope.measures.simulated_capacity import SimulatedCapacity, simulated_capacity
+from grokscope.measures.sparsity import fourier_gini, gini
 from grokscope.methods.grokalign import GrokAlign
 from grokscope.methods.penalty import jacobian_penalty
 from grokscope.models import MLP
@@ -92,6 +95,8 @@ __all__ = [
     "embedding_2d",
     "empirical_ntk",
     "fit",
+    "fourier_gini",
+    "gini",
     "glue_geometry",
     "input_jacobian",
     "jacobian_alignment",
@@ -108,9 +113,12 @@ __all__ = [
     "linear_regions",
     "load_data",
     "manifold_geometry",
+    "noise_accuracy",
     "nonnegative_least_squares",
     "ntk_plan",
     "ntk_velocity",
+    "robust_radius",
     "sgd_probe",
     "simulated_capacity",
+    "weight_norms",
 ]
