@@ -120,7 +120,8 @@ def noise_accuracy(
     check_batch(x)
     noise = gaussian_noise(x, dims, generator)
     deviations = [float(std)] if isinstance(std, (int, float)) else [float(s) for s in std]
-    found = perturbed_accuracy(model, x, y, noise, deviations, threshold, chunk_size)
+    shares = perturbed_accuracy(model, x, y, noise, deviations, threshold, chunk_size)
+    found = torch.tensor(shares, dtype=x.dtype, device=x.device)
     return found[0] if isinstance(std, (int, float)) else found
 
 
@@ -154,7 +155,7 @@ def perturbed_accuracy(
     std: Sequence[float],
     threshold: float = 0.0,
     chunk_size: int | None = None,
-) -> Float[Tensor, " s"]:
+) -> list[float]:
     """Share of examples that are classified right at ``x + s noise``, for every s of ``std``."""
     check_chunk_size(chunk_size)
     check_not_batch_dependent(model)
@@ -163,8 +164,7 @@ def perturbed_accuracy(
         raise ValueError(f"std must be 0 or positive, and finite: got {list(std)}")
     size = chunk_size or len(x)
     parts = list(zip(x.split(size), noise.split(size), y.to(x.device).split(size), strict=True))
-    right = [sum(_right(model, a + s * e, b, threshold) for a, e, b in parts) for s in std]
-    return torch.tensor(right, dtype=x.dtype, device=x.device) / len(x)
+    return [sum(_right(model, a + s * e, b, threshold) for a, e, b in parts) / len(x) for s in std]
 
 
 def _right(model: Model, x: Tensor, y: Tensor, threshold: float) -> int:
