@@ -42,7 +42,7 @@ from grokscope.measures.simulated_capacity import SimulatedCapacity, simulated_c
 from grokscope.methods.grokalign import GrokAlign
 from grokscope.methods.penalty import jacobian_penalty
 from grokscope.models import MLP
-from grokscope.runs import History, Run, RunDirectory
+from grokscope.runs import History, Onset, Run, RunDirectory, onset
 from grokscope.training import (
     FitResult,
     LayerGeometry,
@@ -73,6 +73,7 @@ __all__ = [
     "NTKDistance",
     "NTKPlan",
     "NonnegativeSolution",
+    "Onset",
     "ParameterPlan",
     "Phase",
     "ProbeResult",
@@ -111,6 +112,7 @@ __all__ = [
     "nonnegative_least_squares",
     "ntk_plan",
     "ntk_velocity",
+    "onset",
     "sgd_probe",
     "simulated_capacity",
 ]
