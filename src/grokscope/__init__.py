@@ -47,7 +47,7 @@ from grokscope.methods.orthograd import OrthoGrad, orthogonal_gradient
 from grokscope.methods.penalty import jacobian_penalty
 from grokscope.methods.stablemax import stable_logits, stablemax_cross_entropy
 from grokscope.models import MLP
-from grokscope.runs import History, Run, RunDirectory
+from grokscope.runs import History, Onset, Run, RunDirectory, onset
 from grokscope.training import (
     FitResult,
     LayerGeometry,
@@ -82,6 +82,7 @@ __all__ = [
     "NTKPlan",
     "NonnegativeSolution",
     "OrthoGrad",
+    "Onset",
     "ParameterPlan",
     "Phase",
     "ProbeResult",
@@ -124,6 +125,7 @@ __all__ = [
     "ntk_plan",
     "ntk_velocity",
     "orthogonal_gradient",
+    "onset",
     "sgd_probe",
     "simulated_capacity",
     "slow_gradient_ema",

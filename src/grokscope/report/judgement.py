@@ -25,13 +25,18 @@ class Judgement:
 
 
 def judgement(verdict: Verdict, run_state: str = "finished") -> Judgement:
-    """A verdict in words; what an unfinished run says is only so "so far"."""
+    """A verdict in words; what an unfinished run says is only so "so far".
+
+    A claim on where a metric ends, or on its extremes, is open until the run has ended.
+    """
     claim = verdict.claim
     settled = run_state == "finished" or verdict.state == "open"
+    moving = not settled and getattr(claim.quantity, "at", "first") != "first"
+    state = "open" if moving else verdict.state
     return Judgement(
-        state=verdict.state,
+        state=state,
         word=verdict.state if settled else f"{verdict.state} so far",
-        mark=MARKS[verdict.state],
+        mark=MARKS[state],
         says=claim.says,
         measured=_measured(verdict),
         asked=_asked(claim),
@@ -68,7 +73,9 @@ def _value(quantity: Any, value: float, *, bound: bool = False) -> str:
     """A value in the unit of the quantity that a claim is about."""
     if quantity.kind == "steps_to":
         return duration(value) if quantity.unit == "seconds" else f"{count(value)} steps"
-    if quantity.kind == "speed_up":
+    if quantity.kind == "change":
+        return f"{value:.3g} times"
+    if quantity.kind in ("speed_up", "delay"):
         return f"{value:g} times" if bound else f"{ratio(value)} times"
     metric = getattr(quantity, "metric", "")
     if metric.endswith("accuracy"):

@@ -4,17 +4,20 @@ from grokscope.runs.claims import Claim, Verdict, judge, verdicts
 from grokscope.runs.directory import RunDirectory
 from grokscope.runs.files import RunError
 from grokscope.runs.history import History
+from grokscope.runs.onset import Onset, onset
 from grokscope.runs.reader import Run
 from grokscope.runs.trial import Trial
 
 __all__ = [
     "Claim",
     "History",
+    "Onset",
     "Run",
     "RunDirectory",
     "RunError",
     "Trial",
     "Verdict",
     "judge",
+    "onset",
     "verdicts",
 ]

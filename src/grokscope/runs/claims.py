@@ -11,7 +11,12 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from grokscope.runs.history import History
+from grokscope.runs.onset import onset, value_at
 from grokscope.runs.reader import Run
+
+Moment = Literal[
+    "first", "last", "max", "min", "memorised", "onset.start", "onset.middle", "onset.end"
+]
 
 
 class Strict(BaseModel):
@@ -83,28 +88,25 @@ class SpeedUp(Strict):
 
 
 class Value(Strict):
-    """A metric of an arm at its first or last evaluation, or its extreme over the run."""
+    """A metric of an arm at a moment of training, or its extreme over the run.
+
+    The moments of an onset are those of ``grokscope.onset``, between readings interpolated in the
+    logarithm of steps.
+    """
 
     kind: Literal["value"]
     arm: str
     metric: str
-    at: Literal["first", "last", "max", "min"] = "last"
+    at: Moment = "last"
 
     def figure(self, run: Run) -> Figure | None:
-        """The figure in ``run``; None where the metric was not recorded."""
+        """The figure in ``run``; None where the metric was not recorded or the moment not met."""
         values = []
         for seed in run.seeds(self.arm):
-            history = run.history(self.arm, seed)
-            if self.metric not in history:
+            value = _value(run.history(self.arm, seed), self.metric, self.at)
+            if value is None:
                 return None
-            column = history[self.metric]
-            pick = {
-                "first": column[0],
-                "last": column[-1],
-                "max": column.max(),
-                "min": column.min(),
-            }
-            values.append(float(pick[self.at]))
+            values.append(value)
         return Figure(tuple(values)) if values else None
 
 
@@ -115,7 +117,7 @@ class Difference(Strict):
     arm: str
     baseline: str = "baseline"
     metric: str
-    at: Literal["first", "last", "max", "min"] = "last"
+    at: Moment = "last"
 
     def figure(self, run: Run) -> Figure | None:
         """The figure in ``run``; None where an arm lacks the metric."""
@@ -126,6 +128,49 @@ class Difference(Strict):
         if ours is None or theirs is None:
             return None
         return Figure(tuple(a - b for a, b in zip(ours.values, theirs.values, strict=False)))
+
+
+class Change(Strict):
+    """A metric at one moment over the same metric at another: 1 is no change."""
+
+    kind: Literal["change"]
+    arm: str
+    metric: str
+    at: Moment
+    over: Moment
+
+    def figure(self, run: Run) -> Figure | None:
+        """The figure in ``run``; None where the metric or one of the moments is missing."""
+        above, below = (
+            Value(kind="value", arm=self.arm, metric=self.metric, at=at).figure(run)
+            for at in (self.at, self.over)
+        )
+        if above is None or below is None or 0.0 in below.values:
+            return None
+        return Figure(tuple(a / b for a, b in zip(above.values, below.values, strict=True)))
+
+
+class Delay(Strict):
+    """How many times as many steps half of the rise of test accuracy takes as memorising does.
+
+    1 stands for no delay; where it never rose, the steps run are a bound. ``grokscope.onset``
+    tells them apart.
+    """
+
+    kind: Literal["delay"]
+    arm: str
+
+    def figure(self, run: Run) -> Figure | None:
+        """The figure in ``run``; None where training data were not memorised."""
+        values, is_bound = [], False
+        for seed in run.seeds(self.arm):
+            found = onset(run.history(self.arm, seed))
+            if found.memorised is None:
+                return None
+            never = found.delay is None
+            is_bound = is_bound or never
+            values.append(found.last / max(found.memorised, 1.0) if never else found.delay)
+        return Figure(tuple(float(value) for value in values), is_bound) if values else None
 
 
 class Result(Strict):
@@ -145,7 +190,9 @@ class Result(Strict):
         return Figure(tuple(float(item) for item in values))
 
 
-Quantity = Annotated[StepsTo | SpeedUp | Value | Difference | Result, Field(discriminator="kind")]
+Quantity = Annotated[
+    StepsTo | SpeedUp | Value | Difference | Change | Delay | Result, Field(discriminator="kind")
+]
 
 
 class Claim(Strict):
@@ -205,3 +252,17 @@ def _reach(history: History, metric: str, target: float, unit: str) -> tuple[flo
     row = -1 if step is None else int(np.argmax(history.steps == step))
     value = history.steps[row] if unit == "steps" else history["train_seconds"][row]
     return float(value), step is None
+
+
+def _value(history: History, metric: str, at: Moment) -> float | None:
+    """A metric at a moment of one training; None where it, or the moment, was not recorded."""
+    if metric not in history:
+        return None
+    column = history[metric]
+    if at in ("memorised", "onset.start", "onset.middle", "onset.end"):
+        step = onset(history).at(at.removeprefix("onset."))
+        value = None if step is None else value_at(history, metric, step)
+        return None if value is None or math.isnan(value) else value
+    column = column[[metric in row for row in history]]
+    pick = {"first": column[0], "last": column[-1], "max": column.max(), "min": column.min()}
+    return float(pick[at])
