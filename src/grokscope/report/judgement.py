@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from grokscope.report.wording import count, duration, number, percent, ratio, target_value
 from grokscope.runs import Claim, Verdict
+from grokscope.runs.statistics import Sample
 
 MARKS = {"held": "✓", "not held": "✗", "open": "?"}
 
@@ -48,15 +50,25 @@ def _measured(verdict: Verdict) -> str:
     figure = verdict.figure
     if figure is None:
         return "nothing yet"
-    quantity = verdict.claim.quantity
+    quantity, bounds = verdict.claim.quantity, figure.bounds
     text = _value(quantity, figure.median)
-    if figure.is_lower_bound:
+    if bounds.high == math.inf and not bounds.is_exact:
         text = f"more than {text}"
-    if len(figure.values) > 1:
-        low, high = (_value(quantity, end) for end in (min(figure.values), max(figure.values)))
-        span = f", {low} to {high}" if low != high else ""
-        text += f" (median of {len(figure.values)} seeds{span})"
-    return text
+    elif not bounds.is_exact:
+        most = _value(quantity, bounds.high)
+        text = f"between {text} and {most}" if bounds.low else f"less than {most}"
+    return text + _over_seeds(quantity, figure.sample)
+
+
+def _over_seeds(quantity: Any, sample: Sample) -> str:
+    """How many seeds the median is of, from where to where, and how many of them got there."""
+    if len(sample) == 1:
+        return ""
+    known = [low for low, high in sample.ends if low == high]
+    ends = [_value(quantity, end) for end in (min(known), max(known))] if known else []
+    span = f", {ends[0]} to {ends[1]}" if len(set(ends)) > 1 else ""
+    missing = f", {len(known)} of them known" if len(known) < len(sample) else ""
+    return f" (median of {len(sample)} seeds{missing}{span})"
 
 
 def _asked(claim: Claim) -> str:
