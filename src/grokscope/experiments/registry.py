@@ -29,11 +29,13 @@ def shipped() -> dict[str, Path]:
 
 
 @cache
-def reproducible() -> dict[str, Path]:
-    """The figures and tables that can be reproduced: "paper/figure" -> file."""
-    return {
-        figure: path for path in shipped().values() if (figure := read_yaml(path).get("reproduces"))
-    }
+def reproducible() -> dict[str, list[str]]:
+    """The figures and tables that can be reproduced: "paper/figure" -> names of experiments."""
+    found: dict[str, list[str]] = {}
+    for name, path in shipped().items():
+        if figure := read_yaml(path).get("reproduces"):
+            found.setdefault(figure, []).append(name)
+    return found
 
 
 def load_experiment(
@@ -83,7 +85,13 @@ def find(name: str) -> Path:
         return Path(name)
     reproduced = reproducible()
     if name in reproduced:
-        return reproduced[name]
+        several = reproduced[name]
+        if len(several) > 1:
+            raise SpecError(
+                f"{name} is {len(several)} experiments: name one of {', '.join(several)}, or run "
+                f"all by `grokscope reproduce {name}`"
+            )
+        return known[several[0]]
     raise SpecError(
         f"{unknown_name('experiment', name, [*known, *reproduced])} (`grokscope list` says what "
         "each shows; a YAML file of your own works too)"
