@@ -5,16 +5,24 @@ from grokscope.runs.directory import RunDirectory
 from grokscope.runs.files import RunError
 from grokscope.runs.history import History
 from grokscope.runs.reader import Run
+from grokscope.runs.seed_runs import SeedRuns
+from grokscope.runs.statistics import Bounds, Sample
+from grokscope.runs.sweep_folder import SweepFolder, open_runs
 from grokscope.runs.trial import Trial
 
 __all__ = [
+    "Bounds",
     "Claim",
     "History",
     "Run",
     "RunDirectory",
     "RunError",
+    "Sample",
+    "SeedRuns",
+    "SweepFolder",
     "Trial",
     "Verdict",
     "judge",
+    "open_runs",
     "verdicts",
 ]
