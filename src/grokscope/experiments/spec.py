@@ -116,6 +116,7 @@ class ManifoldSpec(Strict):
     layers: tuple[str, ...] | None = None
     num_points: Positive = 50
     num_samples: Positive = 100
+    linear_probe: bool = True
 
 
 class MonitorSpec(Strict):

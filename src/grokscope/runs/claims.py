@@ -167,10 +167,9 @@ class Delay(Strict):
             found = onset(run.history(self.arm, seed))
             if found.memorised is None:
                 return None
-            never = found.delay is None
-            is_bound = is_bound or never
-            values.append(found.last / max(found.memorised, 1.0) if never else found.delay)
-        return Figure(tuple(float(value) for value in values), is_bound) if values else None
+            is_bound = is_bound or found.delay is None
+            values.append(found.delay or found.last / max(found.memorised, 1.0))
+        return Figure(tuple(values), is_bound) if values else None
 
 
 class Result(Strict):
