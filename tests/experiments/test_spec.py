@@ -77,7 +77,7 @@ def test_every_shipped_experiment_is_valid(name: str, preset: str) -> None:
 
 def test_figures_are_found_by_the_name_of_what_they_reproduce() -> None:
     for figure in reproducible():
-        assert load_experiment(figure).reproduces == figure
+        assert figure in load_experiment(figure).reproduces
 
 
 def test_arms_share_the_sections_at_the_top(small: str) -> None:

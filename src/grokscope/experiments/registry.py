@@ -31,9 +31,11 @@ def shipped() -> dict[str, Path]:
 @cache
 def reproducible() -> dict[str, Path]:
     """The figures and tables that can be reproduced: "paper/figure" -> file."""
-    return {
-        figure: path for path in shipped().values() if (figure := read_yaml(path).get("reproduces"))
-    }
+    found: dict[str, Path] = {}
+    for path in shipped().values():
+        figures = read_yaml(path).get("reproduces") or []
+        found |= dict.fromkeys([figures] if isinstance(figures, str) else figures, path)
+    return found
 
 
 def load_experiment(

@@ -41,12 +41,15 @@ def correlations(run: Run) -> dict[str, Any]:
         - ``train_test_capacity`` and so on: of the training points' with the test points';
 
         ``correlation_table``: rows of arm, what, and its coefficients with accuracy and loss
-        (first seed). ``looks``: a mapping for each look, arm and layer or kernel of the first
-        seed, with ``accuracy``, ``loss``, ``capacity`` or ``distance`` and ``layer``.
+        (first seed). ``layer_looks``, ``output_looks``, ``kernel_looks``: points of the first seed
+        for scatter plots, a mapping for each look, with ``accuracy``, ``loss`` and either
+        ``distance`` or ``layer``, ``capacity`` and so on and ``train_capacity`` and so on.
     """
     by_arm: dict[str, dict[str, list[float]]] = {}
     table: list[dict[str, Any]] = []
-    looks: list[dict[str, Any]] = []
+    layers: list[dict[str, Any]] = []
+    kernels: list[dict[str, Any]] = []
+    outputs: list[dict[str, Any]] = []
     for arm in run.arms:
         for place, seed in enumerate(run.seeds(arm)):
             history = run.history(arm, seed)
@@ -55,8 +58,18 @@ def correlations(run: Run) -> dict[str, Any]:
             if place == 0:
                 title = run.spec["arms"][arm].get("title") or arm
                 table += [{"arm": title, **row} for row in _table(history)]
-                looks += [{"arm": title, **look} for look in _looks(history)]
-    return {"correlations": by_arm, "correlation_table": table, "looks": looks}
+                looks = [{"arm": title, **look} for look in _looks(history)]
+                kernels += [look for look in looks if look["layer"] == "kernel"]
+                layers += [look for look in looks if look["layer"] != "kernel"]
+                deepest = geometry_layers(history)[-1:]
+                outputs += [look for look in looks if look["layer"] in deepest]
+    return {
+        "correlations": by_arm,
+        "correlation_table": table,
+        "layer_looks": layers,
+        "output_looks": outputs,
+        "kernel_looks": kernels,
+    }
 
 
 def pearson(a: Column, b: Column) -> float:

@@ -34,12 +34,15 @@ def representation(
         embed: arguments of ``embeddings``; None for none.
 
     Returns:
-        ``finding``: a sentence. ``onsets``: a row for each arm and seed. And what the parts return.
+        ``finding``: a sentence. ``onsets``: a row for each arm and seed. ``onset_spread``:
+        by arm, the latest start of an onset over the earliest, where two or more seeds have one.
+        And what the parts return.
     """
     run = trained.run
     results = {
         "finding": _finding(run),
         "onsets": _onsets(run),
+        "onset_spread": _spread(run),
         **correlations(run),
         **late_compression(run),
     }
@@ -73,6 +76,19 @@ def _onsets(run: Run) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _spread(run: Run) -> dict[str, float]:
+    """By arm, how many times as late the latest onset is as the earliest."""
+    starts = {
+        arm: [
+            start
+            for seed in run.seeds(arm)
+            if (start := onset(run.history(arm, seed)).start) is not None
+        ]
+        for arm in run.arms
+    }
+    return {arm: max(steps) / min(steps) for arm, steps in starts.items() if len(steps) > 1}
 
 
 def _known(value: float) -> float | None:
