@@ -58,7 +58,7 @@ def correlations(run: Run) -> dict[str, Any]:
             if place == 0:
                 title = run.spec["arms"][arm].get("title") or arm
                 table += [{"arm": title, **row} for row in _table(history)]
-                looks = [{"arm": title, **look} for look in _looks(history)]
+                looks = [{"arm": arm, **look} for look in _looks(history)]
                 kernels += [look for look in looks if look["layer"] == "kernel"]
                 layers += [look for look in looks if look["layer"] != "kernel"]
                 deepest = geometry_layers(history)[-1:]
@@ -134,13 +134,12 @@ def _looks(history: History) -> list[dict[str, Any]]:
         for layer in layers:
             if row.get(f"test_capacity/{layer}") is not None:
                 own = {
-                    name: row[column]
+                    name: row.get(column)
                     for figure in GEOMETRY
                     for name, column in (
                         (figure, f"test_{figure}/{layer}"),
                         (f"train_{figure}", f"{figure}/{layer}"),
                     )
-                    if row.get(column) is not None
                 }
                 points.append({**common, "layer": layer, **own})
     return points
