@@ -41,9 +41,9 @@ from grokscope.measures.regions import (
 )
 from grokscope.measures.robustness import noise_accuracy, robust_radius
 from grokscope.measures.simulated_capacity import SimulatedCapacity, simulated_capacity
+from grokscope.measures.sparsity import fourier_gini, gini
 from grokscope.methods.adversarial import AdversarialTraining, adversarial_inputs, noisy_inputs
 from grokscope.methods.gradient_noise import GradientNoise, noise_deviation
-from grokscope.measures.sparsity import fourier_gini, gini
 from grokscope.methods.grokalign import GrokAlign
 from grokscope.methods.grokfast import Grokfast, slow_gradient_ema, slow_gradient_ma
 from grokscope.methods.orthograd import OrthoGrad, orthogonal_gradient
@@ -126,9 +126,9 @@ __all__ = [
     "linear_regions",
     "load_data",
     "manifold_geometry",
+    "noise_accuracy",
     "noise_deviation",
     "noisy_inputs",
-    "noise_accuracy",
     "nonnegative_least_squares",
     "ntk_plan",
     "ntk_velocity",

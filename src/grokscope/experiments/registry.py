@@ -33,7 +33,8 @@ def reproducible() -> dict[str, list[str]]:
     """The figures and tables that can be reproduced: "paper/figure" -> names of experiments."""
     found: dict[str, list[str]] = {}
     for name, path in shipped().items():
-        if figure := read_yaml(path).get("reproduces"):
+        figures = read_yaml(path).get("reproduces") or []
+        for figure in [figures] if isinstance(figures, str) else figures:
             found.setdefault(figure, []).append(name)
     return found
 

@@ -124,6 +124,7 @@ class ManifoldSpec(Strict):
     layers: tuple[str, ...] | None = None
     num_points: Positive = 50
     num_samples: Positive = 100
+    linear_probe: bool = True
 
 
 class NoiseSpec(Strict):
@@ -274,6 +275,7 @@ class TrialSpec(Strict):
 class Experiment(Strict):
     """One figure, table or question: arms that differ in a few settings, and what is claimed.
 
+    ``reproduces`` names the figures and tables of papers that it shows, one or a list of them.
     ``analysis`` names what is computed from the trained networks (see ``analyses``), and
     ``analysis_options`` are the arguments it is given.
     ``threads`` is the number of CPU threads; None leaves PyTorch's. A small network is fastest on
@@ -285,7 +287,7 @@ class Experiment(Strict):
     title: str
     description: str = ""
     source: str = ""
-    reproduces: str | None = None
+    reproduces: tuple[str, ...] = ()
     duration: dict[str, str] = Field(default_factory=dict)
     preset: str = "quick"
     seeds: tuple[int, ...] = (0,)
@@ -296,6 +298,11 @@ class Experiment(Strict):
     analysis_options: dict[str, Any] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     panels: tuple[dict[str, Any], ...] = ()
+
+    @field_validator("reproduces", mode="before")
+    @classmethod
+    def _is_one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value or ()
 
     @model_validator(mode="after")
     def _speaks_of_its_own_arms(self) -> Experiment:
