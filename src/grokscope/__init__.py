@@ -42,10 +42,15 @@ from grokscope.measures.regions import (
 from grokscope.measures.robustness import noise_accuracy, robust_radius
 from grokscope.measures.simulated_capacity import SimulatedCapacity, simulated_capacity
 from grokscope.measures.sparsity import fourier_gini, gini
+from grokscope.methods.adversarial import AdversarialTraining, adversarial_inputs, noisy_inputs
+from grokscope.methods.gradient_noise import GradientNoise, noise_deviation
 from grokscope.methods.grokalign import GrokAlign
+from grokscope.methods.grokfast import Grokfast, slow_gradient_ema, slow_gradient_ma
+from grokscope.methods.orthograd import OrthoGrad, orthogonal_gradient
 from grokscope.methods.penalty import jacobian_penalty
+from grokscope.methods.stablemax import stable_logits, stablemax_cross_entropy
 from grokscope.models import MLP
-from grokscope.runs import History, Run, RunDirectory
+from grokscope.runs import History, Onset, Run, RunDirectory, onset
 from grokscope.training import (
     FitResult,
     LayerGeometry,
@@ -60,12 +65,15 @@ from grokscope.training import (
 
 __all__ = [
     "MLP",
+    "AdversarialTraining",
     "CenterStructure",
     "Dataset",
     "DecisionBoundary",
     "FitResult",
     "GlueGeometry",
+    "GradientNoise",
     "GrokAlign",
+    "Grokfast",
     "History",
     "JacobianGeometry",
     "LayerGeometry",
@@ -78,6 +86,8 @@ __all__ = [
     "NTKPlan",
     "NoiseAccuracy",
     "NonnegativeSolution",
+    "Onset",
+    "OrthoGrad",
     "ParameterPlan",
     "Phase",
     "ProbeResult",
@@ -88,6 +98,7 @@ __all__ = [
     "Slice",
     "Target",
     "__version__",
+    "adversarial_inputs",
     "affine_map",
     "center_structure",
     "centroid_alignment",
@@ -116,11 +127,19 @@ __all__ = [
     "load_data",
     "manifold_geometry",
     "noise_accuracy",
+    "noise_deviation",
+    "noisy_inputs",
     "nonnegative_least_squares",
     "ntk_plan",
     "ntk_velocity",
+    "onset",
+    "orthogonal_gradient",
     "robust_radius",
     "sgd_probe",
     "simulated_capacity",
+    "slow_gradient_ema",
+    "slow_gradient_ma",
+    "stable_logits",
+    "stablemax_cross_entropy",
     "weight_norms",
 ]

@@ -132,6 +132,7 @@ def _first_layer(model: nn.Module) -> str:
 def _with_first_weight(model: nn.Module, layer: str, weight: Tensor) -> nn.Module:
     """A copy of the model whose first layer has another weight, and so another number of inputs."""
     old = model.get_submodule(layer)
+    assert isinstance(old, nn.Linear)
     new = nn.Linear(
         weight.shape[1],
         weight.shape[0],

@@ -91,7 +91,8 @@ class TrainingSpec(Strict):
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: NotNegativeInt = 0
     decay: Literal["none", "linear", "cosine"] = "none"
-    loss: Literal["cross_entropy", "mse", "binary_cross_entropy"] = "cross_entropy"
+    loss: Literal["cross_entropy", "mse", "binary_cross_entropy", "stablemax"] = "cross_entropy"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     batch_size: Positive | None = None
     max_steps: Positive = 10_000
     stop_at: StopSpec | None = None
@@ -123,6 +124,7 @@ class ManifoldSpec(Strict):
     layers: tuple[str, ...] | None = None
     num_points: Positive = 50
     num_samples: Positive = 100
+    linear_probe: bool = True
 
 
 class NoiseSpec(Strict):
@@ -181,7 +183,51 @@ class GrokAlignSpec(Strict):
         return self
 
 
-MethodSpec = GrokAlignSpec
+class GrokfastSpec(Strict):
+    """Amplified slow gradients; see ``grokscope.Grokfast``."""
+
+    name: Literal["grokfast"]
+    kind: Literal["ema", "ma"] = "ema"
+    strength: NotNegative | None = None
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    window: Positive = 100
+
+
+class OrthoGradSpec(Strict):
+    """Gradients orthogonal to the weights; see ``grokscope.OrthoGrad``."""
+
+    name: Literal["orthograd"]
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class AdversarialSpec(Strict):
+    """Perturbed inputs; see ``grokscope.AdversarialTraining``."""
+
+    name: Literal["adversarial"]
+    size: NotNegative = 0.03
+    kind: Literal["noise", "gradient"] = "noise"
+    follows: Literal["accuracy", "error"] = "accuracy"
+    floor: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _has_a_floor_only_for_errors(self) -> AdversarialSpec:
+        if self.floor and self.follows == "accuracy":
+            raise ValueError('floor belongs to follows "error"')
+        return self
+
+
+class GradientNoiseSpec(Strict):
+    """Noise on the gradients; see ``grokscope.GradientNoise``."""
+
+    name: Literal["gradient_noise"]
+    variance: NotNegative = 0.01
+    decay: NotNegative = 0.55
+
+
+MethodSpec = Annotated[
+    AdversarialSpec | GradientNoiseSpec | GrokAlignSpec | GrokfastSpec | OrthoGradSpec,
+    Field(discriminator="name"),
+]
 
 
 class Milestone(Strict):
@@ -229,6 +275,7 @@ class TrialSpec(Strict):
 class Experiment(Strict):
     """One figure, table or question: arms that differ in a few settings, and what is claimed.
 
+    ``reproduces`` names the figures and tables of papers that it shows, one or a list of them.
     ``analysis`` names what is computed from the trained networks (see ``analyses``), and
     ``analysis_options`` are the arguments it is given.
     ``threads`` is the number of CPU threads; None leaves PyTorch's. A small network is fastest on
@@ -240,7 +287,7 @@ class Experiment(Strict):
     title: str
     description: str = ""
     source: str = ""
-    reproduces: str | None = None
+    reproduces: tuple[str, ...] = ()
     duration: dict[str, str] = Field(default_factory=dict)
     preset: str = "quick"
     seeds: tuple[int, ...] = (0,)
@@ -251,6 +298,11 @@ class Experiment(Strict):
     analysis_options: dict[str, Any] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     panels: tuple[dict[str, Any], ...] = ()
+
+    @field_validator("reproduces", mode="before")
+    @classmethod
+    def _is_one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value or ()
 
     @model_validator(mode="after")
     def _speaks_of_its_own_arms(self) -> Experiment:
