@@ -59,6 +59,7 @@ from grokscope.training import (
     NTKDistance,
     Phase,
     Schedule,
+    StopWhenSettled,
     Target,
     fit,
 )
@@ -96,6 +97,7 @@ __all__ = [
     "Schedule",
     "SimulatedCapacity",
     "Slice",
+    "StopWhenSettled",
     "Target",
     "__version__",
     "adversarial_inputs",

@@ -9,6 +9,7 @@ from grokscope.training.ntk_distance import NTKDistance
 from grokscope.training.phase import Phase
 from grokscope.training.recorder import Recorder
 from grokscope.training.schedule import Schedule
+from grokscope.training.settled import StopWhenSettled
 
 __all__ = [
     "FitResult",
@@ -19,6 +20,7 @@ __all__ = [
     "Phase",
     "Recorder",
     "Schedule",
+    "StopWhenSettled",
     "Target",
     "fit",
 ]
