@@ -7,7 +7,8 @@ row. ``--curves`` are recordings by the authors of Zheng et al. 2024 (accuracies
 without alignment). For each training: the step at which the rule stops, the share of the recorded
 steps that it saves, and the test accuracy that it gives up, the highest level afterwards (the
 median of three readings) less the level where it stops. Giving up more than a point is stopping
-too soon. The same with ``use_alignment=False`` shows what alignment adds.
+too soon. The same with ``use_alignment=False`` shows what alignment adds. Where only the alignment
+of one point was recorded, and one output, its size stands for that of the rows.
 """
 
 from __future__ import annotations
@@ -36,8 +37,17 @@ def trainings(folder: Path) -> Iterator[tuple[str, gs.History]]:
     run = gs.Run(folder)
     for arm, seed in run.trials:
         history = run.history(arm, seed)
-        if "test_accuracy" in history and len(history):
-            yield f"{run.spec.get('name', folder.name)}/{arm}/seed-{seed}", history
+        if "test_accuracy" not in history or not len(history):
+            continue
+        if "point_alignment" in history and not any(name in history for name in ALIGNMENTS):
+            rows = (
+                {**row, "row_alignment": abs(row["point_alignment"])}
+                if row.get("point_alignment") is not None
+                else row
+                for row in history
+            )
+            history = gs.History(rows)
+        yield f"{run.spec.get('name', folder.name)}/{arm}/seed-{seed}", history
 
 
 def recorded_curves(file: Path) -> Iterator[tuple[str, gs.History]]:
