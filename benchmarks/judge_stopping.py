@@ -85,7 +85,7 @@ def judged(history: gs.History, rule: gs.StopWhenSettled) -> dict[str, Any] | No
         return None
     column = history[known[0] if rule.use_alignment else "test_accuracy"]
     last = int(history.steps[-1])
-    for place in np.flatnonzero(~np.isnan(column)):
+    for place in np.flatnonzero(~np.isnan(column)).tolist():
         so_far = gs.History(history.rows[: place + 1])
         if int(so_far.steps[-1]) < last and rule(so_far):
             break

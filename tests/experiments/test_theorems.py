@@ -53,7 +53,7 @@ def test_the_optimum_is_found_and_not_assumed() -> None:
 
 
 def test_wrong_formulas_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "closed_form", lambda model, x: x @ x.T)
+    monkeypatch.setattr(kernel, "closed_form", lambda model, scale, x: x @ x.T)
     assert not found(kernel.kernel_findings)["lemma_8"].held
     monkeypatch.setattr(cells, "optimal_entries", lambda alpha, classes, length: (1.0, -1.0))
     assert not found(cells.centroid_findings)["proposition_6_cross_entropy"].held
