@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -71,23 +71,24 @@ def sweep(
         raise SpecError("\n  ".join([f"{experiment} has panels that cannot be drawn:", *problems]))
     folder = out or Path("sweeps") / plan.name
     command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    write_sweep(
-        folder,
-        plan.name,
-        {of.name: of.changes for of in plan.settings},
-        {of.name: of.experiment.model_dump(mode="json") for of in plan.settings},
-        plan.seeds,
-        command,
-    )
-    with _stopped_by_signals():
+    with _stopped_by_signals(), ExitStack() as stack:
         worker, threads = _engine(chosen, workers, address, slurm or [], plan, folder, device)
+        stack.callback(worker.stop)
+        write_sweep(
+            folder,
+            plan.name,
+            {of.name: of.changes for of in plan.settings},
+            {of.name: of.experiment.model_dump(mode="json") for of in plan.settings},
+            plan.seeds,
+            command,
+        )
         jobs = _jobs(plan, folder, device, data_dir, threads)
         OUT.print(
             f"[bold]{plan.settings[0].experiment.title}[/bold]\n{len(plan.settings)} setting(s) x "
             f"{len(plan.seeds)} seed(s), preset {plan.settings[0].experiment.preset}, into {folder}"
         )
-        with SweepTable(OUT, folder, plan) as table:
-            states = work_through(jobs, worker, table)
+        table = stack.enter_context(SweepTable(OUT, folder, plan))
+        states = work_through(jobs, worker, table)
     _conclude(folder, plan, states)
 
 

@@ -26,7 +26,7 @@ class Contrast:
 
     sooner: Sample
     welch: float | None
-    wilcoxon: Bounds
+    wilcoxon: Bounds | None
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ def _contrast(arm: ArmSummary, baseline: ArmSummary | None, unit: Unit) -> Contr
         return None
     paired = ours.at([arm.seeds.index(seed) for seed in shared])
     others = theirs.at([baseline.seeds.index(seed) for seed in shared])
-    return Contrast(others.over(paired), welch_p(ours, theirs), wilcoxon_p(paired, others))
+    wilcoxon = wilcoxon_p(paired, others) if len(shared) > 1 else None
+    return Contrast(others.over(paired), welch_p(ours, theirs), wilcoxon)
 
 
 def _sample(arm: ArmSummary, unit: Unit) -> Sample | None:
@@ -138,10 +139,14 @@ def _sample(arm: ArmSummary, unit: Unit) -> Sample | None:
 
 
 def _contrast_cells(contrast: Contrast) -> tuple[str, str]:
-    tests = [f"Wilcoxon {contrast.wilcoxon.text(number)}"]
+    tests = []
+    if contrast.wilcoxon is not None:
+        tests.append(f"Wilcoxon {contrast.wilcoxon.text(number)}")
     if contrast.welch is not None:
         tests.append(f"Welch {number(contrast.welch)}")
-    return _with_interval(contrast.sooner, lambda value: f"{ratio(value)}×"), "\n".join(tests)
+    return _with_interval(contrast.sooner, lambda value: f"{ratio(value)}×"), "\n".join(
+        tests
+    ) or NOTHING
 
 
 def _with_interval(sample: Sample, write: Callable[[float], str]) -> str:

@@ -75,7 +75,10 @@ def open_runs(paths: Iterable[str | Path]) -> list[Run]:
     """
     found: list[Run] = []
     for path in map(Path, paths):
-        found += SweepFolder(path).runs() if is_sweep(path) else [Run(path)]
+        if is_sweep(path):
+            found.extend(SweepFolder(path).runs())
+        else:
+            found.append(Run(path))
     return found
 
 

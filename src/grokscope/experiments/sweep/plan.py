@@ -39,6 +39,8 @@ class SweepSpec(Strict):
     def _is_one_of_the_two(self) -> SweepSpec:
         if bool(self.grid) == bool(self.settings):
             raise ValueError("give a grid or a list of settings, one of them")
+        if any("seeds" in setting for setting in [self.grid, *self.settings]):
+            raise ValueError("seeds are those of the whole sweep; give them by --seeds")
         for path, values in self.grid.items():
             if not values:
                 raise ValueError(f"grid.{path} has no values")
