@@ -88,8 +88,8 @@ def test_names_are_fit_for_folders(small: str) -> None:
 def test_the_section_of_the_spec_is_a_grid_or_a_list(small: str) -> None:
     plan = plan_sweep(with_section(small, "{grid: {training.lr: [1e-3, 3e-3], model.bias: true}}"))
     assert [setting.name for setting in plan.settings] == [
-        "lr=0.001_bias=True",
-        "lr=0.003_bias=True",
+        "lr=0.001_bias=yes",
+        "lr=0.003_bias=yes",
     ]
     listed = "{settings: [{training.lr: 1e-3}, {training.lr: 3e-3, model.widths: [8]}]}"
     plan = plan_sweep(with_section(small, listed))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grokscope.cli.console import OUT
+from grokscope.cli.console import OUT, fail
 from grokscope.cli.run import DataDir, Device, Preset, Settings
 from grokscope.cli.sweep_table import SweepTable
 
@@ -88,7 +88,11 @@ def sweep(
             f"{len(plan.seeds)} seed(s), preset {plan.settings[0].experiment.preset}, into {folder}"
         )
         table = stack.enter_context(SweepTable(OUT, folder, plan))
-        states = work_through(jobs, worker, table)
+        try:
+            states = work_through(jobs, worker, table)
+        except KeyboardInterrupt:
+            said = "interrupted; what was recorded is kept, the same command goes on with it"
+            raise typer.Exit(fail(said, 130)) from None
     _conclude(folder, plan, states)
 
 
@@ -198,9 +202,5 @@ def _conclude(folder: Path, plan: Plan, states: dict[Job, RunState]) -> None:
     OUT.print(f"\nReport: {page}", soft_wrap=True)
     if failed:
         names = ", ".join(str(job.run.relative_to(folder.resolve())) for job in failed)
-        typer.echo(
-            f"grokscope: {len(failed)} of {len(states)} runs failed: {names}; the same command "
-            "goes on with them",
-            err=True,
-        )
-        raise typer.Exit(1)
+        said = f"{len(failed)} of {len(states)} runs failed: {names}; the same command goes on"
+        raise typer.Exit(fail(f"{said} with them", 1))

@@ -170,6 +170,8 @@ def _short(path: str, paths: Sequence[str]) -> str:
 def _word(value: Any) -> str:
     if isinstance(value, list):
         return "-".join(map(_word, value))
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
     if isinstance(value, float):
         value = f"{value:g}"
     return re.sub(r"[^A-Za-z0-9.+-]+", "-", str(value)).strip("-.")[:40]
