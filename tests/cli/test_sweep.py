@@ -28,6 +28,7 @@ def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[int, bytes]:
     return plain_runs(tmp_path_factory.mktemp("plain"))
 
 
+@pytest.mark.timeout(900)
 def test_a_sweep_killed_and_interrupted_comes_to_what_its_runs_come_to_alone(
     rows: dict[int, bytes], tmp_path: Path
 ) -> None:
@@ -37,7 +38,7 @@ def test_a_sweep_killed_and_interrupted_comes_to_what_its_runs_come_to_alone(
     # One run is killed: the other is finished all the same, and the sweep says what happened.
     process = start(*COMMAND, "--workers", "2", folder=tmp_path)
     kill(wait_for_rows(process, sweep / "seed-0", 5))
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=280)
     assert process.returncode == 1
     assert "failed seed-0" in out
     assert "killed by SIGKILL" in out
@@ -51,7 +52,7 @@ def test_a_sweep_killed_and_interrupted_comes_to_what_its_runs_come_to_alone(
     process = start(*COMMAND, "--workers", "1", folder=tmp_path)
     pid = wait_for_rows(process, sweep / "seed-0", 36)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=240)
+    out, err = process.communicate(timeout=280)
     assert process.returncode == 130
     assert err == (
         "grokscope: interrupted; what was recorded is kept, the same command goes on with it\n"

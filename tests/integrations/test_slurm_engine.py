@@ -10,7 +10,6 @@ import pytest
 from grokscope.experiments.sweep import Job, plan_sweep, work_through
 from grokscope.integrations.extras import MissingExtra
 from grokscope.integrations.slurm_engine import ResumableWork, SlurmEngine
-from grokscope.runs.sweep_folder import write_sweep
 from tests.cli.running import SOURCE
 from tests.cli.sweeping import SWEPT, assert_same, plain_runs
 
@@ -18,10 +17,7 @@ from tests.cli.sweeping import SWEPT, assert_same, plain_runs
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
     (tmp_path / "swept.yaml").write_text(SWEPT)
-    plan = plan_sweep(str(tmp_path / "swept.yaml"), num_seeds=2)
-    spec = plan.settings[0].experiment.model_dump(mode="json")
-    write_sweep(tmp_path / "sweep", plan.name, {"": {}}, {"": spec}, plan.seeds, ["test"])
-    return tmp_path / "sweep"
+    return plan_sweep(str(tmp_path / "swept.yaml"), num_seeds=2).write(tmp_path / "sweep").path
 
 
 def test_jobs_come_to_what_runs_come_to_alone(

@@ -61,7 +61,6 @@ def sweep(
     from grokscope.experiments import SpecError
     from grokscope.experiments.sweep import plan_sweep, work_through
     from grokscope.report import panel_problems
-    from grokscope.runs.sweep_folder import write_sweep
 
     chosen = _engine_name(engine, address, slurm)
     if workers is not None and workers < 1:
@@ -70,19 +69,11 @@ def sweep(
     if problems := panel_problems(list(plan.settings[0].experiment.panels)):
         raise SpecError("\n  ".join([f"{experiment} has panels that cannot be drawn:", *problems]))
     folder = out or Path("sweeps") / plan.name
-    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
     with _stopped_by_signals(), ExitStack() as stack:
         worker, threads = _engine(chosen, workers, address, slurm or [], plan, folder, device)
         stack.callback(worker.stop)
-        write_sweep(
-            folder,
-            plan.name,
-            {of.name: of.changes for of in plan.settings},
-            {of.name: of.experiment.model_dump(mode="json") for of in plan.settings},
-            plan.seeds,
-            command,
-        )
-        jobs = _jobs(plan, folder, device, data_dir, threads)
+        plan.write(folder, [Path(sys.argv[0]).name, *sys.argv[1:]])
+        jobs = plan.jobs(folder, device, data_dir, threads)
         OUT.print(
             f"[bold]{plan.settings[0].experiment.title}[/bold]\n{len(plan.settings)} setting(s) x "
             f"{len(plan.seeds)} seed(s), preset {plan.settings[0].experiment.preset}, into {folder}"
@@ -161,18 +152,6 @@ def _slurm_options(texts: list[str]) -> dict[str, Any]:
         key = key.replace("-", "_")
         options[key if key in shared else f"slurm_{key}"] = parse_yaml(value)
     return options
-
-
-def _jobs(plan: Plan, folder: Path, device: str, data_dir: Path | None, threads: int) -> list[Job]:
-    """All runs, seed by seed, so that an unfinished sweep has something to compare."""
-    from grokscope.experiments.sweep import Job
-
-    data = None if data_dir is None else str(data_dir.resolve())
-    return [
-        Job(str((folder / setting.name).resolve()), seed, device, data, threads)
-        for seed in plan.seeds
-        for setting in plan.settings
-    ]
 
 
 @contextmanager
