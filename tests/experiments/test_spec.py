@@ -77,7 +77,7 @@ def test_every_shipped_experiment_is_valid(name: str, preset: str) -> None:
 
 def test_figures_are_found_by_the_name_of_what_they_reproduce() -> None:
     for figure, names in reproducible().items():
-        assert all(load_experiment(name).reproduces == figure for name in names)
+        assert all(figure in load_experiment(name).reproduces for name in names)
         if len(names) == 1:
             assert load_experiment(figure).name == names[0]
 

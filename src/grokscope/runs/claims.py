@@ -195,13 +195,15 @@ class Result(Strict):
 
     def figure(self, run: Run) -> Figure | None:
         """The figure in ``run``; None where the experiment has not computed it."""
-        value: Any = run.results
-        for part in self.name.split("."):
-            if not isinstance(value, dict) or part not in value:
-                return None
-            value = value[part]
-        values = value if isinstance(value, list) else [value]
-        return Figure(tuple(float(item) for item in values))
+        values: list[float] = []
+        for results in run.results_of_seeds:
+            value: Any = results
+            for part in self.name.split("."):
+                if not isinstance(value, dict) or part not in value:
+                    return None
+                value = value[part]
+            values += map(float, value if isinstance(value, list) else [value])
+        return Figure(tuple(values)) if values else None
 
 
 Quantity = Annotated[

@@ -20,6 +20,7 @@ from grokscope.report.panels.base import (
     PanelError,
 )
 from grokscope.report.panels.curves import Curves
+from grokscope.report.panels.embedding import Embedding
 from grokscope.report.panels.heatmap import HeatMap
 from grokscope.report.panels.pictures import Pictures
 from grokscope.report.panels.race import Race
@@ -41,6 +42,7 @@ __all__ = [
 
 PANELS: dict[str, type[Panel]] = {
     "curves": Curves,
+    "embedding": Embedding,
     "heatmap": HeatMap,
     "pictures": Pictures,
     "race": Race,
