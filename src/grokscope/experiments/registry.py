@@ -25,7 +25,7 @@ PRESETS = ("quick", "paper")
 def shipped() -> dict[str, Path]:
     """The experiments that come with the package: name -> file."""
     folder = Path(str(files("grokscope.experiments") / "specs"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return dict(sorted((path.stem, path) for path in folder.glob("*.yaml")))
 
 
 @cache
