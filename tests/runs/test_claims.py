@@ -40,6 +40,17 @@ def test_steps_to_a_target(run: Run) -> None:
     assert verdict(run, {**quantity, "unit": "seconds"}, at_least=1.6) == ("not held", 1.5)
 
 
+def test_time_can_be_counted_from_a_first_level(run: Run) -> None:
+    quantity = {"kind": "steps_to", "arm": "slow", "target": 0.55, "since": 0.4}
+    assert verdict(run, quantity, at_least=50) == ("held", 50)
+    assert verdict(run, {**quantity, "unit": "seconds"}, at_most=5) == ("held", 5)
+    assert verdict(run, {**quantity, "target": 0.9}, at_least=50) == ("held", 50)
+    unstarted = {**quantity, "since": 0.97, "target": 0.98}
+    assert verdict(run, unstarted, at_least=1)[0] == "open"
+    ratio = {"kind": "speed_up", "arm": "fast", "baseline": "slow", "target": 0.55, "since": 0.05}
+    assert verdict(run, ratio, at_least=7.5) == ("held", 7.5)
+
+
 def test_a_target_never_reached_is_a_bound(run: Run) -> None:
     quantity = {"kind": "steps_to", "arm": "slow", "target": 0.9}
     assert verdict(run, quantity, at_least=100) == ("held", 100)
@@ -102,3 +113,62 @@ def test_what_was_not_recorded_stays_open(run: Run) -> None:
 def test_a_claim_without_a_bound_is_a_mistake() -> None:
     with pytest.raises(ValidationError, match="at_least or at_most"):
         Claim(says="so", quantity={"kind": "steps_to", "arm": "a", "target": 1})
+
+
+@pytest.fixture
+def grokked(tmp_path: Path) -> Run:
+    """One arm rises from 0.2 at step 1,000 to 0.8 at 10,000; one at once, and one never."""
+    with RunDirectory.create(tmp_path / "grokked", {"name": "x"}, "cpu", [0]) as writer:
+        for arm in ("late", "soon", "never"):
+            for power in range(51):
+                step, log = round(10 ** (power / 10)), power / 10
+                test = {
+                    "late": min(0.8, max(0.2, 0.2 + 0.6 * (log - 3))),
+                    "soon": min(0.9, 0.45 * log),
+                    "never": 0.1,
+                }[arm]
+                row = {
+                    "step": step,
+                    "train_accuracy": min(1.0, log / 2),
+                    "test_accuracy": test,
+                    "norm": 10 - log,
+                }
+                if power % 5:  # measured at some of the rows
+                    del row["norm"]
+                writer.trial(arm, 0).append(row, {"train_seconds": 1.0})
+    return Run(tmp_path / "grokked")
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        ("first", 10.0),
+        ("last", 5.0),
+        ("max", 10.0),
+        ("memorised", 8.0),
+        ("onset.start", 6.9),
+        ("onset.middle", 6.5),
+        ("onset.end", 6.1),
+    ],
+)
+def test_a_metric_at_a_moment_of_the_onset(grokked: Run, at: str, value: float) -> None:
+    quantity = {"kind": "value", "arm": "late", "metric": "norm", "at": at}
+    assert verdict(grokked, quantity, at_least=0) == ("held", pytest.approx(value, abs=0.02))
+
+
+def test_change_over_the_onset(grokked: Run) -> None:
+    moments = {"at": "onset.end", "over": "onset.start"}
+    quantity = {"kind": "change", "arm": "late", "metric": "norm", **moments}
+    found = verdict(grokked, quantity, at_most=0.95)
+    assert found == ("held", pytest.approx(6.1 / 6.9, abs=0.005))
+    assert verdict(grokked, {**quantity, "arm": "soon"}, at_most=0.95) == ("open", None)
+    assert verdict(grokked, {**quantity, "metric": "loss"}, at_most=0.95) == ("open", None)
+
+
+def test_delay(grokked: Run) -> None:
+    late, soon, never = ({"kind": "delay", "arm": arm} for arm in ("late", "soon", "never"))
+    assert verdict(grokked, late, at_least=10) == ("held", pytest.approx(10**1.5, rel=0.05))
+    assert verdict(grokked, soon, at_most=1) == ("held", 1)
+    assert verdict(grokked, soon, at_least=2)[0] == "not held"
+    assert verdict(grokked, never, at_least=2) == ("held", pytest.approx(1000))
+    assert verdict(grokked, never, at_most=1)[0] == "not held"

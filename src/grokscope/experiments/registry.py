@@ -25,15 +25,18 @@ PRESETS = ("quick", "paper")
 def shipped() -> dict[str, Path]:
     """The experiments that come with the package: name -> file."""
     folder = Path(str(files("grokscope.experiments") / "specs"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return dict(sorted((path.stem, path) for path in folder.glob("*.yaml")))
 
 
 @cache
-def reproducible() -> dict[str, Path]:
-    """The figures and tables that can be reproduced: "paper/figure" -> file."""
-    return {
-        figure: path for path in shipped().values() if (figure := read_yaml(path).get("reproduces"))
-    }
+def reproducible() -> dict[str, list[str]]:
+    """The figures and tables that can be reproduced: "paper/figure" -> names of experiments."""
+    found: dict[str, list[str]] = {}
+    for name, path in shipped().items():
+        figures = read_yaml(path).get("reproduces") or []
+        for figure in [figures] if isinstance(figures, str) else figures:
+            found.setdefault(figure, []).append(name)
+    return found
 
 
 def load_experiment(
@@ -92,7 +95,13 @@ def find(name: str) -> Path:
         return Path(name)
     reproduced = reproducible()
     if name in reproduced:
-        return reproduced[name]
+        several = reproduced[name]
+        if len(several) > 1:
+            raise SpecError(
+                f"{name} is {len(several)} experiments: name one of {', '.join(several)}, or run "
+                f"all by `grokscope reproduce {name}`"
+            )
+        return known[several[0]]
     raise SpecError(
         f"{unknown_name('experiment', name, [*known, *reproduced])} (`grokscope list` says what "
         "each shows; a YAML file of your own works too)"

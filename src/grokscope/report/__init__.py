@@ -1,6 +1,7 @@
 """Run directories in; figures, tables and one HTML page out."""
 
 from grokscope.report.comparison import comparison_data
+from grokscope.report.figure_files import write_figures
 from grokscope.report.page import write_report
 from grokscope.report.panels import panel_problems
 from grokscope.report.subject import open_subject
@@ -15,5 +16,6 @@ __all__ = [
     "print_summary",
     "print_sweep",
     "run_summary",
+    "write_figures",
     "write_report",
 ]

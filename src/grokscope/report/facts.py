@@ -85,6 +85,11 @@ def common_settings(subject: Subject) -> dict[str, str]:
     return shared_settings([arm_settings(subject, arm) for arm in subject.arms])
 
 
+def _figures(reproduces: Any) -> str:
+    """The figures that a spec reproduces: one, or a list of them."""
+    return ", ".join([reproduces] if isinstance(reproduces, str) else reproduces or [])
+
+
 def run_facts(subject: Subject) -> dict[str, str]:
     """Versions, machine, command, times."""
     env = subject.env
@@ -92,7 +97,7 @@ def run_facts(subject: Subject) -> dict[str, str]:
     facts = {
         "command": " ".join(map(str, env.get("command") or [])),
         "folder": str(subject.run.path),
-        "reproduces": subject.spec.get("reproduces"),
+        "reproduces": _figures(subject.spec.get("reproduces")),
         "preset": subject.spec.get("preset"),
         "seeds": ", ".join(map(str, subject.spec.get("seeds") or env.get("seeds") or [])),
         "state": subject.state,

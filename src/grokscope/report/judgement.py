@@ -85,7 +85,9 @@ def _value(quantity: Any, value: float, *, bound: bool = False) -> str:
     """A value in the unit of the quantity that a claim is about."""
     if quantity.kind == "steps_to":
         return duration(value) if quantity.unit == "seconds" else f"{count(value)} steps"
-    if quantity.kind == "speed_up":
+    if quantity.kind == "change":
+        return f"{value:.3g} times"
+    if quantity.kind in ("speed_up", "delay"):
         return f"{value:g} times" if bound else f"{ratio(value)} times"
     metric = getattr(quantity, "metric", "")
     if metric.endswith("accuracy"):

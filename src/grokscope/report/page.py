@@ -122,6 +122,12 @@ def page(subjects: Sequence[Subject]) -> str:
     )
 
 
+def drawings_of(subject: Subject) -> list[Drawing]:
+    """What the page draws of a run."""
+    colours = {arm: place for place, arm in enumerate(subject.arms)}
+    return _drawings(Context(subject, run_summary(subject), colours))[0]
+
+
 def _section(subject: Subject, colours: dict[str, int], num_runs: int) -> Section:
     summary = run_summary(subject)
     context = Context(

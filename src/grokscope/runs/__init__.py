@@ -4,6 +4,7 @@ from grokscope.runs.claims import Claim, Verdict, judge, verdicts
 from grokscope.runs.directory import RunDirectory
 from grokscope.runs.files import RunError
 from grokscope.runs.history import History
+from grokscope.runs.onset import Onset, onset
 from grokscope.runs.reader import Run
 from grokscope.runs.seed_runs import SeedRuns
 from grokscope.runs.statistics import Bounds, Sample
@@ -14,6 +15,7 @@ __all__ = [
     "Bounds",
     "Claim",
     "History",
+    "Onset",
     "Run",
     "RunDirectory",
     "RunError",
@@ -23,6 +25,7 @@ __all__ = [
     "Trial",
     "Verdict",
     "judge",
+    "onset",
     "open_runs",
     "verdicts",
 ]

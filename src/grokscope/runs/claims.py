@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from grokscope.runs.history import History
+from grokscope.runs.onset import onset, value_at
+from grokscope.runs.reach import Unit, time_to
 from grokscope.runs.reader import Run
 from grokscope.runs.statistics import Bounds, Sample
+
+Moment = Literal[
+    "first", "last", "max", "min", "memorised", "onset.start", "onset.middle", "onset.end"
+]
 
 
 class Strict(BaseModel):
@@ -57,13 +63,17 @@ class Figure:
 
 
 class StepsTo(Strict):
-    """Steps until a metric reaches a target; the steps run, as a bound, if it never did."""
+    """Steps until a metric reaches a target; the steps run, as a bound, if it never did.
+
+    With ``since`` they are counted from where the metric first is at or above that.
+    """
 
     kind: Literal["steps_to"]
     arm: str
     metric: str = "test_accuracy"
     target: float
-    unit: Literal["steps", "seconds"] = "steps"
+    unit: Unit = "steps"
+    since: float | None = None
 
     def figure(self, run: Run) -> Figure | None:
         """The figure in ``run``; None without rows."""
@@ -72,14 +82,18 @@ class StepsTo(Strict):
 
 
 class SpeedUp(Strict):
-    """How many times sooner an arm reaches a target than the baseline, seed by seed."""
+    """How many times sooner an arm reaches a target than the baseline, seed by seed.
+
+    ``since`` is that of ``StepsTo``.
+    """
 
     kind: Literal["speed_up"]
     arm: str
     baseline: str = "baseline"
     metric: str = "test_accuracy"
     target: float
-    unit: Literal["steps", "seconds"] = "steps"
+    unit: Unit = "steps"
+    since: float | None = None
 
     def figure(self, run: Run) -> Figure | None:
         """The figure in ``run``; None where the arms share no seed."""
@@ -92,28 +106,25 @@ class SpeedUp(Strict):
 
 
 class Value(Strict):
-    """A metric of an arm at its first or last evaluation, or its extreme over the run."""
+    """A metric of an arm at a moment of training, or its extreme over the run.
+
+    The moments of an onset are those of ``grokscope.onset``, between readings interpolated in the
+    logarithm of steps.
+    """
 
     kind: Literal["value"]
     arm: str
     metric: str
-    at: Literal["first", "last", "max", "min"] = "last"
+    at: Moment = "last"
 
     def figure(self, run: Run) -> Figure | None:
-        """The figure in ``run``; None where the metric was not recorded."""
+        """The figure in ``run``; None where the metric was not recorded or the moment not met."""
         values = []
         for seed in run.seeds(self.arm):
-            history = run.history(self.arm, seed)
-            if self.metric not in history:
+            value = _value(run.history(self.arm, seed), self.metric, self.at)
+            if value is None:
                 return None
-            column = history[self.metric]
-            pick = {
-                "first": column[0],
-                "last": column[-1],
-                "max": column.max(),
-                "min": column.min(),
-            }
-            values.append(float(pick[self.at]))
+            values.append(value)
         return Figure(tuple(values)) if values else None
 
 
@@ -124,7 +135,7 @@ class Difference(Strict):
     arm: str
     baseline: str = "baseline"
     metric: str
-    at: Literal["first", "last", "max", "min"] = "last"
+    at: Moment = "last"
 
     def figure(self, run: Run) -> Figure | None:
         """The figure in ``run``; None where an arm lacks the metric."""
@@ -135,6 +146,45 @@ class Difference(Strict):
         if ours is None or theirs is None:
             return None
         return Figure(tuple(a - b for a, b in zip(ours.values, theirs.values, strict=False)))
+
+
+class Change(Strict):
+    """A metric at one moment over the same metric at another: 1 is no change."""
+
+    kind: Literal["change"]
+    arm: str
+    metric: str
+    at: Moment
+    over: Moment
+
+    def figure(self, run: Run) -> Figure | None:
+        """The figure in ``run``; None where the metric or one of the moments is missing."""
+        above, below = (
+            Value(kind="value", arm=self.arm, metric=self.metric, at=at).figure(run)
+            for at in (self.at, self.over)
+        )
+        if above is None or below is None or 0.0 in below.values:
+            return None
+        return Figure(tuple(a / b for a, b in zip(above.values, below.values, strict=True)))
+
+
+class Delay(Strict):
+    """How many times as many steps half of the rise of test accuracy takes as memorising does.
+
+    1 stands for no delay; where it never rose, the steps run are a bound. ``grokscope.onset``
+    tells them apart.
+    """
+
+    kind: Literal["delay"]
+    arm: str
+
+    def figure(self, run: Run) -> Figure | None:
+        """The figure in ``run``; None where training data were not memorised."""
+        found = [onset(run.history(self.arm, seed)) for seed in run.seeds(self.arm)]
+        if not found or any(each.memorised is None for each in found):
+            return None
+        limits = [each.last / max(each.memorised or 1.0, 1.0) for each in found]
+        return Figure.of(Sample.censored([each.delay for each in found], limits))
 
 
 class Result(Strict):
@@ -156,7 +206,9 @@ class Result(Strict):
         return Figure(tuple(values)) if values else None
 
 
-Quantity = Annotated[StepsTo | SpeedUp | Value | Difference | Result, Field(discriminator="kind")]
+Quantity = Annotated[
+    StepsTo | SpeedUp | Value | Difference | Change | Delay | Result, Field(discriminator="kind")
+]
 
 
 class Claim(Strict):
@@ -208,12 +260,19 @@ def verdicts(run: Run) -> Sequence[Verdict]:
 
 
 def _reach(run: Run, seeds: Sequence[int], arm: str, quantity: StepsTo | SpeedUp) -> Sample:
-    """Steps or seconds to the target, seed by seed."""
-    values, limits = [], []
-    for seed in seeds:
-        history = run.history(arm, seed)
-        step = history.first_step(quantity.metric, quantity.target)
-        clock = history.steps if quantity.unit == "steps" else history["train_seconds"]
-        values.append(None if step is None else float(clock[np.argmax(history.steps == step)]))
-        limits.append(float(clock[-1]))
-    return Sample.censored(values, limits)
+    histories = [run.history(arm, seed) for seed in seeds]
+    return time_to(histories, quantity.metric, quantity.target, quantity.unit, quantity.since)
+
+
+def _value(history: History, metric: str, at: Moment) -> float | None:
+    """A metric at a moment of one training; None where it, or the moment, was not recorded."""
+    if metric not in history:
+        return None
+    column = history[metric]
+    if at in ("memorised", "onset.start", "onset.middle", "onset.end"):
+        step = onset(history).at(at.removeprefix("onset."))
+        value = None if step is None else value_at(history, metric, step)
+        return None if value is None or math.isnan(value) else value
+    column = column[[metric in row for row in history]]
+    pick = {"first": column[0], "last": column[-1], "max": column.max(), "min": column.min()}
+    return float(pick[at])

@@ -4,6 +4,7 @@ from grokscope.training.fit import fit
 from grokscope.training.layer_geometry import LayerGeometry
 from grokscope.training.loop import FitResult, Target
 from grokscope.training.monitor import Monitor
+from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.ntk_distance import NTKDistance
 from grokscope.training.phase import Phase
 from grokscope.training.recorder import Recorder
@@ -14,6 +15,7 @@ __all__ = [
     "LayerGeometry",
     "Monitor",
     "NTKDistance",
+    "NoiseAccuracy",
     "Phase",
     "Recorder",
     "Schedule",

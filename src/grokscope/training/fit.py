@@ -41,6 +41,7 @@ def fit(
     warmup: int = 0,
     decay: str = "none",
     loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
+    label_smoothing: float = 0.0,
     batch_size: int | None = None,
     max_steps: int = 10_000,
     stop_at: Target | None = None,
@@ -70,7 +71,10 @@ def fit(
         warmup: steps of linear warm-up.
         decay: course of the learning rate afterwards: "none", "linear" or "cosine".
         loss: "cross_entropy", "mse" (on one-hot targets, mean over all elements),
-            "binary_cross_entropy", or a function of outputs and labels.
+            "binary_cross_entropy", "stablemax" (see ``stablemax_cross_entropy``), or a function
+            of outputs and labels.
+        label_smoothing: share of each target that is spread evenly over the classes, in the loss
+            that is minimised and recorded; accuracies and the monitor go by the labels.
         batch_size: mini-batches without replacement; None for the full batch.
         max_steps: where training stops at the latest.
         stop_at: where it may stop sooner.
@@ -119,7 +123,7 @@ def fit(
     scheduler = learning_rate_schedule(optimizer, max_steps, warmup, decay)
     with _trial(out, resume, place, seed) as trial:
         return Loop(
-            Evaluation(model, dataset, Objective(loss)),
+            Evaluation(model, dataset, Objective(loss, label_smoothing)),
             TrainingState(model, optimizer, scheduler, methods, place),
             BatchOrder(len(dataset.train_x), batch_size, seed, place),
             schedule=Schedule.of(evaluate),
