@@ -18,7 +18,8 @@ from grokscope.report import (
     run_summary,
     write_report,
 )
-from grokscope.report.seeds import seed_statistics
+from grokscope.report.seeds import seed_statistics, sweep_table
+from grokscope.report.subject import open_subjects
 from grokscope.runs import RunDirectory, open_runs
 from grokscope.runs.sweep_folder import write_sweep
 from tests.report import made_up_runs
@@ -142,3 +143,14 @@ def test_a_sweep_that_has_just_begun_can_be_shown(tmp_path: Path) -> None:
     print_sweep(open_runs([tmp_path]), Console(file=written, width=80))
     assert "nothing has been measured yet" in written.getvalue()
     assert write_report([tmp_path]).exists()
+
+
+def test_settings_of_a_single_arm_are_held_against_the_first(tmp_path: Path) -> None:
+    spec = made_up_runs.spec(seeds=[0, 1], arms={"only": {"title": "Only"}}, claims=[])
+    settings = {"lr=1": {"training.lr": 1}, "lr=2": {"training.lr": 2}}
+    write_sweep(tmp_path, "x", settings, dict.fromkeys(settings, spec), [0, 1], ["grokscope"])
+    for setting, steps in (("lr=1", [2000, 3000]), ("lr=2", [400, 600])):
+        for seed in (0, 1):
+            record(tmp_path / setting / f"seed-{seed}", {"only": list(steps)}, [seed])
+    rows = sweep_table([run_summary(subject) for subject in open_subjects(open_runs([tmp_path]))])
+    assert [row[4] for row in rows] == ["sooner", "–", "5.0×"]

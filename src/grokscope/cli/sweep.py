@@ -110,33 +110,22 @@ def _engine(
     device: str,
 ) -> tuple[Engine, int]:
     """The engine, and the CPU threads that each of its jobs has."""
-    from grokscope.experiments.sweep import ProcessEngine, num_cores
+    from grokscope.experiments.sweep import ProcessEngine, num_cores, visible_gpus
 
     own = plan.settings[0].experiment.threads
     if name == "ray":
         from grokscope.integrations.ray_engine import RayEngine
 
-        return RayEngine(workers, address, own or 1), own or 1
+        return RayEngine(workers, address, own or 1, gpus=int(device == "cuda")), own or 1
     if name == "slurm":
         from grokscope.integrations.slurm_engine import SlurmEngine
 
         options = _slurm_options(slurm)
         return SlurmEngine(folder.resolve() / ".slurm", workers, own or 1, options), own or 1
-    runs = len(plan.settings) * len(plan.seeds)
-    count = workers or min(runs, _default_workers(own or 1, device))
-    return ProcessEngine(count), own or max(1, num_cores() // count)
-
-
-def _default_workers(threads: int, device: str) -> int:
-    """As many runs as there are cores for; on a GPU, one for each."""
-    import torch
-
-    from grokscope.experiments.sweep import num_cores
-    from grokscope.training.device import resolve_device
-
-    if resolve_device(device).type == "cuda":
-        return torch.cuda.device_count()
-    return max(1, num_cores() // threads)
+    gpus = visible_gpus(device)
+    places = len(gpus) or max(1, num_cores() // (own or 1))
+    count = workers or min(places, len(plan.settings) * len(plan.seeds))
+    return ProcessEngine(count, gpus), own or max(1, num_cores() // count)
 
 
 def _slurm_options(texts: list[str]) -> dict[str, Any]:

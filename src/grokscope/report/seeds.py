@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from grokscope.report.summary import END, ArmSummary, RunSummary, Unit
@@ -109,8 +109,18 @@ def seed_table(statistics: Sequence[SeedStatistics]) -> list[list[str]]:
 
 
 def sweep_table(summaries: Sequence[RunSummary]) -> list[list[str]]:
-    """The settings of a sweep in one table: steps to generalise, or else the final accuracy."""
-    found = [entry for summary in summaries for entry in seed_statistics(summary, least=1)]
+    """The settings of a sweep in one table: steps to generalise, or else the final accuracy.
+
+    Settings of a single arm are held against the first setting.
+    """
+    alone = all(len(summary.arms) == 1 for summary in summaries)
+    found: list[SeedStatistics] = []
+    for summary in summaries:
+        for entry in seed_statistics(summary, least=1):
+            if alone and entry.figure == _UNITS[0][1] and summary is not summaries[0]:
+                contrast = _contrast(summary.arms[0], summaries[0].arms[0], _UNITS[0][0])
+                entry = replace(entry, contrast=contrast)
+            found.append(entry)
     first = next((entry.figure for entry in found), None)
     rows = [
         [f"{entry.run}\n{entry.title}", *entry.cells()[1:]]
