@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from grokscope.runs.history import History
 from grokscope.runs.onset import onset, value_at
 from grokscope.runs.reader import Run
+from grokscope.runs.statistics import Bounds, Sample
 
 Moment = Literal[
     "first", "last", "max", "min", "memorised", "onset.start", "onset.middle", "onset.end"
@@ -27,15 +28,38 @@ class Strict(BaseModel):
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of a run: its value for each seed, and whether it is only a lower bound."""
+    """A figure of a run: its value for each seed, or the least that it can be.
+
+    ``highs`` are the most that it can be, seed by seed; None where all values are known.
+    """
 
     values: tuple[float, ...]
-    is_lower_bound: bool = False
+    highs: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, sample: Sample) -> Figure:
+        """The figure of a sample."""
+        return cls(sample.lows, sample.highs)
+
+    @property
+    def sample(self) -> Sample:
+        """The values with their bounds."""
+        return Sample(self.values, self.values if self.highs is None else self.highs)
+
+    @property
+    def bounds(self) -> Bounds:
+        """The median over seeds, or what it lies between."""
+        return self.sample.median
 
     @property
     def median(self) -> float:
-        """Median over seeds."""
-        return float(np.median(self.values))
+        """Median over seeds, or the least that it can be."""
+        return self.bounds.low
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether the median may be larger."""
+        return self.bounds.low < self.bounds.high
 
 
 class StepsTo(Strict):
@@ -49,13 +73,8 @@ class StepsTo(Strict):
 
     def figure(self, run: Run) -> Figure | None:
         """The figure in ``run``; None without rows."""
-        found = [
-            _reach(run.history(self.arm, seed), self.metric, self.target, self.unit)
-            for seed in run.seeds(self.arm)
-        ]
-        if not found:
-            return None
-        return Figure(tuple(value for value, _ in found), any(bound for _, bound in found))
+        seeds = run.seeds(self.arm)
+        return Figure.of(_reach(run, seeds, self.arm, self)) if seeds else None
 
 
 class SpeedUp(Strict):
@@ -69,22 +88,13 @@ class SpeedUp(Strict):
     unit: Literal["steps", "seconds"] = "steps"
 
     def figure(self, run: Run) -> Figure | None:
-        """The figure in ``run``; None where the arm itself never reached the target."""
-        values, is_bound = [], False
-        for seed in run.seeds(self.arm):
-            if seed not in run.seeds(self.baseline):
-                continue
-            fast, fast_bound = _reach(
-                run.history(self.arm, seed), self.metric, self.target, self.unit
-            )
-            slow, slow_bound = _reach(
-                run.history(self.baseline, seed), self.metric, self.target, self.unit
-            )
-            if fast_bound:
-                return None
-            values.append(slow / fast if fast > 0 else math.inf)
-            is_bound = is_bound or slow_bound
-        return Figure(tuple(values), is_bound) if values else None
+        """The figure in ``run``; None where the arms share no seed."""
+        theirs = run.seeds(self.baseline)
+        seeds = [seed for seed in run.seeds(self.arm) if seed in theirs]
+        if not seeds:
+            return None
+        fast, slow = (_reach(run, seeds, arm, self) for arm in (self.arm, self.baseline))
+        return Figure.of(slow.over(fast))
 
 
 class Value(Strict):
@@ -162,14 +172,11 @@ class Delay(Strict):
 
     def figure(self, run: Run) -> Figure | None:
         """The figure in ``run``; None where training data were not memorised."""
-        values, is_bound = [], False
-        for seed in run.seeds(self.arm):
-            found = onset(run.history(self.arm, seed))
-            if found.memorised is None:
-                return None
-            is_bound = is_bound or found.delay is None
-            values.append(found.delay or found.last / max(found.memorised, 1.0))
-        return Figure(tuple(values), is_bound) if values else None
+        found = [onset(run.history(self.arm, seed)) for seed in run.seeds(self.arm)]
+        if not found or any(each.memorised is None for each in found):
+            return None
+        limits = [each.last / max(each.memorised or 1.0, 1.0) for each in found]
+        return Figure.of(Sample.censored([each.delay for each in found], limits))
 
 
 class Result(Strict):
@@ -228,16 +235,13 @@ def judge(claim: Claim, run: Run) -> Verdict:
     figure = claim.quantity.figure(run)
     if figure is None or math.isnan(figure.median):
         return Verdict(claim, "open", figure)
-    value = figure.median
-    above = claim.at_least is None or value >= claim.at_least
-    below = claim.at_most is None or value <= claim.at_most
-    if figure.is_lower_bound:
-        # The true value is this or more: enough for a lower bound kept or an upper bound broken.
-        if not below:
-            return Verdict(claim, "not held", figure)
-        state: Literal["held", "open"] = "held" if above and claim.at_most is None else "open"
-        return Verdict(claim, state, figure)
-    return Verdict(claim, "held" if above and below else "not held", figure)
+    least = -math.inf if claim.at_least is None else claim.at_least
+    most = math.inf if claim.at_most is None else claim.at_most
+    low, high = figure.bounds.low, figure.bounds.high
+    # Where the median is only bounded, claims are settled that hold or fail for all it can be.
+    if low >= least and high <= most:
+        return Verdict(claim, "held", figure)
+    return Verdict(claim, "not held" if high < least or low > most else "open", figure)
 
 
 def verdicts(run: Run) -> Sequence[Verdict]:
@@ -245,12 +249,16 @@ def verdicts(run: Run) -> Sequence[Verdict]:
     return [judge(Claim.model_validate(claim), run) for claim in run.spec.get("claims", [])]
 
 
-def _reach(history: History, metric: str, target: float, unit: str) -> tuple[float, bool]:
-    """Steps or seconds to reach a target, and whether the run ended before it did."""
-    step = history.first_step(metric, target)
-    row = -1 if step is None else int(np.argmax(history.steps == step))
-    value = history.steps[row] if unit == "steps" else history["train_seconds"][row]
-    return float(value), step is None
+def _reach(run: Run, seeds: Sequence[int], arm: str, quantity: StepsTo | SpeedUp) -> Sample:
+    """Steps or seconds to the target, seed by seed."""
+    values, limits = [], []
+    for seed in seeds:
+        history = run.history(arm, seed)
+        step = history.first_step(quantity.metric, quantity.target)
+        clock = history.steps if quantity.unit == "steps" else history["train_seconds"]
+        values.append(None if step is None else float(clock[np.argmax(history.steps == step)]))
+        limits.append(float(clock[-1]))
+    return Sample.censored(values, limits)
 
 
 def _value(history: History, metric: str, at: Moment) -> float | None:
