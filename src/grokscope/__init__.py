@@ -52,6 +52,7 @@ from grokscope.training import (
     Schedule,
     Target,
     fit,
+    fit_seeds,
 )
 
 __all__ = [
@@ -92,6 +93,7 @@ __all__ = [
     "embedding_2d",
     "empirical_ntk",
     "fit",
+    "fit_seeds",
     "glue_geometry",
     "input_jacobian",
     "jacobian_alignment",

@@ -3,6 +3,7 @@
 from grokscope.runs.claims import Claim, Verdict, judge, verdicts
 from grokscope.runs.directory import RunDirectory
 from grokscope.runs.files import RunError
+from grokscope.runs.group import TrialGroup
 from grokscope.runs.history import History
 from grokscope.runs.reader import Run
 from grokscope.runs.trial import Trial
@@ -14,6 +15,7 @@ __all__ = [
     "RunDirectory",
     "RunError",
     "Trial",
+    "TrialGroup",
     "Verdict",
     "judge",
     "verdicts",
