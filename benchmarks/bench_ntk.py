@@ -148,7 +148,8 @@ def entries(name: str, jax_python: str | None) -> list[tuple[str, int, list[str]
     """(method, n, command) of every entry of a workload."""
     workload = WORKLOADS[name]
     own = [sys.executable, str(Path(__file__).resolve()), "--worker", name]
-    found = [(m, workload.n, [*own, m]) for m in ("ours", "ours, unchecked", "ours, trace")]
+    methods = ["ours", "ours, unchecked"] + (["ours, trace"] if workload.reduce == "full" else [])
+    found = [(m, workload.n, [*own, m]) for m in methods]
     if name in ALONE:
         return found
     if workload.n_func is None:

@@ -39,10 +39,15 @@ from grokscope.measures.regions import (
     linear_regions,
 )
 from grokscope.measures.simulated_capacity import SimulatedCapacity, simulated_capacity
+from grokscope.methods.adversarial import AdversarialTraining, adversarial_inputs, noisy_inputs
+from grokscope.methods.gradient_noise import GradientNoise, noise_deviation
 from grokscope.methods.grokalign import GrokAlign
+from grokscope.methods.grokfast import Grokfast, slow_gradient_ema, slow_gradient_ma
+from grokscope.methods.orthograd import OrthoGrad, orthogonal_gradient
 from grokscope.methods.penalty import jacobian_penalty
+from grokscope.methods.stablemax import stable_logits, stablemax_cross_entropy
 from grokscope.models import MLP
-from grokscope.runs import History, Run, RunDirectory
+from grokscope.runs import History, Onset, Run, RunDirectory, onset
 from grokscope.training import (
     FitResult,
     LayerGeometry,
@@ -57,12 +62,15 @@ from grokscope.training import (
 
 __all__ = [
     "MLP",
+    "AdversarialTraining",
     "CenterStructure",
     "Dataset",
     "DecisionBoundary",
     "FitResult",
     "GlueGeometry",
+    "GradientNoise",
     "GrokAlign",
+    "Grokfast",
     "History",
     "JacobianGeometry",
     "LayerGeometry",
@@ -74,6 +82,8 @@ __all__ = [
     "NTKDistance",
     "NTKPlan",
     "NonnegativeSolution",
+    "OrthoGrad",
+    "Onset",
     "ParameterPlan",
     "Phase",
     "ProbeResult",
@@ -84,6 +94,7 @@ __all__ = [
     "Slice",
     "Target",
     "__version__",
+    "adversarial_inputs",
     "affine_map",
     "center_structure",
     "centroid_alignment",
@@ -110,9 +121,17 @@ __all__ = [
     "linear_regions",
     "load_data",
     "manifold_geometry",
+    "noise_deviation",
+    "noisy_inputs",
     "nonnegative_least_squares",
     "ntk_plan",
     "ntk_velocity",
+    "orthogonal_gradient",
+    "onset",
     "sgd_probe",
     "simulated_capacity",
+    "slow_gradient_ema",
+    "slow_gradient_ma",
+    "stable_logits",
+    "stablemax_cross_entropy",
 ]

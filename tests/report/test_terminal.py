@@ -69,7 +69,7 @@ def test_an_unfinished_run_says_so_and_its_verdicts_are_so_far(runs: Path) -> No
     assert "(killed)" in words
     assert "(not started)" in words
     assert "its state is: killed" in words
-    assert "not held so far: Weight decay alone ends above" in words
+    assert "? not held so far: Weight decay alone ends above" in words  # open until it ends
 
 
 def test_markup_in_titles_is_shown_and_not_obeyed(tmp_path: Path) -> None:

@@ -68,7 +68,10 @@ def _tag(member: Any) -> str | None:
         for field in ("kind", "name"):
             info = member.model_fields.get(field)
             if info is not None and get_origin(info.annotation) is Literal:
-                return str(get_args(info.annotation)[0])
+                # several values make a choice, not a tag
+                values = get_args(info.annotation)
+                if len(values) == 1:
+                    return str(values[0])
     return None
 
 

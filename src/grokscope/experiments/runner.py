@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -150,8 +151,9 @@ def build_trial_model(
 
 def build_method(settings: dict[str, Any], seed: int) -> Method:
     """A method by its name and settings; what it draws, it draws from the seed."""
-    name = settings.pop("name")
-    return METHODS[name](seed=seed, **settings)
+    method = METHODS[settings.pop("name")]
+    drawn = {"seed": seed} if "seed" in signature(method).parameters else {}
+    return method(**drawn, **settings)
 
 
 def build_monitor(spec: MonitorSpec, model: nn.Module, data: Dataset, loss: str) -> Monitor | None:

@@ -84,7 +84,8 @@ class TrainingSpec(Strict):
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: NotNegativeInt = 0
     decay: Literal["none", "linear", "cosine"] = "none"
-    loss: Literal["cross_entropy", "mse", "binary_cross_entropy"] = "cross_entropy"
+    loss: Literal["cross_entropy", "mse", "binary_cross_entropy", "stablemax"] = "cross_entropy"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     batch_size: Positive | None = None
     max_steps: Positive = 10_000
     stop_at: StopSpec | None = None
@@ -161,7 +162,51 @@ class GrokAlignSpec(Strict):
         return self
 
 
-MethodSpec = GrokAlignSpec
+class GrokfastSpec(Strict):
+    """Amplified slow gradients; see ``grokscope.Grokfast``."""
+
+    name: Literal["grokfast"]
+    kind: Literal["ema", "ma"] = "ema"
+    strength: NotNegative | None = None
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    window: Positive = 100
+
+
+class OrthoGradSpec(Strict):
+    """Gradients orthogonal to the weights; see ``grokscope.OrthoGrad``."""
+
+    name: Literal["orthograd"]
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class AdversarialSpec(Strict):
+    """Perturbed inputs; see ``grokscope.AdversarialTraining``."""
+
+    name: Literal["adversarial"]
+    size: NotNegative = 0.03
+    kind: Literal["noise", "gradient"] = "noise"
+    follows: Literal["accuracy", "error"] = "accuracy"
+    floor: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _has_a_floor_only_for_errors(self) -> AdversarialSpec:
+        if self.floor and self.follows == "accuracy":
+            raise ValueError('floor belongs to follows "error"')
+        return self
+
+
+class GradientNoiseSpec(Strict):
+    """Noise on the gradients; see ``grokscope.GradientNoise``."""
+
+    name: Literal["gradient_noise"]
+    variance: NotNegative = 0.01
+    decay: NotNegative = 0.55
+
+
+MethodSpec = Annotated[
+    AdversarialSpec | GradientNoiseSpec | GrokAlignSpec | GrokfastSpec | OrthoGradSpec,
+    Field(discriminator="name"),
+]
 
 
 class Milestone(Strict):

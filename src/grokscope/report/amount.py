@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
+from grokscope.runs.statistics import Sample
+
 
 @dataclass(frozen=True)
 class Amount:
@@ -28,6 +30,11 @@ class Amount:
         """Median over seeds, a missing value counting as larger than any; None if it is missing."""
         value = float(median(math.inf if value is None else value for value in self.values))
         return None if math.isinf(value) else value
+
+    @property
+    def sample(self) -> Sample:
+        """The values for statistics, a missing one being at least its limit."""
+        return Sample.censored(self.values, self.limits)
 
     @property
     def known(self) -> list[float]:

@@ -59,9 +59,10 @@ def sooner(value: Ratio) -> str:
     """A speed-up in words.
 
     Example:
-        >>> sooner(Ratio((11.0,), False)), sooner(Ratio((0.5,), False))
+        >>> from grokscope.runs.statistics import Sample
+        >>> sooner(Ratio(Sample.exact([11.0]))), sooner(Ratio(Sample.exact([0.5])))
         ('11 times sooner', '2.0 times later')
-        >>> sooner(Ratio((25.0,), True))
+        >>> sooner(Ratio(Sample((25.0,), (float("inf"),))))
         'more than 25 times sooner'
     """
     if value.is_lower_bound:

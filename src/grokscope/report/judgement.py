@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 from grokscope.report.wording import count, duration, number, percent, ratio, target_value
 from grokscope.runs import Claim, Verdict
+from grokscope.runs.statistics import Sample
 
 MARKS = {"held": "✓", "not held": "✗", "open": "?"}
 
@@ -25,13 +27,18 @@ class Judgement:
 
 
 def judgement(verdict: Verdict, run_state: str = "finished") -> Judgement:
-    """A verdict in words; what an unfinished run says is only so "so far"."""
+    """A verdict in words; what an unfinished run says is only so "so far".
+
+    A claim on where a metric ends, or on its extremes, is open until the run has ended.
+    """
     claim = verdict.claim
     settled = run_state == "finished" or verdict.state == "open"
+    moving = not settled and getattr(claim.quantity, "at", "first") != "first"
+    state = "open" if moving else verdict.state
     return Judgement(
-        state=verdict.state,
+        state=state,
         word=verdict.state if settled else f"{verdict.state} so far",
-        mark=MARKS[verdict.state],
+        mark=MARKS[state],
         says=claim.says,
         measured=_measured(verdict),
         asked=_asked(claim),
@@ -43,15 +50,25 @@ def _measured(verdict: Verdict) -> str:
     figure = verdict.figure
     if figure is None:
         return "nothing yet"
-    quantity = verdict.claim.quantity
+    quantity, bounds = verdict.claim.quantity, figure.bounds
     text = _value(quantity, figure.median)
-    if figure.is_lower_bound:
+    if bounds.high == math.inf and not bounds.is_exact:
         text = f"more than {text}"
-    if len(figure.values) > 1:
-        low, high = (_value(quantity, end) for end in (min(figure.values), max(figure.values)))
-        span = f", {low} to {high}" if low != high else ""
-        text += f" (median of {len(figure.values)} seeds{span})"
-    return text
+    elif not bounds.is_exact:
+        most = _value(quantity, bounds.high)
+        text = f"between {text} and {most}" if bounds.low else f"less than {most}"
+    return text + _over_seeds(quantity, figure.sample)
+
+
+def _over_seeds(quantity: Any, sample: Sample) -> str:
+    """How many seeds the median is of, from where to where, and how many of them got there."""
+    if len(sample) == 1:
+        return ""
+    known = [low for low, high in sample.ends if low == high]
+    ends = [_value(quantity, end) for end in (min(known), max(known))] if known else []
+    span = f", {ends[0]} to {ends[1]}" if len(set(ends)) > 1 else ""
+    missing = f", {len(known)} of them known" if len(known) < len(sample) else ""
+    return f" (median of {len(sample)} seeds{missing}{span})"
 
 
 def _asked(claim: Claim) -> str:
@@ -68,7 +85,9 @@ def _value(quantity: Any, value: float, *, bound: bool = False) -> str:
     """A value in the unit of the quantity that a claim is about."""
     if quantity.kind == "steps_to":
         return duration(value) if quantity.unit == "seconds" else f"{count(value)} steps"
-    if quantity.kind == "speed_up":
+    if quantity.kind == "change":
+        return f"{value:.3g} times"
+    if quantity.kind in ("speed_up", "delay"):
         return f"{value:g} times" if bound else f"{ratio(value)} times"
     metric = getattr(quantity, "metric", "")
     if metric.endswith("accuracy"):

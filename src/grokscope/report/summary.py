@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import median
 from typing import Literal
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy as np
 from grokscope.report.amount import Amount
 from grokscope.report.subject import Milestone, Subject
 from grokscope.runs import History
+from grokscope.runs.statistics import Sample
 
 Unit = Literal["steps", "seconds"]
 
@@ -28,15 +28,24 @@ class Reach:
 
 @dataclass(frozen=True)
 class Ratio:
-    """How many times sooner than the baseline, a value for each seed that both have."""
+    """How many times sooner than the baseline, over the seeds that both have."""
 
-    values: tuple[float, ...]
-    is_lower_bound: bool
+    sample: Sample
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """The ratio for each seed, or the least that it can be."""
+        return self.sample.lows
 
     @property
     def median(self) -> float:
-        """Median over seeds."""
-        return float(median(self.values))
+        """Median over seeds, or the least that it can be."""
+        return self.sample.median.low
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether the median may be larger."""
+        return not self.sample.median.is_exact
 
 
 @dataclass(frozen=True)
@@ -201,9 +210,9 @@ def _last(history: History, name: str) -> float:
 def _speed_up(subject: Subject, arm: str, baseline: str) -> dict[Unit, Ratio]:
     """How many times sooner the arm generalised, seed by seed.
 
-    Nothing where a seed of the arm itself never did. Where the baseline never did, the ratio is a
-    lower bound, told only if it says something: a baseline stopped before the arm generalised
-    says nothing.
+    A seed that never generalised bounds its ratio, and the median only where it can change it. A
+    median that is a lower bound is told only if it says something: a baseline stopped before the
+    arm generalised says nothing.
     """
     milestone = next((item for item in subject.milestones if item.name == END), None)
     seeds = [seed for seed in subject.seeds(arm) if seed in subject.seeds(baseline)]
@@ -216,14 +225,8 @@ def _speed_up(subject: Subject, arm: str, baseline: str) -> dict[Unit, Ratio]:
     found: dict[Unit, Ratio] = {}
     units: tuple[Unit, ...] = ("steps", "seconds")
     for unit in units:
-        fast, slow = getattr(ours, unit), getattr(theirs, unit)
-        if fast.reached < len(seeds) or not all(value > 0 for value in fast.known):
-            continue
-        ratios = tuple(
-            (limit if value is None else value) / own
-            for value, limit, own in zip(slow.values, slow.limits, fast.known, strict=True)
-        )
-        result = Ratio(ratios, slow.reached < len(seeds))
-        if result.median > (1.0 if result.is_lower_bound else 0.0):
+        fast, slow = (getattr(reach, unit).sample for reach in (ours, theirs))
+        result = Ratio(slow.over(fast))
+        if 0 < result.median < math.inf and (result.median > 1 or not result.is_lower_bound):
             found[unit] = result
     return found

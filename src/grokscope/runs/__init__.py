@@ -5,12 +5,14 @@ from grokscope.runs.directory import RunDirectory
 from grokscope.runs.files import RunError
 from grokscope.runs.group import TrialGroup
 from grokscope.runs.history import History
+from grokscope.runs.onset import Onset, onset
 from grokscope.runs.reader import Run
 from grokscope.runs.trial import Trial
 
 __all__ = [
     "Claim",
     "History",
+    "Onset",
     "Run",
     "RunDirectory",
     "RunError",
@@ -18,5 +20,6 @@ __all__ = [
     "TrialGroup",
     "Verdict",
     "judge",
+    "onset",
     "verdicts",
 ]

@@ -11,7 +11,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from grokscope.runs.history import History
+from grokscope.runs.onset import onset, value_at
 from grokscope.runs.reader import Run
+from grokscope.runs.statistics import Bounds, Sample
+
+Moment = Literal[
+    "first", "last", "max", "min", "memorised", "onset.start", "onset.middle", "onset.end"
+]
 
 
 class Strict(BaseModel):
@@ -22,15 +28,38 @@ class Strict(BaseModel):
 
 @dataclass(frozen=True)
 class Figure:
-    """A figure of a run: its value for each seed, and whether it is only a lower bound."""
+    """A figure of a run: its value for each seed, or the least that it can be.
+
+    ``highs`` are the most that it can be, seed by seed; None where all values are known.
+    """
 
     values: tuple[float, ...]
-    is_lower_bound: bool = False
+    highs: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, sample: Sample) -> Figure:
+        """The figure of a sample."""
+        return cls(sample.lows, sample.highs)
+
+    @property
+    def sample(self) -> Sample:
+        """The values with their bounds."""
+        return Sample(self.values, self.values if self.highs is None else self.highs)
+
+    @property
+    def bounds(self) -> Bounds:
+        """The median over seeds, or what it lies between."""
+        return self.sample.median
 
     @property
     def median(self) -> float:
-        """Median over seeds."""
-        return float(np.median(self.values))
+        """Median over seeds, or the least that it can be."""
+        return self.bounds.low
+
+    @property
+    def is_lower_bound(self) -> bool:
+        """Whether the median may be larger."""
+        return self.bounds.low < self.bounds.high
 
 
 class StepsTo(Strict):
@@ -44,13 +73,8 @@ class StepsTo(Strict):
 
     def figure(self, run: Run) -> Figure | None:
         """The figure in ``run``; None without rows."""
-        found = [
-            _reach(run.history(self.arm, seed), self.metric, self.target, self.unit)
-            for seed in run.seeds(self.arm)
-        ]
-        if not found:
-            return None
-        return Figure(tuple(value for value, _ in found), any(bound for _, bound in found))
+        seeds = run.seeds(self.arm)
+        return Figure.of(_reach(run, seeds, self.arm, self)) if seeds else None
 
 
 class SpeedUp(Strict):
@@ -64,47 +88,35 @@ class SpeedUp(Strict):
     unit: Literal["steps", "seconds"] = "steps"
 
     def figure(self, run: Run) -> Figure | None:
-        """The figure in ``run``; None where the arm itself never reached the target."""
-        values, is_bound = [], False
-        for seed in run.seeds(self.arm):
-            if seed not in run.seeds(self.baseline):
-                continue
-            fast, fast_bound = _reach(
-                run.history(self.arm, seed), self.metric, self.target, self.unit
-            )
-            slow, slow_bound = _reach(
-                run.history(self.baseline, seed), self.metric, self.target, self.unit
-            )
-            if fast_bound:
-                return None
-            values.append(slow / fast if fast > 0 else math.inf)
-            is_bound = is_bound or slow_bound
-        return Figure(tuple(values), is_bound) if values else None
+        """The figure in ``run``; None where the arms share no seed."""
+        theirs = run.seeds(self.baseline)
+        seeds = [seed for seed in run.seeds(self.arm) if seed in theirs]
+        if not seeds:
+            return None
+        fast, slow = (_reach(run, seeds, arm, self) for arm in (self.arm, self.baseline))
+        return Figure.of(slow.over(fast))
 
 
 class Value(Strict):
-    """A metric of an arm at its first or last evaluation, or its extreme over the run."""
+    """A metric of an arm at a moment of training, or its extreme over the run.
+
+    The moments of an onset are those of ``grokscope.onset``, between readings interpolated in the
+    logarithm of steps.
+    """
 
     kind: Literal["value"]
     arm: str
     metric: str
-    at: Literal["first", "last", "max", "min"] = "last"
+    at: Moment = "last"
 
     def figure(self, run: Run) -> Figure | None:
-        """The figure in ``run``; None where the metric was not recorded."""
+        """The figure in ``run``; None where the metric was not recorded or the moment not met."""
         values = []
         for seed in run.seeds(self.arm):
-            history = run.history(self.arm, seed)
-            if self.metric not in history:
+            value = _value(run.history(self.arm, seed), self.metric, self.at)
+            if value is None:
                 return None
-            column = history[self.metric]
-            pick = {
-                "first": column[0],
-                "last": column[-1],
-                "max": column.max(),
-                "min": column.min(),
-            }
-            values.append(float(pick[self.at]))
+            values.append(value)
         return Figure(tuple(values)) if values else None
 
 
@@ -115,7 +127,7 @@ class Difference(Strict):
     arm: str
     baseline: str = "baseline"
     metric: str
-    at: Literal["first", "last", "max", "min"] = "last"
+    at: Moment = "last"
 
     def figure(self, run: Run) -> Figure | None:
         """The figure in ``run``; None where an arm lacks the metric."""
@@ -126,6 +138,45 @@ class Difference(Strict):
         if ours is None or theirs is None:
             return None
         return Figure(tuple(a - b for a, b in zip(ours.values, theirs.values, strict=False)))
+
+
+class Change(Strict):
+    """A metric at one moment over the same metric at another: 1 is no change."""
+
+    kind: Literal["change"]
+    arm: str
+    metric: str
+    at: Moment
+    over: Moment
+
+    def figure(self, run: Run) -> Figure | None:
+        """The figure in ``run``; None where the metric or one of the moments is missing."""
+        above, below = (
+            Value(kind="value", arm=self.arm, metric=self.metric, at=at).figure(run)
+            for at in (self.at, self.over)
+        )
+        if above is None or below is None or 0.0 in below.values:
+            return None
+        return Figure(tuple(a / b for a, b in zip(above.values, below.values, strict=True)))
+
+
+class Delay(Strict):
+    """How many times as many steps half of the rise of test accuracy takes as memorising does.
+
+    1 stands for no delay; where it never rose, the steps run are a bound. ``grokscope.onset``
+    tells them apart.
+    """
+
+    kind: Literal["delay"]
+    arm: str
+
+    def figure(self, run: Run) -> Figure | None:
+        """The figure in ``run``; None where training data were not memorised."""
+        found = [onset(run.history(self.arm, seed)) for seed in run.seeds(self.arm)]
+        if not found or any(each.memorised is None for each in found):
+            return None
+        limits = [each.last / max(each.memorised or 1.0, 1.0) for each in found]
+        return Figure.of(Sample.censored([each.delay for each in found], limits))
 
 
 class Result(Strict):
@@ -145,7 +196,9 @@ class Result(Strict):
         return Figure(tuple(float(item) for item in values))
 
 
-Quantity = Annotated[StepsTo | SpeedUp | Value | Difference | Result, Field(discriminator="kind")]
+Quantity = Annotated[
+    StepsTo | SpeedUp | Value | Difference | Change | Delay | Result, Field(discriminator="kind")
+]
 
 
 class Claim(Strict):
@@ -182,16 +235,13 @@ def judge(claim: Claim, run: Run) -> Verdict:
     figure = claim.quantity.figure(run)
     if figure is None or math.isnan(figure.median):
         return Verdict(claim, "open", figure)
-    value = figure.median
-    above = claim.at_least is None or value >= claim.at_least
-    below = claim.at_most is None or value <= claim.at_most
-    if figure.is_lower_bound:
-        # The true value is this or more: enough for a lower bound kept or an upper bound broken.
-        if not below:
-            return Verdict(claim, "not held", figure)
-        state: Literal["held", "open"] = "held" if above and claim.at_most is None else "open"
-        return Verdict(claim, state, figure)
-    return Verdict(claim, "held" if above and below else "not held", figure)
+    least = -math.inf if claim.at_least is None else claim.at_least
+    most = math.inf if claim.at_most is None else claim.at_most
+    low, high = figure.bounds.low, figure.bounds.high
+    # Where the median is only bounded, claims are settled that hold or fail for all it can be.
+    if low >= least and high <= most:
+        return Verdict(claim, "held", figure)
+    return Verdict(claim, "not held" if high < least or low > most else "open", figure)
 
 
 def verdicts(run: Run) -> Sequence[Verdict]:
@@ -199,9 +249,27 @@ def verdicts(run: Run) -> Sequence[Verdict]:
     return [judge(Claim.model_validate(claim), run) for claim in run.spec.get("claims", [])]
 
 
-def _reach(history: History, metric: str, target: float, unit: str) -> tuple[float, bool]:
-    """Steps or seconds to reach a target, and whether the run ended before it did."""
-    step = history.first_step(metric, target)
-    row = -1 if step is None else int(np.argmax(history.steps == step))
-    value = history.steps[row] if unit == "steps" else history["train_seconds"][row]
-    return float(value), step is None
+def _reach(run: Run, seeds: Sequence[int], arm: str, quantity: StepsTo | SpeedUp) -> Sample:
+    """Steps or seconds to the target, seed by seed."""
+    values, limits = [], []
+    for seed in seeds:
+        history = run.history(arm, seed)
+        step = history.first_step(quantity.metric, quantity.target)
+        clock = history.steps if quantity.unit == "steps" else history["train_seconds"]
+        values.append(None if step is None else float(clock[np.argmax(history.steps == step)]))
+        limits.append(float(clock[-1]))
+    return Sample.censored(values, limits)
+
+
+def _value(history: History, metric: str, at: Moment) -> float | None:
+    """A metric at a moment of one training; None where it, or the moment, was not recorded."""
+    if metric not in history:
+        return None
+    column = history[metric]
+    if at in ("memorised", "onset.start", "onset.middle", "onset.end"):
+        step = onset(history).at(at.removeprefix("onset."))
+        value = None if step is None else value_at(history, metric, step)
+        return None if value is None or math.isnan(value) else value
+    column = column[[metric in row for row in history]]
+    pick = {"first": column[0], "last": column[-1], "max": column.max(), "min": column.min()}
+    return float(pick[at])

@@ -42,6 +42,7 @@ def fit(
     warmup: int = 0,
     decay: str = "none",
     loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
+    label_smoothing: float = 0.0,
     batch_size: int | None = None,
     max_steps: int = 10_000,
     stop_at: Target | None = None,
@@ -71,7 +72,10 @@ def fit(
         warmup: steps of linear warm-up.
         decay: course of the learning rate afterwards: "none", "linear" or "cosine".
         loss: "cross_entropy", "mse" (on one-hot targets, mean over all elements),
-            "binary_cross_entropy", or a function of outputs and labels.
+            "binary_cross_entropy", "stablemax" (see ``stablemax_cross_entropy``), or a function
+            of outputs and labels.
+        label_smoothing: share of each target that is spread evenly over the classes, in the loss
+            that is minimised and recorded; accuracies and the monitor go by the labels.
         batch_size: mini-batches without replacement; None for the full batch.
         max_steps: where training stops at the latest.
         stop_at: where it may stop sooner.
@@ -116,6 +120,7 @@ def fit(
         warmup=warmup,
         decay=decay,
         loss=loss,
+        label_smoothing=label_smoothing,
         batch_size=batch_size,
         max_steps=max_steps,
         stop_at=stop_at,
@@ -147,6 +152,7 @@ def assembled(
     warmup: int,
     decay: str,
     loss: str | Callable[[Tensor, Tensor], Tensor],
+    label_smoothing: float,
     batch_size: int | None,
     max_steps: int,
     stop_at: Target | None,
@@ -174,7 +180,7 @@ def assembled(
             betas=betas,
         )
     return kind(
-        Evaluation(model, dataset, Objective(loss)),
+        Evaluation(model, dataset, Objective(loss, label_smoothing)),
         TrainingState(
             model,
             optimizer,

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grokscope.runs import History
+from grokscope.runs import History, onset
+from grokscope.runs.onset import MEMORISED
 
-MEMORISED = 0.99
-RISING = 0.02
 ALIGNING = 0.01
-GENERALISED_GAP = 0.1
 
 
 @dataclass(frozen=True)
@@ -24,12 +22,12 @@ class Phase:
     - ``"fitting"``: training accuracy has not yet reached 99 %;
     - ``"memorised"``: it has, and test accuracy neither rises nor has risen since;
     - ``"generalising"``: training data are fitted and test accuracy is rising;
-    - ``"settled"``: test accuracy has risen, or never lagged behind, and no longer changes;
+    - ``"settled"``: test accuracy has risen, or never lagged behind, and no longer rises;
     - ``"fitted"``: training accuracy has reached 99 % and no test accuracy is known.
 
-    ``aligning`` says whether alignment is still rising, None where it is not recorded.
-    Rising is judged over the last octave, from half the present step on: test accuracy by at
-    least 0.02, alignment by at least 0.01. NaN marks a figure that is not known.
+    ``grokscope.onset`` tells them apart, by its states and by ``rising``. ``aligning`` says whether
+    alignment still rises by 0.01 or more over the last octave, from half the present step on; None
+    where it is not recorded. NaN marks a figure that is not known.
     """
 
     name: str
@@ -76,7 +74,7 @@ def phase(history: History) -> Phase:
     alignment, alignment_gain = _level_and_gain(history, aligned)
     known = not math.isnan(alignment_gain)
     return Phase(
-        name=_name(history, names[0], test, test_gain),
+        name=_name(history, names[0], test),
         aligning=alignment_gain >= ALIGNING if known else None,
         step=int(history.steps[-1]),
         train_accuracy=train,
@@ -87,19 +85,15 @@ def phase(history: History) -> Phase:
     )
 
 
-def _name(history: History, train: str, test: float, test_gain: float) -> str:
-    memorised = history.first_step(train, MEMORISED)
-    if memorised is None:
-        return "fitting"
+def _name(history: History, train: str, test: float) -> str:
     if math.isnan(test):
-        return "fitted"
-    if test_gain >= RISING:
+        return "fitting" if history.first_step(train, MEMORISED) is None else "fitted"
+    found = onset(history, train=train)
+    if found.state == "fitting":
+        return "fitting"
+    if found.rising:
         return "generalising"
-    since = history["test_accuracy"][history.steps >= memorised]
-    at_memorisation = since[~np.isnan(since)][0]
-    risen = test - at_memorisation >= GENERALISED_GAP / 2
-    close = np.nanmax(history[train]) - test <= GENERALISED_GAP
-    return "settled" if risen or close else "memorised"
+    return "memorised" if found.state == "never" else "settled"
 
 
 def _level_and_gain(history: History, name: str) -> tuple[float, float]:

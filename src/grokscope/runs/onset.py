@@ -1,0 +1,290 @@
+"""When delayed generalisation sets in, told from the accuracy curves.
+
+Zheng, Daruwalla, Benjamin and Klindt (*Delays in generalization match delayed changes in
+representational geometry*, UniReps 2024) compare what changes before the onset of generalisation
+with what changes during it, and mark the onset by eye. Here it is computed:
+
+    memorised   the first step at which training accuracy is at or above 0.99;
+    before      the level of test accuracy in the octave from there on, [m, 2m];
+    after       its highest level, the median over an octave;
+    start, middle, end   the steps at which it has made 10 %, 50 % and 90 % of its way from
+                ``before`` to ``after``.
+
+Steps are compared by their ratios throughout, since curves are looked at in logarithmic time: a
+level is a median over an octave, and steps between two readings are interpolated in the logarithm.
+The way up is followed on the best nondecreasing fit to the readings (isotonic regression), which
+has one crossing of each level however noisy the readings are.
+Cost: O(n log n) in the number of readings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grokscope.runs.history import History
+
+Column = NDArray[np.float64]
+
+MEMORISED = 0.99
+LEAST_RISE = 0.1
+LEAST_GAIN = 0.02
+_SETTLED = 1 / 8  # of its rise at most is what a settled curve still makes in an octave
+_OCTAVE = 2.0
+_FEWEST = 3  # readings that a level is the median of
+
+
+@dataclass(frozen=True)
+class Onset:
+    """When a network that knew its training data began to generalise, and when it had.
+
+    ``state`` is one of
+
+    - ``"fitting"``: training accuracy has not reached 99 %; there is nothing to be delayed yet;
+    - ``"delayed"``: test accuracy rose by 0.1 or more, an octave of steps or longer after that;
+    - ``"no delay"``: it had risen by then;
+    - ``"never"``: it has not risen, as far as training went.
+
+    Attributes:
+        state: the answer.
+        memorised: the step at which training accuracy was first at or above 99 %; else None.
+        start: the step at which test accuracy had made a tenth of its rise; None without a delay.
+        middle: the same for a half.
+        end: the same for nine tenths; None while the rise goes on.
+        before: level of test accuracy once memorised; NaN while fitting.
+        after: its highest level since.
+        rising: whether it still rises: by 0.02 in the last octave, and an eighth of its rise.
+        last: the last step that was read.
+    """
+
+    state: str
+    memorised: float | None
+    start: float | None
+    middle: float | None
+    end: float | None
+    before: float
+    after: float
+    rising: bool
+    last: float
+
+    @property
+    def delay(self) -> float | None:
+        """How many times as many steps the middle of the rise takes as memorising; 1 for none."""
+        if self.state == "no delay":
+            return 1.0
+        if self.middle is None or self.memorised is None:
+            return None
+        return self.middle / max(self.memorised, 1.0)
+
+    def at(self, moment: str) -> float | None:
+        """The step of "memorised", "start", "middle" or "end"; None where there is none."""
+        moments = {
+            "memorised": self.memorised,
+            "start": self.start,
+            "middle": self.middle,
+            "end": self.end,
+        }
+        if moment not in moments:
+            raise ValueError(f"moment must be one of {', '.join(moments)}: got {moment!r}")
+        return moments[moment]
+
+    def __str__(self) -> str:
+        if self.memorised is None:
+            return f"training data not yet memorised at step {self.last:,.0f}"
+        if self.state != "delayed":
+            words = {"no delay": "no delay", "never": "has not generalised"}[self.state]
+            return f"memorised at step {self.memorised:,.0f}, {words} by step {self.last:,.0f}"
+        end = f"end {self.end:,.0f}" if self.end is not None else "still rising"
+        return (
+            f"memorised at step {self.memorised:,.0f}, generalising from {self.start:,.0f} "
+            f"(middle {self.middle:,.0f}, {end}): {self.before:.1%} to {self.after:.1%}"
+        )
+
+
+def onset(
+    history: History | Mapping[str, Any],
+    *,
+    train: str | None = None,
+    test: str = "test_accuracy",
+    memorised: float = MEMORISED,
+    least_rise: float = LEAST_RISE,
+) -> Onset:
+    """When delayed generalisation started, was half done and ended.
+
+    It can be asked at any time during training; what it says then is of the curves so far.
+
+    Args:
+        history: the figures of a training, or a mapping from ``step`` and the names of columns to
+            numbers. Readings that are NaN or missing are left out.
+        train: the column of training accuracy; ``train_accuracy`` or else ``probe_accuracy``.
+        test: the column of test accuracy.
+        memorised: the training accuracy from which on the training data count as known.
+        least_rise: a smaller rise of test accuracy than this is none.
+
+    Raises:
+        ValueError: a column is missing or has no reading, accuracies are not fractions, or steps
+            do not rise.
+
+    Example:
+        >>> import grokscope as gs
+        >>> steps = [10, 100, 1000, 2000, 4000, 8000, 16000, 32000]
+        >>> train_accuracy = [0.5, 1, 1, 1, 1, 1, 1, 1]
+        >>> test_accuracy = [0.1, 0.2, 0.2, 0.2, 0.5, 0.8, 0.8, 0.8]
+        >>> columns = {"train_accuracy": train_accuracy, "test_accuracy": test_accuracy}
+        >>> found = gs.onset({"step": steps, **columns})
+        >>> found.state, round(found.start), round(found.middle), round(found.end)
+        ('delayed', 2297, 4000, 6964)
+    """
+    history = _as_history(history)
+    if train is None:
+        train = "train_accuracy" if "train_accuracy" in history else "probe_accuracy"
+    train_steps, train_values = _readings(history, train)
+    steps, values = _readings(history, test)
+    last = float(history.steps[-1])
+    at = _first_lasting(train_steps, train_values, memorised)
+    if at is None or not (steps >= at).any():
+        return Onset("fitting", at, None, None, None, math.nan, math.nan, False, last)
+    since = steps >= at
+    late_steps, late = steps[since], values[since]
+    before = float(np.median(late[late_steps <= max(_OCTAVE * at, late_steps[0])]))
+    levels = _octave_levels(late_steps, late)
+    peak = int(levels.argmax())
+    after = max(before, float(levels[peak]))
+    gain = _last_gain(steps, values)
+    rising = gain >= max(LEAST_GAIN, _SETTLED * (after - before))
+    if after - before < least_rise:
+        state = "no delay" if _had_risen(values[~since], before, train_values) else "never"
+        return Onset(state, at, None, None, None, before, after, rising, last)
+    # Beyond the octave of the highest level the curve may fall; the way up ends there.
+    top = late_steps <= max(_OCTAVE * late_steps[peak], late_steps[min(peak + 2, len(late) - 1)])
+    start, middle, end = (
+        _crossing(late_steps[top], late[top], before + share * (after - before))
+        for share in (0.1, 0.5, 0.9)
+    )
+    return Onset("delayed", at, start, middle, None if rising else end, before, after, rising, last)
+
+
+def value_at(history: History, name: str, step: float) -> float:
+    """A column at a step, between two readings interpolated in the logarithm of steps.
+
+    Outside the readings it is the nearest one; NaN where there is none.
+
+    Example:
+        >>> value_at(History([{"step": 10, "norm": 1.0}, {"step": 1000, "norm": 3.0}]), "norm", 100)
+        2.0
+    """
+    values, steps = history[name], history.steps
+    known = np.isfinite(values)
+    if not known.any():
+        return math.nan
+    return float(np.interp(_log(step), _log(steps[known]), values[known]))
+
+
+def _as_history(history: History | Mapping[str, Any]) -> History:
+    if isinstance(history, History):
+        return history
+    if "step" not in history:
+        raise ValueError(f"history has no 'step': it has {', '.join(map(str, history)) or 'none'}")
+    lengths = {name: len(values) for name, values in history.items()}
+    if len(set(lengths.values())) > 1:
+        raise ValueError(f"the columns of history have different lengths: {lengths}")
+    names = list(history)
+    return History(
+        dict(zip(names, row, strict=True)) for row in zip(*history.values(), strict=True)
+    )
+
+
+def _readings(history: History, name: str) -> tuple[Column, Column]:
+    """Steps and values of a column where it was read."""
+    if name not in history:
+        known = ", ".join(history.names) or "no column"
+        raise ValueError(f"the onset needs {name!r}, which the history lacks: it has {known}")
+    values = history[name]
+    known_here = np.isfinite(values)
+    steps, values = history.steps[known_here].astype(np.float64), values[known_here]
+    if not len(values):
+        raise ValueError(f"{name} has no reading: all are NaN or missing")
+    if values.min() < 0 or values.max() > 1:
+        raise ValueError(
+            f"{name} must hold fractions from 0 to 1: got {values.min():g} to {values.max():g}; "
+            "divide per cents by 100"
+        )
+    if (np.diff(steps) < 0).any():
+        raise ValueError(f"the steps of {name} must not fall")
+    return steps, values
+
+
+def _log(steps: float | Column | NDArray[np.int64]) -> Any:
+    """Logarithm of steps, in which step 0 stands an octave before step 1."""
+    return np.log(np.maximum(np.asarray(steps, dtype=np.float64), 1 / _OCTAVE))
+
+
+def _first_lasting(steps: Column, values: Column, level: float) -> float | None:
+    """The first step at a level that is no single outlier; medians of three neighbours say so."""
+    smooth = values.copy()
+    if len(values) > 2:
+        inner = np.stack([values[:-2], values[1:-1], values[2:]])
+        smooth[1:-1] = np.median(inner, axis=0)
+    reached = np.flatnonzero((smooth >= level) & (values >= level))
+    return float(steps[reached[0]]) if len(reached) else None
+
+
+def _octave_levels(steps: Column, values: Column) -> Column:
+    """From each reading on the median over an octave, or over three readings where it has fewer.
+
+    Where fewer are left, the level is that of the last three.
+    """
+    levels = []
+    for place in range(len(steps)):
+        first = min(place, max(0, len(steps) - _FEWEST))
+        beyond = int(np.searchsorted(steps, _OCTAVE * max(steps[first], 1.0), side="right"))
+        levels.append(np.median(values[first : max(beyond, first + _FEWEST)]))
+    return np.array(levels)
+
+
+def _last_gain(steps: Column, values: Column) -> float:
+    """The rise over the last octave, by medians of three readings at its ends."""
+    octave = values[steps >= steps[-1] / _OCTAVE]
+    return float(np.median(octave[-3:]) - np.median(octave[:3]))
+
+
+def _had_risen(early: Column, before: float, train: Column) -> bool:
+    """Whether test accuracy had made most of its way up by the time of memorising."""
+    close = float(train.max()) - before <= LEAST_RISE
+    bottom = float(early.min()) if len(early) else before
+    return close or before - bottom >= (1 - bottom) / 2
+
+
+def _crossing(steps: Column, values: Column, level: float) -> float:
+    """Where the best nondecreasing fit passes a level, between readings in logarithmic time."""
+    fit = _isotonic(values)
+    above = int(np.argmax(fit >= level)) if (fit >= level).any() else len(fit) - 1
+    if above == 0:
+        return float(steps[0])
+    low, high = fit[above - 1], fit[above]
+    share = (level - low) / (high - low) if high > low else 1.0
+    ends = _log(steps[above - 1 : above + 1])
+    return float(np.exp(ends[0] + min(share, 1.0) * (ends[1] - ends[0])))
+
+
+def _isotonic(values: Column) -> Column:
+    """The nondecreasing sequence nearest to the values in the mean square.
+
+    Neighbours that fall are pooled into their mean until none do (Ayer et al. 1955).
+    """
+    means: list[float] = []
+    sizes: list[int] = []
+    for value in values:
+        mean, size = float(value), 1
+        while means and means[-1] > mean:
+            total = size + sizes[-1]
+            mean = (mean * size + means.pop() * sizes.pop()) / total
+            size = total
+        means.append(mean)
+        sizes.append(size)
+    return np.repeat(means, sizes)
