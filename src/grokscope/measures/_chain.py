@@ -104,7 +104,7 @@ def _apply(activation: nn.Module, hidden: Tensor) -> Tensor:
 
 
 def activation_fold(
-    activation: nn.Module, output: Float[Tensor, "n h"]
+    activation: nn.Module, output: Float[Tensor, "*n h"]
 ) -> tuple[Tensor, Tensor | None]:
     """Slope and intercept, read off the activation's output; at a kink the ones autograd uses."""
     if isinstance(activation, nn.Hardtanh):

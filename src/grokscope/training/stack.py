@@ -19,8 +19,8 @@ from grokscope.training.state import TrainingState
 class Stack:
     """S networks with their optimisers, methods and batches, trained in step.
 
-    It takes over where the trainings it is made of are, and ``write_back`` puts each one's part
-    back, so that a training can go on alone or be written as if it always had been.
+    It takes over where the trainings it is made of are. ``write_back`` puts one's part back, so
+    that its state can be written as if it had been trained alone.
 
     Args:
         states: the trainings, all at the same step.
@@ -76,26 +76,26 @@ class Stack:
         if self._scheduler is not None:
             self._scheduler.step()
 
-    def write_back(self) -> None:
-        """Bring the optimiser, schedule and methods of each network up to date."""
+    def write_back(self, state: TrainingState) -> None:
+        """Bring the optimiser, schedule and methods of one of the trainings up to date."""
+        row = self.states.index(state)
         for method in self._methods:
-            method.write_back()
-        for row, state in enumerate(self.states):
-            own = dict(state.model.named_parameters())
-            for name, parameter in self._trained.items():
-                state.optimizer.state[own[name]] = {
-                    key: _row(value, parameter, row)
-                    for key, value in self._optimizer.state[parameter].items()
-                }
-            for group, whole in zip(
-                state.optimizer.param_groups, self._optimizer.param_groups, strict=True
-            ):
-                group.update({key: value for key, value in whole.items() if key != "params"})
-            if state.scheduler is not None and self._scheduler is not None:
-                state.scheduler.load_state_dict(self._scheduler.state_dict())
+            method.write_back(row)
+        own = dict(state.model.named_parameters())
+        for name, parameter in self._trained.items():
+            state.optimizer.state[own[name]] = {
+                key: _row(value, parameter, row)
+                for key, value in self._optimizer.state[parameter].items()
+            }
+        for group, whole in zip(
+            state.optimizer.param_groups, self._optimizer.param_groups, strict=True
+        ):
+            group.update({key: value for key, value in whole.items() if key != "params"})
+        if state.scheduler is not None and self._scheduler is not None:
+            state.scheduler.load_state_dict(self._scheduler.state_dict())
 
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these networks only, after ``write_back``; with none the stack is spent."""
+        """Go on with these networks only; with none the stack is spent."""
         moments = {
             name: self._optimizer.state[parameter] for name, parameter in self._trained.items()
         }

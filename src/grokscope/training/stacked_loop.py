@@ -21,6 +21,7 @@ class Member(Loop):
 
     stopped: str | None = None
     at = 0
+    stack: Stack | None = None
 
     def begin(self, saved: dict[str, Any] | None) -> None:
         """Go on from a checkpoint, or look at the network before its first step."""
@@ -46,6 +47,8 @@ class Member(Loop):
 
     def checkpoint(self) -> dict[str, Any]:
         """What it needs to go on."""
+        if self.stack is not None:
+            self.stack.write_back(self.state)
         return {**self.state.state_dict(), "stopped": self.stopped, **self._seconds()}
 
     def _seconds(self) -> dict[str, float]:
@@ -85,7 +88,6 @@ class StackedLoop:
             while stack is not None and alive:
                 until = min(member.next_evaluation for member in alive)
                 step = self._advance(stack, alive, step, until)
-                stack.write_back()
                 for member in alive:
                     member.look(step)
                 staying = [row for row, member in enumerate(alive) if member.stopped is None]
@@ -112,7 +114,6 @@ class StackedLoop:
             take(at)
             if writes and at < until and self._checkpoint_due(alive):
                 self._clock(alive, begin)
-                stack.write_back()
                 self._checkpoint(at)
                 begin = time.perf_counter()
         self._clock(alive, begin)
@@ -160,9 +161,12 @@ class StackedLoop:
 
 
 def _stack_of(members: Sequence[Member]) -> Stack:
-    return Stack(
+    stack = Stack(
         [member.state for member in members],
         [member.order.seed for member in members],
         members[0].evaluation,
         None if members[0].order.full else members[0].order.batch_size,
     )
+    for member in members:
+        member.stack = stack
+    return stack

@@ -7,15 +7,27 @@ Put your own in to have it train many seeds at once; what has no entry trains on
 from collections.abc import Sequence
 from typing import Any
 
+from grokscope.methods.adversarial import AdversarialTraining
 from grokscope.methods.base import Method
+from grokscope.methods.gradient_noise import GradientNoise
 from grokscope.methods.grokalign import GrokAlign
+from grokscope.methods.grokfast import Grokfast
+from grokscope.methods.orthograd import OrthoGrad
+from grokscope.methods.stacked.adversarial import StackedAdversarialTraining
 from grokscope.methods.stacked.base import StackedLoss, StackedMethod, normal_numbers
+from grokscope.methods.stacked.gradient_noise import StackedGradientNoise
 from grokscope.methods.stacked.grokalign import StackedGrokAlign
+from grokscope.methods.stacked.grokfast import StackedGrokfast
 from grokscope.methods.stacked.network import StackedNetwork, rows_of
+from grokscope.methods.stacked.orthograd import StackedOrthoGrad
 
 STACKED: dict[type[Method], type[StackedMethod[Any]]] = {
+    AdversarialTraining: StackedAdversarialTraining,
+    GradientNoise: StackedGradientNoise,
     GrokAlign: StackedGrokAlign,
+    Grokfast: StackedGrokfast,
     Method: StackedMethod,
+    OrthoGrad: StackedOrthoGrad,
 }
 
 

@@ -57,8 +57,8 @@ class StackedMethod(Generic[M]):
         """Go on with these networks only."""
         self.methods = [self.methods[row] for row in rows]
 
-    def write_back(self) -> None:
-        """Put the state of each network into its own method, for a checkpoint of that network."""
+    def write_back(self, row: int) -> None:
+        """Put the state of one network into its own method, for a checkpoint of that network."""
 
 
 def normal_numbers(
