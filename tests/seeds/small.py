@@ -56,4 +56,5 @@ def assert_same(
                 one.history[name], other.history[name], rtol, 1e-10, err_msg=name
             )
         for own, expected in zip(one.model.parameters(), other.model.parameters(), strict=True):
-            torch.testing.assert_close(own, expected, rtol=rtol, atol=1e-9)
+            # Adam divides small gradients, rounding and all, by their size
+            torch.testing.assert_close(own, expected, rtol=1e-6, atol=1e-7)

@@ -61,7 +61,7 @@ def test_every_method(methods: Any) -> None:
         {"loss": "mse", "label_smoothing": 0.1},
         {"loss": "stablemax", "label_smoothing": 0.1},
         {"loss": "cross_entropy", "label_smoothing": 0.2},
-        {"loss": lambda outputs, y: F.multi_margin_loss(outputs, y) + outputs.square().mean()},
+        {"loss": lambda outputs, y: F.cross_entropy(2 * outputs, y) + outputs.square().sum()},
     ],
     ids=str,
 )
@@ -77,7 +77,7 @@ def test_every_way_to_train(settings: dict[str, Any]) -> None:
 def test_scalar_outputs(loss: str, methods: str, low: int) -> None:
     y, test_y = (part.eq(1).long() for part in (Y, TEST_Y))
     if low == -1 and loss == "mse":
-        y, test_y = 2 * y - 1, 2 * test_y - 1
+        y, test_y = 2.0 * y - 1, 2.0 * test_y - 1
     data = (X, y, TEST_X, test_y)
     settings = {**PLAIN, "loss": loss, "data": data}
 
@@ -184,8 +184,9 @@ def test_every_measure_of_a_monitor() -> None:
             gs.NTKDistance(num_points=6),
             gs.LayerGeometry(["linear2"], num_points=5, num_samples=10),
         ]
+        probe = X[:20].double(), Y[:20]
         return gs.Monitor(
-            model, (X[:20], Y[:20]), measures, schedule=[5, 20], test=(TEST_X, TEST_Y), pictures=2
+            model, probe, measures, schedule=[5, 20], test=(TEST_X.double(), TEST_Y), pictures=2
         )
 
     settings = {**PLAIN, "monitor": monitor, "max_steps": 25}
@@ -198,14 +199,16 @@ def test_every_measure_of_a_monitor() -> None:
 def test_a_network_at_its_target_leaves_and_the_others_go_on(methods: str) -> None:
     settings = {
         **PLAIN,
-        "max_steps": 90,
-        "stop_at": gs.Target("train_accuracy", 0.85),
-        "evaluate": 3,
+        "lr": 2e-2,
+        "max_steps": 150,
+        "stop_at": gs.Target("train_accuracy", 0.8),
+        "evaluate": 2,
         "methods": METHODS[methods],
         "decay": "linear",
     }
     ours, theirs = together(mlp, **settings), alone(mlp, **settings)
-    assert len({result.steps for result in theirs}) == len(SEEDS)
+    steps = sorted(result.steps for result in theirs)
+    assert steps[0] < steps[1] < steps[2]
     assert_same(ours, theirs)
     storages = [p.untyped_storage().data_ptr() for r in ours for p in r.model.parameters()]
     assert len(set(storages)) == len(storages), "networks must not share memory afterwards"

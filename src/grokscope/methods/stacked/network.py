@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -166,9 +166,7 @@ class StackedNetwork:
                 parameter.data = self.parameters[name].data[row]
 
     def _mapped(self, x: Tensor) -> Tensor:
-        def outputs(
-            parameters: dict[str, nn.Parameter], buffers: dict[str, Tensor], x: Tensor
-        ) -> Tensor:
+        def outputs(parameters: dict[str, Any], buffers: dict[str, Any], x: Tensor) -> Tensor:
             return functional_call(self._template, (parameters, buffers), (x,))
 
         return vmap(outputs)(dict(self.parameters), self.buffers, x)
