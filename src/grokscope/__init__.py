@@ -29,6 +29,7 @@ from grokscope.measures.kernels import (
 from grokscope.measures.layers import layer_centroids
 from grokscope.measures.manifolds import class_manifolds
 from grokscope.measures.nnls import NonnegativeSolution, nonnegative_least_squares
+from grokscope.measures.norms import weight_norms
 from grokscope.measures.ntk import NTKPlan, ParameterPlan, empirical_ntk, ntk_plan
 from grokscope.measures.probe import LinearProbe, ProbeResult, linear_probe, sgd_probe
 from grokscope.measures.regions import (
@@ -38,7 +39,9 @@ from grokscope.measures.regions import (
     Slice,
     linear_regions,
 )
+from grokscope.measures.robustness import noise_accuracy, robust_radius
 from grokscope.measures.simulated_capacity import SimulatedCapacity, simulated_capacity
+from grokscope.measures.sparsity import fourier_gini, gini
 from grokscope.methods.adversarial import AdversarialTraining, adversarial_inputs, noisy_inputs
 from grokscope.methods.gradient_noise import GradientNoise, noise_deviation
 from grokscope.methods.grokalign import GrokAlign
@@ -52,6 +55,7 @@ from grokscope.training import (
     FitResult,
     LayerGeometry,
     Monitor,
+    NoiseAccuracy,
     NTKDistance,
     Phase,
     Schedule,
@@ -81,6 +85,7 @@ __all__ = [
     "Monitor",
     "NTKDistance",
     "NTKPlan",
+    "NoiseAccuracy",
     "NonnegativeSolution",
     "Onset",
     "OrthoGrad",
@@ -105,6 +110,8 @@ __all__ = [
     "empirical_ntk",
     "fit",
     "fit_seeds",
+    "fourier_gini",
+    "gini",
     "glue_geometry",
     "input_jacobian",
     "jacobian_alignment",
@@ -121,6 +128,7 @@ __all__ = [
     "linear_regions",
     "load_data",
     "manifold_geometry",
+    "noise_accuracy",
     "noise_deviation",
     "noisy_inputs",
     "nonnegative_least_squares",
@@ -128,10 +136,13 @@ __all__ = [
     "ntk_velocity",
     "onset",
     "orthogonal_gradient",
+    "orthogonal_gradient",
+    "robust_radius",
     "sgd_probe",
     "simulated_capacity",
     "slow_gradient_ema",
     "slow_gradient_ma",
     "stable_logits",
     "stablemax_cross_entropy",
+    "weight_norms",
 ]

@@ -17,8 +17,8 @@ def list_experiments() -> None:
     table.add_column("quick / paper", no_wrap=True)
     for name in shipped():
         spec = load_experiment(name)
-        title = f"{spec.title} [dim]({spec.reproduces})[/dim]" if spec.reproduces else spec.title
-        table.add_row(name, title, " / ".join(spec.duration.values()))
+        figures = f" [dim]({', '.join(spec.reproduces)})[/dim]" if spec.reproduces else ""
+        table.add_row(name, spec.title + figures, " / ".join(spec.duration.values()))
     OUT.print(table)
     OUT.print(
         "\nTimes are for one seed on two cores. Run one with `grokscope run NAME`,\n"

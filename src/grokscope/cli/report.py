@@ -1,4 +1,4 @@
-"""``grokscope report``: run directories in, one HTML page out."""
+"""``grokscope report``: run directories in, one HTML page out, and plots as files."""
 
 from __future__ import annotations
 
@@ -11,15 +11,35 @@ from grokscope.cli.console import OUT
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN...")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories, or folders of sweeps.", metavar="RUN...")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
             help="The page [default: RUN/report.html; report.html for several].", metavar="FILE"
         ),
     ] = None,
+    figures: Annotated[
+        Path | None,
+        typer.Option(help="Write each plot as a file into this folder too.", metavar="DIR"),
+    ] = None,
+    file_format: Annotated[
+        str, typer.Option("--format", help="Of the plots: pdf, png or svg.", metavar="NAME")
+    ] = "pdf",
 ) -> None:
     """Write one self-contained HTML page about runs, finished or not."""
-    from grokscope.report import write_report
+    from grokscope.report import write_figures, write_report
+    from grokscope.runs import RunError
 
     OUT.print(f"Report: {write_report(runs, out)}", soft_wrap=True)
+    if figures is None:
+        return
+    for run in runs:
+        # Several runs have plots of the same titles: a folder for each keeps them apart.
+        folder = figures if len(runs) == 1 else figures / run.resolve().name
+        try:
+            written = write_figures(run, folder, file_format)
+        except ModuleNotFoundError as error:
+            raise RunError(str(error)) from error
+        OUT.print(f"Figures: {len(written)} in {folder}", soft_wrap=True)

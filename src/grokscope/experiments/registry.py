@@ -29,11 +29,14 @@ def shipped() -> dict[str, Path]:
 
 
 @cache
-def reproducible() -> dict[str, Path]:
-    """The figures and tables that can be reproduced: "paper/figure" -> file."""
-    return {
-        figure: path for path in shipped().values() if (figure := read_yaml(path).get("reproduces"))
-    }
+def reproducible() -> dict[str, list[str]]:
+    """The figures and tables that can be reproduced: "paper/figure" -> names of experiments."""
+    found: dict[str, list[str]] = {}
+    for name, path in shipped().items():
+        figures = read_yaml(path).get("reproduces") or []
+        for figure in [figures] if isinstance(figures, str) else figures:
+            found.setdefault(figure, []).append(name)
+    return found
 
 
 def load_experiment(
@@ -54,6 +57,15 @@ def load_experiment(
     Raises:
         SpecError: the name is unknown or the spec has mistakes; all of them are listed.
     """
+    raw = raw_experiment(name, preset, settings, num_seeds)
+    raw.pop("sweep", None)
+    return resolve(raw, name)
+
+
+def raw_experiment(
+    name: str, preset: str, settings: Sequence[str], num_seeds: int | None
+) -> dict[str, Any]:
+    """An experiment as it is written, with preset, settings and seeds applied; see above."""
     raw = read_yaml(find(name))
     presets = raw.pop("presets", {})
     if preset not in PRESETS or not isinstance(presets, Mapping):
@@ -67,7 +79,7 @@ def load_experiment(
         if num_seeds < 1:
             raise SpecError(f"--seeds must be a positive number: got {num_seeds}")
         raw["seeds"] = list(range(num_seeds))
-    return resolve(raw, name)
+    return raw
 
 
 def find(name: str) -> Path:
@@ -83,7 +95,13 @@ def find(name: str) -> Path:
         return Path(name)
     reproduced = reproducible()
     if name in reproduced:
-        return reproduced[name]
+        several = reproduced[name]
+        if len(several) > 1:
+            raise SpecError(
+                f"{name} is {len(several)} experiments: name one of {', '.join(several)}, or run "
+                f"all by `grokscope reproduce {name}`"
+            )
+        return known[several[0]]
     raise SpecError(
         f"{unknown_name('experiment', name, [*known, *reproduced])} (`grokscope list` says what "
         "each shows; a YAML file of your own works too)"
@@ -143,27 +161,38 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
         value = parse_yaml(text)
     except yaml.YAMLError:
         raise SpecError(f"--set {setting}: {text!r} is not a YAML value") from None
-    *parents, last = path.strip().split(".")
+    _assign(raw, path.strip(), value, f"--set {setting}")
+
+
+def assign(raw: Mapping[str, Any], path: str, value: Any, said: str) -> dict[str, Any]:
+    """A raw spec with the value at a dotted path replaced; ``said`` is how it was asked for."""
+    changed = copy.deepcopy(dict(raw))
+    _assign(changed, path, value, said)
+    return changed
+
+
+def _assign(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
+    *parents, last = path.split(".")
     at: Any = raw
     for part in parents:
-        at = _child(at, part, setting)
+        at = _child(at, part, said)
     if isinstance(at, list):
-        at[_index(at, last, setting)] = value
+        at[_index(at, last, said)] = value
     else:
         at[last] = value
 
 
-def _child(at: Any, part: str, setting: str) -> Any:
+def _child(at: Any, part: str, said: str) -> Any:
     if isinstance(at, list):
-        return at[_index(at, part, setting)]
+        return at[_index(at, part, said)]
     if at.get(part) is None:
         at[part] = {}
     if not isinstance(at[part], (dict, list)):
-        raise SpecError(f"--set {setting}: {part} is a value, not a section")
+        raise SpecError(f"{said}: {part} is a value, not a section")
     return at[part]
 
 
-def _index(at: list[Any], part: str, setting: str) -> int:
+def _index(at: list[Any], part: str, said: str) -> int:
     if not part.isdigit() or int(part) >= len(at):
-        raise SpecError(f"--set {setting}: {part} is not one of the {len(at)} places of the list")
+        raise SpecError(f"{said}: {part} is not one of the {len(at)} places of the list")
     return int(part)

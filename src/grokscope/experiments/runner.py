@@ -9,18 +9,28 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from grokscope.data import Dataset, load
+from grokscope.data import Dataset, load, reduce_to_span
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.errors import SpecError
 from grokscope.experiments.spec import DataSpec, Experiment, ModelSpec, MonitorSpec, TrialSpec
 from grokscope.experiments.trained import Trained
+from grokscope.measures.robustness import gaussian_noise
 from grokscope.methods import METHODS
 from grokscope.methods.base import Method
 from grokscope.models import build
 from grokscope.runs import Run, RunDirectory, Trial
-from grokscope.training import FitResult, LayerGeometry, Monitor, NTKDistance, Schedule, Target, fit
+from grokscope.training import (
+    FitResult,
+    LayerGeometry,
+    Monitor,
+    NoiseAccuracy,
+    NTKDistance,
+    Schedule,
+    Target,
+    fit,
+)
 from grokscope.training.device import resolve_device
 from grokscope.training.recorder import Recorder
 
@@ -97,8 +107,14 @@ def train(
     observer: Observer | None = None,
 ) -> FitResult:
     """One training as its spec says."""
-    model = build_model(spec.model, data, seed)
     how = spec.training
+    model = build_model(spec.model, data, seed).to(getattr(torch, how.dtype))
+    noise = noise_on_test_points(spec.monitor, data)
+    if spec.data.reduce_to_span:
+        reduced = reduce_to_span(model, data)
+        model, data = reduced.model, reduced.data
+        noise = None if noise is None else reduced.project(noise)
+        del reduced  # its basis is larger than the network
     stop = how.stop_at
 
     def evaluated(row: dict[str, Any], seconds: float) -> None:
@@ -109,7 +125,7 @@ def train(
         model,
         data,
         methods=[build_method(method.model_dump(), seed) for method in spec.methods],
-        monitor=build_monitor(spec.monitor, model, data, how.loss),
+        monitor=build_monitor(spec.monitor, model, data, how.loss, noise),
         stop_at=Target(stop.metric, stop.value) if stop else None,
         evaluate=Schedule(**how.evaluate.model_dump()),
         seed=seed,
@@ -123,7 +139,7 @@ def train(
 
 def load_dataset(spec: DataSpec, dtype: str, data_dir: str | Path | None) -> Dataset:
     """The examples that a spec names."""
-    settings = spec.model_dump(exclude={"name", "options"})
+    settings = spec.model_dump(exclude={"name", "options", "reduce_to_span"})
     return load(
         spec.name, data_dir=data_dir, dtype=getattr(torch, dtype), **settings, **spec.options
     )
@@ -156,14 +172,36 @@ def build_method(settings: dict[str, Any], seed: int) -> Method:
     return method(**drawn, **settings)
 
 
-def build_monitor(spec: MonitorSpec, model: nn.Module, data: Dataset, loss: str) -> Monitor | None:
-    """The monitor that a spec describes, on the first points of the split that it names."""
+def noise_on_test_points(spec: MonitorSpec, data: Dataset) -> Tensor | None:
+    """The noise for the test points, in the data's own features; None where none is asked for."""
+    if NoiseAccuracy.name not in spec.measures:
+        return None
+    generator = torch.Generator().manual_seed(spec.noise.seed)
+    return gaussian_noise(
+        data.test_x[: spec.test_size], slice(spec.noise.from_feature, None), generator
+    )
+
+
+def build_monitor(
+    spec: MonitorSpec, model: nn.Module, data: Dataset, loss: str, noise: Tensor | None = None
+) -> Monitor | None:
+    """The monitor that a spec describes, on the first points of the split that it names.
+
+    ``noise`` is that of ``noise_accuracy``, where the data's features are no longer their own.
+    """
     if not spec.measures:
         return None
     x, y = (data.train_x, data.train_y) if spec.probe == "train" else (data.test_x, data.test_y)
     recorders: dict[str, Recorder] = {
         NTKDistance.name: NTKDistance(**spec.ntk.model_dump()),
         LayerGeometry.name: LayerGeometry(**spec.manifolds.model_dump()),
+        NoiseAccuracy.name: NoiseAccuracy(
+            spec.noise.std,
+            slice(spec.noise.from_feature, None),
+            spec.noise.seed,
+            threshold=spec.noise.threshold,
+            noise=noise,
+        ),
     }
     test = (
         (data.test_x[: spec.test_size], data.test_y[: spec.test_size]) if spec.test_size else None

@@ -18,10 +18,16 @@ from grokscope.training.monitor import DEFAULT_MEASURES, MEASURES
 Positive = Annotated[int, Field(ge=1)]
 NotNegativeInt = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# methods whose updates are combinations of the first layer's rows and the data
+STAY_IN_SPAN = ("grokalign", "grokfast", "orthograd")
 
 
 class DataSpec(Strict):
-    """Which examples; ``options`` go to the data set's own loader."""
+    """Which examples; ``options`` go to the data set's own loader.
+
+    With ``reduce_to_span`` training takes place in the span of the first layer's rows and the
+    training data, where it is the same and cheaper; see ``grokscope.data.reduce_to_span``.
+    """
 
     name: str
     classes: tuple[int, ...] | None = None
@@ -31,6 +37,7 @@ class DataSpec(Strict):
     seed: int = 0
     normalise: tuple[float, float] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    reduce_to_span: bool = False
 
     @field_validator("name")
     @classmethod
@@ -117,12 +124,25 @@ class ManifoldSpec(Strict):
     layers: tuple[str, ...] | None = None
     num_points: Positive = 50
     num_samples: Positive = 100
+    linear_probe: bool = True
+
+
+class NoiseSpec(Strict):
+    """The noise of the measure ``noise_accuracy``; see ``grokscope.NoiseAccuracy``.
+
+    It hits the features from ``from_feature`` on.
+    """
+
+    std: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    from_feature: NotNegativeInt = 0
+    seed: int = 0
+    threshold: float = 0.0
 
 
 class MonitorSpec(Strict):
     """What is measured on how many probe points, and how many of them are pictured.
 
-    ``test_size`` test points are measured as well by ``manifold_geometry``.
+    ``test_size`` test points are measured as well by ``manifold_geometry`` and ``noise_accuracy``.
     """
 
     measures: tuple[str, ...] = DEFAULT_MEASURES
@@ -132,6 +152,7 @@ class MonitorSpec(Strict):
     test_size: NotNegativeInt = 0
     ntk: NTKSpec = NTKSpec()
     manifolds: ManifoldSpec = ManifoldSpec()
+    noise: NoiseSpec = NoiseSpec()
     schedule: ScheduleSpec = ScheduleSpec()
 
     @field_validator("measures")
@@ -233,10 +254,28 @@ class TrialSpec(Strict):
     training: TrainingSpec = TrainingSpec()
     monitor: MonitorSpec = MonitorSpec()
 
+    @model_validator(mode="after")
+    def _stays_in_the_span(self) -> TrialSpec:
+        if not self.data.reduce_to_span:
+            return self
+        if self.training.optimizer != "sgd":
+            raise ValueError(
+                "data.reduce_to_span is exact with training.optimizer sgd alone: "
+                f"{self.training.optimizer} treats coordinates one by one"
+            )
+        for method in self.methods:
+            if method.name not in STAY_IN_SPAN:
+                raise ValueError(
+                    f"data.reduce_to_span is not exact with {method.name}, only with "
+                    f"{', '.join(STAY_IN_SPAN)}"
+                )
+        return self
+
 
 class Experiment(Strict):
     """One figure, table or question: arms that differ in a few settings, and what is claimed.
 
+    ``reproduces`` names the figures and tables of papers that it shows, one or a list of them.
     ``analysis`` names what is computed from the trained networks (see ``analyses``), and
     ``analysis_options`` are the arguments it is given.
     ``threads`` is the number of CPU threads; None leaves PyTorch's. A small network is fastest on
@@ -248,7 +287,7 @@ class Experiment(Strict):
     title: str
     description: str = ""
     source: str = ""
-    reproduces: str | None = None
+    reproduces: tuple[str, ...] = ()
     duration: dict[str, str] = Field(default_factory=dict)
     preset: str = "quick"
     seeds: tuple[int, ...] = (0,)
@@ -260,6 +299,11 @@ class Experiment(Strict):
     claims: tuple[Claim, ...] = ()
     panels: tuple[dict[str, Any], ...] = ()
 
+    @field_validator("reproduces", mode="before")
+    @classmethod
+    def _is_one_or_several(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) else value or ()
+
     @model_validator(mode="after")
     def _speaks_of_its_own_arms(self) -> Experiment:
         if not self.arms and self.analysis is None:
@@ -270,6 +314,8 @@ class Experiment(Strict):
         for option in self.analysis_options:
             if option not in options:
                 raise ValueError(unknown_name("option of the analysis", option, options))
+        if self.analysis and any(trial.data.reduce_to_span for trial in self.arms.values()):
+            raise ValueError("an analysis needs networks of whole inputs: drop reduce_to_span")
         for claim in self.claims:
             for field in ("arm", "baseline"):
                 arm = getattr(claim.quantity, field, None)

@@ -5,6 +5,7 @@ from grokscope.training.fit_seeds import fit_seeds
 from grokscope.training.layer_geometry import LayerGeometry
 from grokscope.training.loop import FitResult, Target
 from grokscope.training.monitor import Monitor
+from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.ntk_distance import NTKDistance
 from grokscope.training.phase import Phase
 from grokscope.training.recorder import Recorder
@@ -15,6 +16,7 @@ __all__ = [
     "LayerGeometry",
     "Monitor",
     "NTKDistance",
+    "NoiseAccuracy",
     "Phase",
     "Recorder",
     "Schedule",

@@ -24,13 +24,15 @@ class LayerGeometry(Recorder):
     Columns are named by figure and layer: ``capacity/linear1``, ``radius/linear1``,
     ``dimension/linear1`` and ``center_correlation/linear1`` for the probe points, the same with
     ``test_`` in front for the monitor's test points, and then ``linear_probe/linear1``, the test
-    accuracy of a linear layer fitted to the probe points' activations. A figure that does not
-    exist, as of a layer whose units are all dead, is NaN.
+    accuracy of a linear layer fitted to the probe points' activations, unless ``linear_probe`` is
+    False: where features are large, fitting it costs ten times what the geometry does. A figure
+    that does not exist, as of a layer whose units are all dead, is NaN.
 
     Args:
         layers: names as in ``model.named_modules()``; None for all that hold parameters or act.
         num_points: points of each class; classes with fewer take part with all they have.
         num_samples: Gaussian vectors of a measurement; the paper takes 200.
+        linear_probe: whether to fit the linear probes.
 
     Cost: that of ``manifold_geometry`` for each layer and set of points, some 0.1 s for 10
     classes of 50 points.
@@ -48,7 +50,11 @@ class LayerGeometry(Recorder):
     name = "manifold_geometry"
 
     def __init__(
-        self, layers: Sequence[str] | None = None, num_points: int = 50, num_samples: int = 100
+        self,
+        layers: Sequence[str] | None = None,
+        num_points: int = 50,
+        num_samples: int = 100,
+        linear_probe: bool = True,
     ) -> None:
         for name, value in (("num_points", num_points), ("num_samples", num_samples)):
             if value < 1:
@@ -56,6 +62,7 @@ class LayerGeometry(Recorder):
         self.layers = layers
         self.num_points = num_points
         self.num_samples = num_samples
+        self.linear_probe = linear_probe
 
     def measure(self, probe: Probe, step: int, archive: Archive) -> dict[str, float]:
         """The figures of every layer."""
@@ -71,9 +78,10 @@ class LayerGeometry(Recorder):
         tested = layer_activations(probe.model, test_x, self.layers, probe.chunk_size)
         for layer, features in tested.items():
             row |= self._geometry(features, test_y, "test_", layer)
-            row[f"linear_probe/{layer}"] = _probe_accuracy(
-                activations[layer], probe.y, features, test_y
-            )
+            if self.linear_probe:
+                row[f"linear_probe/{layer}"] = _probe_accuracy(
+                    activations[layer], probe.y, features, test_y
+                )
         return row
 
     def _geometry(self, features: Tensor, y: Tensor, split: str, layer: str) -> dict[str, float]:

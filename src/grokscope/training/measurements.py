@@ -80,6 +80,13 @@ def _weight_norm(probe: Probe) -> Tensor:
     return torch.stack(squares).sum().sqrt()
 
 
+def _last_layer_norm(probe: Probe) -> Tensor:
+    """The norm of weight and bias of the last module that has parameters of its own."""
+    own = [list(module.parameters(recurse=False)) for module in probe.model.modules()]
+    last = [parameters for parameters in own if parameters][-1]
+    return torch.stack([parameter.detach().square().sum() for parameter in last]).sum().sqrt()
+
+
 def _point_ntk(probe: Probe) -> Tensor:
     """The mean NTK value of the first point against the others, over outputs too."""
     if len(probe.x) < 2:
@@ -98,6 +105,7 @@ MEASUREMENTS: dict[str, Callable[[Probe], Tensor]] = {
     "centroid_norm": lambda probe: probe.geometry.centroids.flatten(1).norm(dim=1),
     "centroid_inner_product": lambda probe: probe.geometry.centroid_inner_product,
     "weight_norm": _weight_norm,
+    "last_layer_norm": _last_layer_norm,
     "point_ntk": _point_ntk,
     "point_inner_product": lambda probe: probe.point.centroid_inner_product,
     "point_alignment": lambda probe: probe.point.centroid_alignment,

@@ -10,9 +10,11 @@ from typing import Any
 
 from grokscope.experiments.analyses.feature_learning import feature_learning, scaling
 from grokscope.experiments.analyses.regions import regions_around_points
+from grokscope.experiments.analyses.representation import representation
 
 ANALYSES: dict[str, Callable[..., dict[str, Any]]] = {
     "feature_learning": feature_learning,
     "regions": regions_around_points,
+    "representation": representation,
     "scaling": scaling,
 }

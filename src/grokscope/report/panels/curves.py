@@ -10,8 +10,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from grokscope.report.panels.base import Context, Drawing, Key, NothingToDraw, Panel
-from grokscope.report.panels.lines import Pen, band, lines, recorded
-from grokscope.report.panels.spans import Span, delay_spans, draw_spans, result_spans
+from grokscope.report.panels.lines import Pen, area, deviation_ends, lines, range_ends, recorded
+from grokscope.report.panels.spans import (
+    Span,
+    delay_spans,
+    draw_spans,
+    onset_spans,
+    result_histories,
+    result_spans,
+)
 from grokscope.report.plotting import (
     Figure,
     StepAxis,
@@ -23,6 +30,7 @@ from grokscope.report.plotting import (
     plain,
 )
 from grokscope.report.wording import count, metric_name, metric_value
+from grokscope.runs import History
 
 
 class FixedSpan(BaseModel):
@@ -54,15 +62,20 @@ class Curves(Panel):
 
     Attributes:
         columns: the columns, or a mapping from each to its label; the first is drawn solid.
+        results: where the columns are instead of in the metrics: a dotted name in results.json of a
+            mapping from arms to ``steps`` and the columns, lists of equal length.
         arms: the arms to show; all by default.
         colour_by: ``arm`` for one plot in the arms' colours; ``column`` for a plot for each arm,
             its columns in one perceptual scale, as for layers.
-        band: ``range`` shades from NAME_min to NAME_max, the extremes over the probe points.
+        band: ``range`` shades from NAME_min to NAME_max, the extremes over the probe points;
+            ``deviation`` a standard deviation up and down: the column NAME_deviation, or where
+            there is none, of several seeds the deviation among them.
         y_title: label of the vertical axis.
         y_scale: ``linear`` or ``log``.
         y_range: ends of the vertical axis.
         percent: whether values are fractions to show as per cent.
-        spans: ``delay`` shades from memorised to generalised for each arm; a list of spans; or
+        spans: ``delay`` shades from memorised to generalised for each arm; ``onset`` from start
+            to end of delayed generalisation, as ``grokscope.onset`` has them; a list of spans; or
             ``results``, a name in results.json of a mapping from arms to ``start`` and ``end``,
             with their ``label``.
         reference: a value to mark by a horizontal line, with ``reference_label``.
@@ -70,14 +83,15 @@ class Curves(Panel):
 
     kind: Literal["curves"]
     columns: dict[str, str]
+    results: str | None = None
     arms: list[str] | None = None
     colour_by: Literal["arm", "column"] = "arm"
-    band: Literal["none", "range"] = "none"
+    band: Literal["none", "range", "deviation"] = "none"
     y_title: str = ""
     y_scale: Literal["linear", "log"] = "linear"
     y_range: tuple[float, float] | None = None
     percent: bool = False
-    spans: Literal["none", "delay"] | list[FixedSpan] | ResultSpans = "none"
+    spans: Literal["none", "delay", "onset"] | list[FixedSpan] | ResultSpans = "none"
     reference: float | None = None
     reference_label: str = ""
 
@@ -101,7 +115,7 @@ class Curves(Panel):
         arms = [
             arm
             for arm in context.arms(self.arms)
-            if any(name in history for history in context.subject.of(arm) for name in self.columns)
+            if any(name in one for one in self._histories(context, arm) for name in self.columns)
         ]
         if not arms:
             raise NothingToDraw(f"this run has recorded no {' or '.join(self.columns)}")
@@ -112,13 +126,18 @@ class Curves(Panel):
             titles = [self.title]
         return [self._plot(context, [arm], title) for arm, title in zip(arms, titles, strict=True)]
 
+    def _histories(self, context: Context, arm: str) -> list[History]:
+        if self.results is not None:
+            return result_histories(context, arm, self.results)
+        return context.subject.of(arm)
+
     def _plot(self, context: Context, arms: list[str], title: str) -> Drawing:
         found = {
-            (arm, column): [one for one in context.subject.of(arm) if column in one]
+            (arm, column): [one for one in self._histories(context, arm) if column in one]
             for arm in arms
             for column in self.columns
         }
-        axis = StepAxis(history.steps for arm in arms for history in context.subject.of(arm))
+        axis = StepAxis(one.steps for arm in arms for one in self._histories(context, arm))
         spans = self._spans(context, arms)
         columns = [history[name] for (_, name), those in found.items() for history in those]
         frame = layout(axis.layout(), self._y_axis(columns), lanes=len(spans))
@@ -126,9 +145,10 @@ class Curves(Panel):
         frame["annotations"] += axis.zero_label()
         for (arm, column), histories in found.items():
             pen = self._pen(context, arm, column)
-            if self.band == "range":
+            if self.band != "none":
+                ends = range_ends if self.band == "range" else deviation_ends
                 positive = self.y_scale == "log"
-                figure["data"] += band(histories, column, axis, pen, positive=positive)
+                figure["data"] += area(ends(histories, column), axis, pen, positive=positive)
             figure["data"] += lines(histories, column, axis, pen)
         draw_spans(figure, spans, axis)
         self._draw_reference(figure)
@@ -179,6 +199,8 @@ class Curves(Panel):
             styles = [(label, dash(place)) for place, label in enumerate(self.columns.values())]
         if self.band == "range":
             styles += [("mean", "solid"), ("range over the probe points", "band")]
+        if self.band == "deviation":
+            styles += [("mean plus and minus a standard deviation", "band")]
         return tuple(styles)
 
     def _spans(self, context: Context, arms: list[str]) -> list[Span]:
@@ -186,6 +208,8 @@ class Curves(Panel):
             return []
         if self.spans == "delay":
             return delay_spans(context, arms)
+        if self.spans == "onset":
+            return onset_spans(context, arms)
         if isinstance(self.spans, ResultSpans):
             return result_spans(context, arms, self.spans.results, self.spans.label)
         return [Span(s.start, s.end, s.label, "@muted", "") for s in self.spans]
@@ -214,7 +238,7 @@ class Curves(Panel):
     def _alt(self, context: Context, arms: list[str], title: str) -> str:
         parts = []
         for arm in arms:
-            history = context.subject.of(arm)[0]
+            history = self._histories(context, arm)[0]
             column = next((name for name in self.columns if name in history), None)
             if column is None:
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from grokscope.report.panels.base import Context, Drawing, NothingToDraw, Panel, PanelError
+from grokscope.report.panels.spans import onsets
 from grokscope.report.plotting import (
     Figure,
     axis_style,
@@ -20,6 +22,7 @@ from grokscope.report.plotting import (
     plain,
     short_count,
 )
+from grokscope.report.summary import END
 from grokscope.report.wording import count, number
 
 _HEIGHT = 410
@@ -41,7 +44,9 @@ class HeatMap(Panel):
         key: name of the matrix.
         arms: the arms to show; all by default.
         value: what the colour means.
-        mark_milestones: whether lines mark the steps at which the arm memorised and generalised.
+        mark: lines at the steps at which the arm memorised (dotted) and generalised (solid), by the
+            ``milestones`` of the spec; or at which delayed generalisation started (dotted) and
+            ended (solid), its ``onset``, also where the spec has no such milestone; or ``none``.
     """
 
     kind: Literal["heatmap"]
@@ -51,7 +56,7 @@ class HeatMap(Panel):
     key: str = "matrix"
     arms: list[str] | None = None
     value: str = "distance"
-    mark_milestones: bool = True
+    mark: Literal["milestones", "onset", "none"] = "milestones"
 
     @model_validator(mode="after")
     def _has_one_source(self) -> HeatMap:
@@ -148,8 +153,9 @@ class HeatMap(Panel):
             ],
             "layout": layout(axis, {**axis, "scaleanchor": "x"}, height=_HEIGHT),
         }
-        if self.mark_milestones and arm:
-            _mark(figure, context, arm, steps)
+        if arm in context.subject.arms:
+            for step, look in self._marks(context, arm):
+                _draw_mark(figure, steps, step, look)
         title = f"{self.title}: {context.subject.arm_title(arm)}" if arm else self.title
         far = number(float(matrix[0, -1]))
         return Drawing(
@@ -160,6 +166,22 @@ class HeatMap(Panel):
             f"{count(steps[-1])}; {self.value} between the first and the last: {far}.",
             wide=self.wide,
         )
+
+    def _marks(self, context: Context, arm: str) -> list[tuple[float, str]]:
+        """Steps to mark and the dash of their lines."""
+        by_onset = self.mark == "onset" or context.summary.milestone(END) is None
+        if self.mark != "none" and by_onset:
+            return [
+                (median(known), look)
+                for moment, look in (("start", "dot"), ("end", "solid"))
+                if (known := [at for one in onsets(context, arm) if (at := one.at(moment))])
+            ]
+        reached = context.summary.arm(arm).milestones if self.mark == "milestones" else {}
+        return [
+            (reach.steps.median, "dot" if name == "memorised" else "solid")
+            for name, reach in reached.items()
+            if reach.steps.median is not None
+        ]
 
 
 def _numbers(values: Any) -> NDArray[np.float64]:
@@ -184,29 +206,12 @@ def _ticks(steps: list[int]) -> tuple[list[int], list[str]]:
     return places, [short_count(steps[place]) for place in places]
 
 
-def _mark(figure: Figure, context: Context, arm: str, steps: list[int]) -> None:
-    """Lines where the arm memorised and generalised."""
-    for name, reach in context.summary.arm(arm).milestones.items():
-        step = reach.steps.median
-        if step is None:
-            continue
-        place = float(np.interp(step, steps, range(len(steps))))
-        line = {"color": "#ffffff", "width": 1.5, "dash": "dot" if name == "memorised" else "solid"}
-        figure["layout"]["shapes"] += [
-            {
-                "type": "line",
-                "x0": place,
-                "x1": place,
-                "y0": -0.5,
-                "y1": len(steps) - 0.5,
-                "line": line,
-            },
-            {
-                "type": "line",
-                "y0": place,
-                "y1": place,
-                "x0": -0.5,
-                "x1": len(steps) - 0.5,
-                "line": line,
-            },
-        ]
+def _draw_mark(figure: Figure, steps: list[int], step: float, look: str) -> None:
+    """A line at a step in each direction."""
+    place = float(np.interp(step, steps, range(len(steps))))
+    line = {"color": "#ffffff", "width": 1.5, "dash": look}
+    whole = {"0": -0.5, "1": len(steps) - 0.5}
+    for across, along in ("x", "y"), ("y", "x"):
+        at = {f"{across}{end}": place for end in whole}
+        to = {f"{along}{end}": value for end, value in whole.items()}
+        figure["layout"]["shapes"].append({"type": "line", **at, **to, "line": line})

@@ -54,17 +54,41 @@ def lines(histories: list[History], column: str, axis: StepAxis, pen: Pen) -> li
     return traces
 
 
-def band(
-    histories: list[History], column: str, axis: StepAxis, pen: Pen, *, positive: bool
-) -> list[Trace]:
-    """The area from NAME_min to NAME_max, of several seeds the widest; ``positive`` on log axes."""
+Ends = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+
+
+def range_ends(histories: list[History], column: str) -> Ends | None:
+    """Steps, bottom and top of a band from NAME_min to NAME_max, of several seeds the widest."""
     low, high = f"{column}_min", f"{column}_max"
     histories = [history for history in histories if low in history and high in history]
     if not histories:
-        return []
+        return None
     steps, bottoms = _common([recorded(history, low) for history in histories])
     _, tops = _common([recorded(history, high) for history in histories])
-    bottom, top = np.min(bottoms, axis=0), np.max(tops, axis=0)
+    return steps, np.min(bottoms, axis=0), np.max(tops, axis=0)
+
+
+def deviation_ends(histories: list[History], column: str) -> Ends | None:
+    """The same a standard deviation below and above the mean.
+
+    It is the column NAME_deviation, or where there is none the deviation among seeds.
+    """
+    own = f"{column}_deviation"
+    steps, columns = _common([recorded(history, column) for history in histories])
+    if len(histories) == 1 and own in histories[0]:
+        middle, half = columns[0], recorded(histories[0], own)[1]
+    elif len(histories) > 1:
+        middle, half = columns.mean(axis=0), columns.std(axis=0, ddof=1)
+    else:
+        return None
+    return steps, middle - half, middle + half
+
+
+def area(ends: Ends | None, axis: StepAxis, pen: Pen, *, positive: bool) -> list[Trace]:
+    """A band; ``positive`` on log axes. Nothing where there is none to draw."""
+    if ends is None:
+        return []
+    steps, bottom, top = ends
     whole = np.isfinite(bottom) & np.isfinite(top)
     if positive:
         whole &= bottom > 0

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from grokscope.report.panels.base import Context, PanelError
 from grokscope.report.plotting import Figure, StepAxis, lane_place, plain
-from grokscope.report.summary import START
+from grokscope.report.summary import END, START
 from grokscope.report.wording import count
+from grokscope.runs import History, Onset, onset
 
 _ROOM = 0.4  # the share of the axis that a label takes on a phone
 
@@ -27,7 +29,12 @@ class Span:
 
 
 def delay_spans(context: Context, arms: list[str]) -> list[Span]:
-    """For each arm that memorised, the steps from there until it generalised or was stopped."""
+    """For each arm that memorised, the steps from there until it generalised or was stopped.
+
+    Where the spec does not say when an arm has generalised, the onset is found from the curves.
+    """
+    if context.summary.milestone(END) is None:
+        return onset_spans(context, arms)
     spans = []
     for name in arms:
         arm = context.summary.arm(name)
@@ -44,6 +51,56 @@ def delay_spans(context: Context, arms: list[str]) -> list[Span]:
             length, words = delay, f"delay: {count(delay)} steps"
         spans.append(Span(start, start + length, words, context.colour(name), name))
     return spans
+
+
+def onsets(context: Context, arm: str) -> list[Onset]:
+    """The onset of each seed of an arm; empty where accuracies were not recorded."""
+    try:
+        return [onset(history) for history in context.subject.of(arm) if len(history)]
+    except ValueError:
+        return []
+
+
+def onset_spans(context: Context, arms: list[str]) -> list[Span]:
+    """For each arm whose generalisation was delayed, from its start to its end, or until now.
+
+    Of several seeds the medians, where more than half of them were delayed.
+    """
+    spans = []
+    for arm in arms:
+        found = onsets(context, arm)
+        starts = [one.start for one in found if one.start is not None]
+        if not starts or 2 * len(starts) <= len(found):
+            continue
+        ends = [one.end for one in found if one.end is not None]
+        over = 2 * len(ends) > len(found)
+        start = median(starts)
+        end = median(ends) if over else max(one.last for one in found)
+        words = f"onset: {count(start)} to {count(end)}" if over else f"onset: from {count(start)}"
+        spans.append(Span(start, end, words, context.colour(arm), arm))
+    return spans
+
+
+def result_histories(context: Context, arm: str, name: str) -> list[History]:
+    """Columns over steps that results.json has of an arm, as one history; none where it has none.
+
+    Raises:
+        PanelError: what is there has no steps or columns of another length.
+    """
+    value = context.result(name)
+    entry = value.get(arm) if isinstance(value, Mapping) else None
+    if entry is None:
+        return []
+    lengths = {len(column) for column in entry.values()}
+    if "steps" not in entry or len(lengths) != 1:
+        raise PanelError(f"results: {name}.{arm} needs steps and columns of the same length")
+    columns = {key: column for key, column in entry.items() if key != "steps"}
+    return [
+        History(
+            {"step": step, **{key: column[place] for key, column in columns.items()}}
+            for place, step in enumerate(entry["steps"])
+        )
+    ]
 
 
 def result_spans(context: Context, arms: list[str], name: str, label: str) -> list[Span]:
