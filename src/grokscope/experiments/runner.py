@@ -164,8 +164,8 @@ def train_seeds(
     data: Dataset,
     seeds: Sequence[int],
     device: torch.device,
-    trials: Sequence[Trial],
-    vectorise: bool | str,
+    trials: Sequence[Trial] | None = None,
+    vectorise: bool | str = "auto",
     observer: Observer | None = None,
 ) -> list[FitResult]:
     """The trainings of several seeds, as one where that is possible and pays."""
@@ -173,7 +173,7 @@ def train_seeds(
     noise = noise_on_test_points(spec.monitor, data)
 
     def evaluated(seed: int, row: dict[str, Any], seconds: float) -> None:
-        if observer:
+        if observer and trials:
             observer.evaluated(trials[0].arm, seed, row, seconds)
 
     return fit_seeds(

@@ -98,7 +98,7 @@ def fit_seeds(
         _Plan(seed, model, methods, monitor, on_evaluation)
         for seed, model in zip(seeds, models, strict=True)
     ]
-    shared = {**_defaults(), **settings, "device": place}
+    shared = {**fit_defaults(), **settings, "device": place}
     with opened_trials(out, resume, place, seeds) as trials:
         group = TrialGroup(trials) if trials else None
         members = _members(plans, dataset, shared, vectorise, group)
@@ -153,7 +153,7 @@ def _members(
     return [] if reason else members
 
 
-def _defaults() -> dict[str, Any]:
+def fit_defaults() -> dict[str, Any]:
     """The settings of ``fit`` that all networks share, at their defaults."""
     parameters = inspect.signature(fit).parameters.items()
     return {name: parameter.default for name, parameter in parameters if name not in _OWN}
@@ -166,7 +166,7 @@ def _check(seeds: Sequence[int], vectorise: bool | str, settings: Mapping[str, A
         raise ValueError(f"seeds must all be different: got {list(seeds)}")
     if vectorise not in (True, False, "auto"):
         raise ValueError(f'vectorise must be True, False or "auto": got {vectorise!r}')
-    known = _defaults()
+    known = fit_defaults()
     for name in settings:
         if name not in known:
             raise ValueError(unknown_name("setting of fit_seeds", name, known))
