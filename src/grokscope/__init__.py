@@ -62,6 +62,7 @@ from grokscope.training import (
     StopWhenSettled,
     Target,
     fit,
+    fit_seeds,
 )
 
 __all__ = [
@@ -110,6 +111,7 @@ __all__ = [
     "embedding_2d",
     "empirical_ntk",
     "fit",
+    "fit_seeds",
     "fourier_gini",
     "gini",
     "glue_geometry",
@@ -135,6 +137,7 @@ __all__ = [
     "ntk_plan",
     "ntk_velocity",
     "onset",
+    "orthogonal_gradient",
     "orthogonal_gradient",
     "robust_radius",
     "sgd_probe",

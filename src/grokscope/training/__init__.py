@@ -1,6 +1,7 @@
 """The training loop, its schedules and checkpoints, and the monitor."""
 
 from grokscope.training.fit import fit
+from grokscope.training.fit_seeds import fit_seeds
 from grokscope.training.layer_geometry import LayerGeometry
 from grokscope.training.loop import FitResult, Target
 from grokscope.training.monitor import Monitor
@@ -23,4 +24,5 @@ __all__ = [
     "StopWhenSettled",
     "Target",
     "fit",
+    "fit_seeds",
 ]
