@@ -61,6 +61,7 @@ from grokscope.training import (
     Schedule,
     Target,
     fit,
+    fit_seeds,
 )
 
 __all__ = [
@@ -108,6 +109,7 @@ __all__ = [
     "embedding_2d",
     "empirical_ntk",
     "fit",
+    "fit_seeds",
     "fourier_gini",
     "gini",
     "glue_geometry",
@@ -133,6 +135,7 @@ __all__ = [
     "ntk_plan",
     "ntk_velocity",
     "onset",
+    "orthogonal_gradient",
     "orthogonal_gradient",
     "robust_radius",
     "sgd_probe",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from inspect import signature
 from pathlib import Path
@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from grokscope.data import Dataset, load, reduce_to_span
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.errors import SpecError
-from grokscope.experiments.spec import DataSpec, Experiment, ModelSpec, MonitorSpec, TrialSpec
+from grokscope.experiments.spec import (
+    DataSpec,
+    Experiment,
+    ModelSpec,
+    MonitorSpec,
+    TrainingSpec,
+    TrialSpec,
+)
 from grokscope.experiments.trained import Trained
 from grokscope.measures.robustness import gaussian_noise
 from grokscope.methods import METHODS
@@ -30,6 +37,7 @@ from grokscope.training import (
     Schedule,
     Target,
     fit,
+    fit_seeds,
 )
 from grokscope.training.device import resolve_device
 from grokscope.training.recorder import Recorder
@@ -83,19 +91,37 @@ def run_experiment(
         _threads(experiment.threads),
         _directory(experiment, Path(out), str(place), resume) as directory,
     ):
-        for seed in experiment.seeds:
-            for arm, spec in experiment.arms.items():
-                trial = directory.trial(arm, seed)
+        for arms, seeds in _order(experiment):
+            for arm in arms:
+                spec, trials = experiment.arms[arm], [directory.trial(arm, seed) for seed in seeds]
                 if observer:
-                    observer.trial_started(arm, seed, spec.training.max_steps)
-                result = train(spec, data[arm], seed, place, trial, observer)
+                    for seed in seeds:
+                        observer.trial_started(arm, seed, spec.training.max_steps)
+                if len(seeds) == 1:
+                    results = [train(spec, data[arm], seeds[0], place, trials[0], observer)]
+                else:
+                    how = experiment.vectorise
+                    results = train_seeds(spec, data[arm], seeds, place, trials, how, observer)
                 if observer:
-                    observer.trial_finished(arm, seed, result)
+                    for seed, result in zip(seeds, results, strict=True):
+                        observer.trial_finished(arm, seed, result)
         if experiment.analysis is not None:
             trained = Trained(directory, data, build_trial_model(experiment, data))
             analyse = ANALYSES[experiment.analysis]
             directory.write_results(analyse(trained, **experiment.analysis_options))
     return Run(out)
+
+
+def _order(experiment: Experiment) -> list[tuple[list[str], list[int]]]:
+    """Which arms are trained with which seeds at a time: together where they may, then alone."""
+    seeds = list(experiment.seeds)
+    many = len(seeds) > 1 and experiment.vectorise is not False
+    # In the span of its own first layer each network has data of its own.
+    together = [
+        arm for arm, spec in experiment.arms.items() if many and not spec.data.reduce_to_span
+    ]
+    alone = [arm for arm in experiment.arms if arm not in together]
+    return [(together, seeds), *((alone, [seed]) for seed in seeds)]
 
 
 def train(
@@ -115,7 +141,6 @@ def train(
         model, data = reduced.model, reduced.data
         noise = None if noise is None else reduced.project(noise)
         del reduced  # its basis is larger than the network
-    stop = how.stop_at
 
     def evaluated(row: dict[str, Any], seconds: float) -> None:
         if observer and trial:
@@ -126,15 +151,54 @@ def train(
         data,
         methods=[build_method(method.model_dump(), seed) for method in spec.methods],
         monitor=build_monitor(spec.monitor, model, data, how.loss, noise),
-        stop_at=Target(stop.metric, stop.value) if stop else None,
-        evaluate=Schedule(**how.evaluate.model_dump()),
         seed=seed,
         device=device,
-        dtype=getattr(torch, how.dtype),
         out=trial,
         on_evaluation=evaluated,
-        **how.model_dump(exclude={"stop_at", "evaluate", "dtype"}),
+        **_settings(how),
     )
+
+
+def train_seeds(
+    spec: TrialSpec,
+    data: Dataset,
+    seeds: Sequence[int],
+    device: torch.device,
+    trials: Sequence[Trial] | None = None,
+    vectorise: bool | str = "auto",
+    observer: Observer | None = None,
+) -> list[FitResult]:
+    """The trainings of several seeds, as one where that is possible and pays."""
+    how = spec.training
+    noise = noise_on_test_points(spec.monitor, data)
+
+    def evaluated(seed: int, row: dict[str, Any], seconds: float) -> None:
+        if observer and trials:
+            observer.evaluated(trials[0].arm, seed, row, seconds)
+
+    return fit_seeds(
+        lambda seed: build_model(spec.model, data, seed),
+        data,
+        seeds,
+        methods=lambda seed: [build_method(own.model_dump(), seed) for own in spec.methods],
+        monitor=lambda model: build_monitor(spec.monitor, model, data, how.loss, noise),
+        vectorise=vectorise,
+        device=device,
+        out=trials,
+        on_evaluation=evaluated,
+        **_settings(how),
+    )
+
+
+def _settings(how: TrainingSpec) -> dict[str, Any]:
+    """The arguments of ``fit`` that a spec gives."""
+    stop = how.stop_at
+    return {
+        **how.model_dump(exclude={"stop_at", "evaluate", "dtype"}),
+        "stop_at": Target(stop.metric, stop.value) if stop else None,
+        "evaluate": Schedule(**how.evaluate.model_dump()),
+        "dtype": getattr(torch, how.dtype),
+    }
 
 
 def load_dataset(spec: DataSpec, dtype: str, data_dir: str | Path | None) -> Dataset:

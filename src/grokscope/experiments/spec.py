@@ -125,6 +125,7 @@ class ManifoldSpec(Strict):
     num_points: Positive = 50
     num_samples: Positive = 100
     linear_probe: bool = True
+    probe_points: bool = True
 
 
 class NoiseSpec(Strict):
@@ -281,6 +282,9 @@ class Experiment(Strict):
     ``threads`` is the number of CPU threads; None leaves PyTorch's. A small network is fastest on
     one, and with a fixed number the results are the same to the last bit on machines with more
     or fewer cores.
+    ``vectorise`` says whether the seeds of an arm are trained as one (see ``fit_seeds``): "auto"
+    where that is possible and not slower. Where seconds are to be those of a network by itself, it
+    is false.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -292,6 +296,7 @@ class Experiment(Strict):
     preset: str = "quick"
     seeds: tuple[int, ...] = (0,)
     threads: Positive | None = None
+    vectorise: bool | Literal["auto"] = "auto"
     milestones: dict[str, Milestone] = Field(default_factory=_milestones)
     arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")], TrialSpec]
     analysis: str | None = None

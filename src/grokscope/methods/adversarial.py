@@ -129,7 +129,7 @@ class AdversarialTraining(Method):
         self.kind = kind
         self.follows = follows
         self.floor = floor
-        self._generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
         self._accuracy = torch.zeros(())
         self._targets: Tensor | None = None
         self._is_right = is_right
@@ -143,9 +143,9 @@ class AdversarialTraining(Method):
         self._targets = y
         # the loss of grokscope's own loop knows on which side of what a single output must be
         self._is_right = getattr(loss, "correct", is_right)
-        size = self._perturbation_size().to(x)
+        size = self.size_at(self._accuracy).to(x)
         if self.kind == "noise":
-            return noisy_inputs(x, size, self._generator)
+            return noisy_inputs(x, size, self.generator)
         return adversarial_inputs(model, x, y, size, loss)
 
     def penalty(self, step: int, model: nn.Module, x: Tensor, outputs: Tensor) -> None:
@@ -158,6 +158,12 @@ class AdversarialTraining(Method):
         """Note how accurate the network was on a batch with labels or one-hot targets ``y``."""
         labels = y.argmax(1) if y.ndim == 2 and y.shape[1] > 1 else y
         self._accuracy = self._is_right(outputs.detach(), labels).to(torch.float32).mean()
+
+    def size_at(self, accuracy: Float[Tensor, " *s"]) -> Float[Tensor, " *s"]:
+        """The size of the perturbation at an accuracy."""
+        if self.follows == "accuracy":
+            return self.size * accuracy
+        return (self.size * (1 - accuracy)).clamp_min(self.floor)
 
     def __call__(
         self,
@@ -173,14 +179,9 @@ class AdversarialTraining(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the generator and the last accuracy."""
-        return {"generator": self._generator.get_state(), "accuracy": self._accuracy}
+        return {"generator": self.generator.get_state(), "accuracy": self._accuracy}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        self._generator.set_state(state["generator"].cpu())
+        self.generator.set_state(state["generator"].cpu())
         self._accuracy = state["accuracy"].clone()
-
-    def _perturbation_size(self) -> Tensor:
-        if self.follows == "accuracy":
-            return self.size * self._accuracy
-        return (self.size * (1 - self._accuracy)).clamp_min(self.floor)

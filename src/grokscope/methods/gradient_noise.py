@@ -55,7 +55,7 @@ class GradientNoise(Method):
                 raise ValueError(f"{name} must be 0 or positive, and finite: got {value}")
         self.variance = variance
         self.decay = decay
-        self._generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
         self._steps = 0
 
     def filter_gradients(self, step: int, model: nn.Module) -> None:
@@ -64,7 +64,7 @@ class GradientNoise(Method):
             return
         deviation = noise_deviation(step, self.variance, self.decay)
         for _, _, gradient in gradients(model):
-            noise = torch.randn(gradient.shape, generator=self._generator, dtype=gradient.dtype)
+            noise = torch.randn(gradient.shape, generator=self.generator, dtype=gradient.dtype)
             gradient.add_(noise.to(gradient.device), alpha=deviation)
 
     def __call__(self, model: nn.Module) -> None:
@@ -74,9 +74,9 @@ class GradientNoise(Method):
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the generator and the number of calls."""
-        return {"generator": self._generator.get_state(), "steps": self._steps}
+        return {"generator": self.generator.get_state(), "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        self._generator.set_state(state["generator"].cpu())
+        self.generator.set_state(state["generator"].cpu())
         self._steps = int(state["steps"])

@@ -11,6 +11,7 @@ Cost: two passes over the parameters a step; "ema" keeps one copy of them, "ma" 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -155,9 +156,13 @@ class Grokfast(Method):
 
     def filter_gradients(self, step: int, model: nn.Module) -> None:
         """Add the slow gradients to those of ``model``."""
+        self.add_slow_gradients(gradients(model))
+
+    def add_slow_gradients(self, own: Iterable[tuple[str, nn.Parameter, Tensor]]) -> None:
+        """The same for parameters given with their names and gradients."""
         if self.strength == 0:
             return
-        for name, _, gradient in gradients(model):
+        for name, _, gradient in own:
             if name not in self._averages:
                 self._averages[name] = self._average()
             slow = self._averages[name].take(gradient)

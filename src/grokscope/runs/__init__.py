@@ -3,6 +3,7 @@
 from grokscope.runs.claims import Claim, Verdict, judge, verdicts
 from grokscope.runs.directory import RunDirectory
 from grokscope.runs.files import RunError
+from grokscope.runs.group import TrialGroup
 from grokscope.runs.history import History
 from grokscope.runs.onset import Onset, onset
 from grokscope.runs.reader import Run
@@ -23,6 +24,7 @@ __all__ = [
     "SeedRuns",
     "SweepFolder",
     "Trial",
+    "TrialGroup",
     "Verdict",
     "judge",
     "onset",

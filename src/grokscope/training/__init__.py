@@ -1,6 +1,7 @@
 """The training loop, its schedules and checkpoints, and the monitor."""
 
 from grokscope.training.fit import fit
+from grokscope.training.fit_seeds import fit_seeds
 from grokscope.training.layer_geometry import LayerGeometry
 from grokscope.training.loop import FitResult, Target
 from grokscope.training.monitor import Monitor
@@ -21,4 +22,5 @@ __all__ = [
     "Schedule",
     "Target",
     "fit",
+    "fit_seeds",
 ]
