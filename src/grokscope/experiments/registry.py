@@ -180,8 +180,9 @@ def assign(raw: Mapping[str, Any], path: str, value: Any, said: str) -> dict[str
 
 def _assign(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
     *parents, last = path.split(".")
-    arms = raw.get("arms") if len(parents) > 1 and parents[0] == "arms" else None
-    if isinstance(arms, Mapping) and parents[1] not in arms:
+    arms = raw.get("arms")
+    within_arm = len(parents) > 1 and parents[0] == "arms"
+    if within_arm and isinstance(arms, Mapping) and parents[1] not in arms:
         raise SpecError(f"{said}: {unknown_name('arm', parents[1], arms)}")
     at: Any = raw
     for part in parents:
