@@ -49,9 +49,8 @@ class RayEngine:
     ) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"--workers must be a positive number: got {workers}")
-        # Before Ray is imported: it sends nothing of its own accord, and writes into no table.
+        # Before Ray is imported: it sends nothing of its own accord.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
         # A job that takes no GPU for itself may still use what there is.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._ray: Any = require("ray", "ray")
