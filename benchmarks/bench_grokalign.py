@@ -83,9 +83,8 @@ def training(variant: gs.GrokAlign | Penalty | None) -> Callable[[], None]:
     return step
 
 
-def measured(rounds: int) -> dict[str, list[float]]:
-    """Seconds a step, for each variant and round."""
-    steps = {name: training(variant) for name, variant in variants().items()}
+def medians(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Median seconds of each step over the rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(-5, rounds):
         for name, step in steps.items():
@@ -94,7 +93,7 @@ def measured(rounds: int) -> dict[str, list[float]]:
                 step()
             if turn >= 0:
                 seconds[name].append((time.process_time() - start) / STEPS_A_TURN)
-    return seconds
+    return {name: statistics.median(times) for name, times in seconds.items()}
 
 
 def cpu_model() -> str:
@@ -104,16 +103,13 @@ def cpu_model() -> str:
     return names[0] if names else platform.processor()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=100)
-    rounds = parser.parse_args().rounds
+def report(steps: dict[str, Callable[[], None]], rounds: int, result: Path) -> None:
+    """Measure, print a table and write the result."""
     torch.set_num_threads(1)
-    medians = {name: statistics.median(times) for name, times in measured(rounds).items()}
-    ratios = {name: seconds / medians["plain"] for name, seconds in medians.items()}
-
+    found = medians(steps, rounds)
+    ratios = {name: seconds / found["plain"] for name, seconds in found.items()}
     table = Table("training step", "ms", "multiple of plain", title="784-200-200-10, batch 200")
-    for name, seconds in medians.items():
+    for name, seconds in found.items():
         table.add_row(name, f"{1e3 * seconds:.2f}", f"{ratios[name]:.2f}")
     Console().print(table)
     record = {
@@ -123,11 +119,18 @@ def main() -> None:
         "rounds": rounds,
         "steps_a_turn": STEPS_A_TURN,
         "clock": "process CPU time",
-        "milliseconds": {name: round(1e3 * seconds, 3) for name, seconds in medians.items()},
+        "milliseconds": {name: round(1e3 * seconds, 3) for name, seconds in found.items()},
         "multiple_of_plain": {name: round(ratio, 3) for name, ratio in ratios.items()},
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(record, indent=2) + "\n")
+    result.parent.mkdir(exist_ok=True)
+    result.write_text(json.dumps(record, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=100)
+    rounds = parser.parse_args().rounds
+    report({name: training(variant) for name, variant in variants().items()}, rounds, RESULT)
 
 
 if __name__ == "__main__":

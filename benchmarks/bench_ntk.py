@@ -1,7 +1,8 @@
 """The empirical NTK against torch.func and, where it is installed, neural-tangents.
 
 ``python benchmarks/bench_ntk.py [--rounds 3] [--jax-python PYTHON] [WORKLOAD ...]`` prints a table
-and writes ``results/ntk.json`` beside this file. Every entry runs in a process of its own on one
+and writes ``results/ntk.json`` beside this file, where entries of workloads that are not named
+stay as they are. Every entry runs in a process of its own on one
 thread; the entries of a workload take turns, and ratios are of medians. Seconds are those of the
 process's CPU, memory is the peak beyond what the process held before and beyond the result.
 torch.func needs minutes for some workloads and runs once on a smaller batch there, against ours
@@ -49,7 +50,7 @@ WORKLOADS = {
     "mlp-47": Workload("MLP 784-128-512-128-47, n=256", 256, n_func=24),
     "cnn": Workload("CNN, six 3x3 convolutions, n=64", 64),
     "cnn-256": Workload("the same CNN, n=256", 256),
-    "transformer": Workload("transformer, 113 logits, n=64", 64, n_func=8),
+    "transformer": Workload("transformer, 113 logits, n=64", 64, n_func=32),
     "transformer-sum": Workload(
         "the same, summed logits, n=256", 256, "sum", tangents="JACOBIAN_CONTRACTION"
     ),
@@ -232,12 +233,13 @@ def main() -> None:
     for name in options.workloads or WORKLOADS:
         rows += measure(name, options.rounds, options.jax_python)
         print(f"measured {name}", file=sys.stderr)
+    results = HERE / "results" / "ntk.json"
+    before = json.loads(results.read_text())["entries"] if results.exists() else []
+    measured_now = {row["workload"] for row in rows}
+    rows += [row for row in before if row["workload"] not in measured_now]
+    rows.sort(key=lambda row: list(WORKLOADS).index(row["workload"]))
     print(table(rows))
-    results = HERE / "results"
-    results.mkdir(exist_ok=True)
-    (results / "ntk.json").write_text(
-        json.dumps({"machine": machine(), "entries": rows}, indent=1) + "\n"
-    )
+    results.write_text(json.dumps({"machine": machine(), "entries": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

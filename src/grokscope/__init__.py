@@ -29,6 +29,7 @@ from grokscope.measures.kernels import (
 from grokscope.measures.layers import layer_centroids
 from grokscope.measures.manifolds import class_manifolds
 from grokscope.measures.nnls import NonnegativeSolution, nonnegative_least_squares
+from grokscope.measures.norms import weight_norms
 from grokscope.measures.ntk import NTKPlan, ParameterPlan, empirical_ntk, ntk_plan
 from grokscope.measures.probe import LinearProbe, ProbeResult, linear_probe, sgd_probe
 from grokscope.measures.regions import (
@@ -38,30 +39,42 @@ from grokscope.measures.regions import (
     Slice,
     linear_regions,
 )
+from grokscope.measures.robustness import noise_accuracy, robust_radius
 from grokscope.measures.simulated_capacity import SimulatedCapacity, simulated_capacity
+from grokscope.measures.sparsity import fourier_gini, gini
+from grokscope.methods.adversarial import AdversarialTraining, adversarial_inputs, noisy_inputs
+from grokscope.methods.gradient_noise import GradientNoise, noise_deviation
 from grokscope.methods.grokalign import GrokAlign
+from grokscope.methods.grokfast import Grokfast, slow_gradient_ema, slow_gradient_ma
+from grokscope.methods.orthograd import OrthoGrad, orthogonal_gradient
 from grokscope.methods.penalty import jacobian_penalty
+from grokscope.methods.stablemax import stable_logits, stablemax_cross_entropy
 from grokscope.models import MLP
 from grokscope.runs import History, Onset, Run, RunDirectory, onset
 from grokscope.training import (
     FitResult,
     LayerGeometry,
     Monitor,
+    NoiseAccuracy,
     NTKDistance,
     Phase,
     Schedule,
     Target,
     fit,
+    fit_seeds,
 )
 
 __all__ = [
     "MLP",
+    "AdversarialTraining",
     "CenterStructure",
     "Dataset",
     "DecisionBoundary",
     "FitResult",
     "GlueGeometry",
+    "GradientNoise",
     "GrokAlign",
+    "Grokfast",
     "History",
     "JacobianGeometry",
     "LayerGeometry",
@@ -72,8 +85,10 @@ __all__ = [
     "Monitor",
     "NTKDistance",
     "NTKPlan",
+    "NoiseAccuracy",
     "NonnegativeSolution",
     "Onset",
+    "OrthoGrad",
     "ParameterPlan",
     "Phase",
     "ProbeResult",
@@ -84,6 +99,7 @@ __all__ = [
     "Slice",
     "Target",
     "__version__",
+    "adversarial_inputs",
     "affine_map",
     "center_structure",
     "centroid_alignment",
@@ -93,6 +109,9 @@ __all__ = [
     "embedding_2d",
     "empirical_ntk",
     "fit",
+    "fit_seeds",
+    "fourier_gini",
+    "gini",
     "glue_geometry",
     "input_jacobian",
     "jacobian_alignment",
@@ -109,10 +128,21 @@ __all__ = [
     "linear_regions",
     "load_data",
     "manifold_geometry",
+    "noise_accuracy",
+    "noise_deviation",
+    "noisy_inputs",
     "nonnegative_least_squares",
     "ntk_plan",
     "ntk_velocity",
     "onset",
+    "orthogonal_gradient",
+    "orthogonal_gradient",
+    "robust_radius",
     "sgd_probe",
     "simulated_capacity",
+    "slow_gradient_ema",
+    "slow_gradient_ma",
+    "stable_logits",
+    "stablemax_cross_entropy",
+    "weight_norms",
 ]

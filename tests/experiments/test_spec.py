@@ -76,8 +76,16 @@ def test_every_shipped_experiment_is_valid(name: str, preset: str) -> None:
 
 
 def test_figures_are_found_by_the_name_of_what_they_reproduce() -> None:
-    for figure in reproducible():
-        assert figure in load_experiment(figure).reproduces
+    for figure, names in reproducible().items():
+        assert all(figure in load_experiment(name).reproduces for name in names)
+        if len(names) == 1:
+            assert load_experiment(figure).name == names[0]
+
+
+def test_a_table_of_several_experiments_names_them() -> None:
+    assert reproducible()["grokalign/table1"] == ["mnist-table1", "mnist-table1-mse"]
+    with pytest.raises(SpecError, match=r"is 2 experiments: name one of mnist-table1, mnist-"):
+        load_experiment("grokalign/table1")
 
 
 def test_arms_share_the_sections_at_the_top(small: str) -> None:

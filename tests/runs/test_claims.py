@@ -40,6 +40,17 @@ def test_steps_to_a_target(run: Run) -> None:
     assert verdict(run, {**quantity, "unit": "seconds"}, at_least=1.6) == ("not held", 1.5)
 
 
+def test_time_can_be_counted_from_a_first_level(run: Run) -> None:
+    quantity = {"kind": "steps_to", "arm": "slow", "target": 0.55, "since": 0.4}
+    assert verdict(run, quantity, at_least=50) == ("held", 50)
+    assert verdict(run, {**quantity, "unit": "seconds"}, at_most=5) == ("held", 5)
+    assert verdict(run, {**quantity, "target": 0.9}, at_least=50) == ("held", 50)
+    unstarted = {**quantity, "since": 0.97, "target": 0.98}
+    assert verdict(run, unstarted, at_least=1)[0] == "open"
+    ratio = {"kind": "speed_up", "arm": "fast", "baseline": "slow", "target": 0.55, "since": 0.05}
+    assert verdict(run, ratio, at_least=7.5) == ("held", 7.5)
+
+
 def test_a_target_never_reached_is_a_bound(run: Run) -> None:
     quantity = {"kind": "steps_to", "arm": "slow", "target": 0.9}
     assert verdict(run, quantity, at_least=100) == ("held", 100)

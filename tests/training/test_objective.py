@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import grokscope as gs
 from grokscope.training.objective import Objective, loss_and_accuracy
 
 OUTPUTS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 3.0]])
@@ -80,3 +81,26 @@ def test_what_does_not_fit_is_named(loss: str, outputs: Tensor, labels: Tensor, 
 def test_a_misspelt_loss_gets_a_hint() -> None:
     with pytest.raises(ValueError, match="did you mean 'cross_entropy'"):
         Objective("crossentropy")
+
+
+def test_label_smoothing_spreads_a_share_over_all_classes() -> None:
+    smoothed = Objective("cross_entropy", 0.3)
+    plain = torch.log_softmax(OUTPUTS, 1)
+    targets = torch.tensor([[0.8, 0.1, 0.1], [0.1, 0.8, 0.1]])
+    expected = -(targets * plain).sum(1).mean()
+    assert torch.allclose(smoothed(OUTPUTS, smoothed.targets(LABELS, OUTPUTS)), expected)
+    squared = Objective("mse", 0.3)
+    assert torch.allclose(squared.targets(LABELS, OUTPUTS), targets)
+    stable = Objective("stablemax", 0.3)
+    found = stable(OUTPUTS, stable.targets(LABELS, OUTPUTS))
+    assert torch.allclose(found, gs.stablemax_cross_entropy(OUTPUTS, targets))
+
+
+def test_label_smoothing_where_it_means_nothing_is_refused() -> None:
+    for wrong in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="label_smoothing must be at least 0"):
+            Objective("cross_entropy", wrong)
+    with pytest.raises(ValueError, match="label_smoothing is for cross_entropy"):
+        Objective("binary_cross_entropy", 0.1)
+    with pytest.raises(ValueError, match="label_smoothing needs one output for each class"):
+        Objective("mse", 0.1).targets(LABELS, torch.zeros(2, 1))

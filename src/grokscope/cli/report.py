@@ -11,7 +11,9 @@ from grokscope.cli.console import OUT
 
 
 def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run directories.", metavar="RUN...")],
+    runs: Annotated[
+        list[Path], typer.Argument(help="Run directories, or folders of sweeps.", metavar="RUN...")
+    ],
     out: Annotated[
         Path | None,
         typer.Option(

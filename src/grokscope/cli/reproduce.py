@@ -26,4 +26,7 @@ def reproduce(
     known = reproducible()
     if figure not in known:
         raise SpecError(unknown_name("figure", figure, known))
-    run(figure, preset, seeds, settings, out, resume, data_dir, device)
+    names = known[figure]
+    for name in names:
+        folder = out / name if out is not None and len(names) > 1 else out
+        run(name, preset, seeds, settings, folder, resume, data_dir, device)

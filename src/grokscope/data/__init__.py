@@ -5,6 +5,7 @@ from grokscope.data.download import cache_folder
 from grokscope.data.errors import DataError
 from grokscope.data.files import FetchedFile
 from grokscope.data.registry import DATASETS, DatasetEntry, fetch, load
+from grokscope.data.span import SpanReduction, reduce_to_span
 
 __all__ = [
     "DATASETS",
@@ -12,7 +13,9 @@ __all__ = [
     "Dataset",
     "DatasetEntry",
     "FetchedFile",
+    "SpanReduction",
     "cache_folder",
     "fetch",
     "load",
+    "reduce_to_span",
 ]

@@ -20,6 +20,8 @@ def mistakes(error: ValidationError, model: type[BaseModel], prefix: str = "") -
     lines = []
     for detail in error.errors(include_url=False):
         location = detail["loc"]
+        if detail["type"] == "union_tag_invalid":
+            location = (*location, detail["ctx"]["discriminator"].strip("'"))
         lines.append(f"{prefix}{_path(location, model)}: {_reason(detail, model)}")
     return lines
 
@@ -68,7 +70,10 @@ def _tag(member: Any) -> str | None:
         for field in ("kind", "name"):
             info = member.model_fields.get(field)
             if info is not None and get_origin(info.annotation) is Literal:
-                return str(get_args(info.annotation)[0])
+                # several values make a choice, not a tag
+                values = get_args(info.annotation)
+                if len(values) == 1:
+                    return str(values[0])
     return None
 
 

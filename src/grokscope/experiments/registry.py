@@ -25,16 +25,17 @@ PRESETS = ("quick", "paper")
 def shipped() -> dict[str, Path]:
     """The experiments that come with the package: name -> file."""
     folder = Path(str(files("grokscope.experiments") / "specs"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return dict(sorted((path.stem, path) for path in folder.glob("*.yaml")))
 
 
 @cache
-def reproducible() -> dict[str, Path]:
-    """The figures and tables that can be reproduced: "paper/figure" -> file."""
-    found: dict[str, Path] = {}
-    for path in shipped().values():
+def reproducible() -> dict[str, list[str]]:
+    """The figures and tables that can be reproduced: "paper/figure" -> names of experiments."""
+    found: dict[str, list[str]] = {}
+    for name, path in shipped().items():
         figures = read_yaml(path).get("reproduces") or []
-        found |= dict.fromkeys([figures] if isinstance(figures, str) else figures, path)
+        for figure in [figures] if isinstance(figures, str) else figures:
+            found.setdefault(figure, []).append(name)
     return found
 
 
@@ -56,6 +57,15 @@ def load_experiment(
     Raises:
         SpecError: the name is unknown or the spec has mistakes; all of them are listed.
     """
+    raw = raw_experiment(name, preset, settings, num_seeds)
+    raw.pop("sweep", None)
+    return resolve(raw, name)
+
+
+def raw_experiment(
+    name: str, preset: str, settings: Sequence[str], num_seeds: int | None
+) -> dict[str, Any]:
+    """An experiment as it is written, with preset, settings and seeds applied; see above."""
     raw = read_yaml(find(name))
     presets = raw.pop("presets", {})
     if preset not in PRESETS or not isinstance(presets, Mapping):
@@ -69,7 +79,7 @@ def load_experiment(
         if num_seeds < 1:
             raise SpecError(f"--seeds must be a positive number: got {num_seeds}")
         raw["seeds"] = list(range(num_seeds))
-    return resolve(raw, name)
+    return raw
 
 
 def find(name: str) -> Path:
@@ -85,7 +95,13 @@ def find(name: str) -> Path:
         return Path(name)
     reproduced = reproducible()
     if name in reproduced:
-        return reproduced[name]
+        several = reproduced[name]
+        if len(several) > 1:
+            raise SpecError(
+                f"{name} is {len(several)} experiments: name one of {', '.join(several)}, or run "
+                f"all by `grokscope reproduce {name}`"
+            )
+        return known[several[0]]
     raise SpecError(
         f"{unknown_name('experiment', name, [*known, *reproduced])} (`grokscope list` says what "
         "each shows; a YAML file of your own works too)"
@@ -107,22 +123,29 @@ def resolve(raw: Mapping[str, Any], name: str) -> Experiment:
         arm: merge(shared, patch or {}) if isinstance(patch or {}, Mapping) else patch
         for arm, patch in arms.items()
     }
-    found = []
+    fields = [*Experiment.model_fields, *SECTIONS]
+    strange = [key for key in spec if key not in fields]
+    found = [f"{key}: {unknown_name('field', key, fields)}" for key in strange]
+    for key in strange:
+        del spec[key]
+    shared_mistakes: list[str] = []
     try:
         TrialSpec.model_validate(shared)
-        broken_everywhere: set[str] = set()
     except ValidationError as error:
-        found = [line for line in mistakes(error, TrialSpec) if line != "data: missing"]
-        broken_everywhere = set(found)
+        shared_mistakes = [line for line in mistakes(error, TrialSpec) if line != "data: missing"]
     try:
-        return Experiment.model_validate(spec)
+        experiment = Experiment.model_validate(spec)
     except ValidationError as error:
-        for line in mistakes(error, Experiment):
-            # What is wrong in a shared section would show again in each of the arms.
-            if not any(
-                line.startswith("arms.") and line.endswith(f".{old}") for old in broken_everywhere
-            ):
-                found.append(line)
+        # What is wrong in a shared section would show again in each of the arms.
+        repeated = tuple(f".{line}" for line in shared_mistakes)
+        found += [
+            line
+            for line in mistakes(error, Experiment)
+            if not (line.startswith("arms.") and line.endswith(repeated))
+        ]
+    found += shared_mistakes
+    if not found:
+        return experiment
     raise SpecError("\n".join([f"{name} has {len(found)} mistake(s):", *map("  {}".format, found)]))
 
 
@@ -145,27 +168,42 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
         value = parse_yaml(text)
     except yaml.YAMLError:
         raise SpecError(f"--set {setting}: {text!r} is not a YAML value") from None
-    *parents, last = path.strip().split(".")
+    _assign(raw, path.strip(), value, f"--set {setting}")
+
+
+def assign(raw: Mapping[str, Any], path: str, value: Any, said: str) -> dict[str, Any]:
+    """A raw spec with the value at a dotted path replaced; ``said`` is how it was asked for."""
+    changed = copy.deepcopy(dict(raw))
+    _assign(changed, path, value, said)
+    return changed
+
+
+def _assign(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
+    *parents, last = path.split(".")
+    arms = raw.get("arms")
+    within_arm = len(parents) > 1 and parents[0] == "arms"
+    if within_arm and isinstance(arms, Mapping) and parents[1] not in arms:
+        raise SpecError(f"{said}: {unknown_name('arm', parents[1], arms)}")
     at: Any = raw
     for part in parents:
-        at = _child(at, part, setting)
+        at = _child(at, part, said)
     if isinstance(at, list):
-        at[_index(at, last, setting)] = value
+        at[_index(at, last, said)] = value
     else:
         at[last] = value
 
 
-def _child(at: Any, part: str, setting: str) -> Any:
+def _child(at: Any, part: str, said: str) -> Any:
     if isinstance(at, list):
-        return at[_index(at, part, setting)]
+        return at[_index(at, part, said)]
     if at.get(part) is None:
         at[part] = {}
     if not isinstance(at[part], (dict, list)):
-        raise SpecError(f"--set {setting}: {part} is a value, not a section")
+        raise SpecError(f"{said}: {part} is a value, not a section")
     return at[part]
 
 
-def _index(at: list[Any], part: str, setting: str) -> int:
+def _index(at: list[Any], part: str, said: str) -> int:
     if not part.isdigit() or int(part) >= len(at):
-        raise SpecError(f"--set {setting}: {part} is not one of the {len(at)} places of the list")
+        raise SpecError(f"{said}: {part} is not one of the {len(at)} places of the list")
     return int(part)

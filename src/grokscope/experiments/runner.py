@@ -2,24 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from grokscope.data import Dataset, load
+from grokscope.data import Dataset, load, reduce_to_span
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.errors import SpecError
-from grokscope.experiments.spec import DataSpec, Experiment, ModelSpec, MonitorSpec, TrialSpec
+from grokscope.experiments.spec import (
+    DataSpec,
+    Experiment,
+    ModelSpec,
+    MonitorSpec,
+    TrainingSpec,
+    TrialSpec,
+)
 from grokscope.experiments.trained import Trained
+from grokscope.measures.robustness import gaussian_noise
 from grokscope.methods import METHODS
 from grokscope.methods.base import Method
 from grokscope.models import build
 from grokscope.runs import Run, RunDirectory, Trial
-from grokscope.training import FitResult, LayerGeometry, Monitor, NTKDistance, Schedule, Target, fit
+from grokscope.training import (
+    FitResult,
+    LayerGeometry,
+    Monitor,
+    NoiseAccuracy,
+    NTKDistance,
+    Schedule,
+    Target,
+    fit,
+    fit_seeds,
+)
 from grokscope.training.device import resolve_device
 from grokscope.training.recorder import Recorder
 
@@ -72,19 +91,37 @@ def run_experiment(
         _threads(experiment.threads),
         _directory(experiment, Path(out), str(place), resume) as directory,
     ):
-        for seed in experiment.seeds:
-            for arm, spec in experiment.arms.items():
-                trial = directory.trial(arm, seed)
+        for arms, seeds in _order(experiment):
+            for arm in arms:
+                spec, trials = experiment.arms[arm], [directory.trial(arm, seed) for seed in seeds]
                 if observer:
-                    observer.trial_started(arm, seed, spec.training.max_steps)
-                result = train(spec, data[arm], seed, place, trial, observer)
+                    for seed in seeds:
+                        observer.trial_started(arm, seed, spec.training.max_steps)
+                if len(seeds) == 1:
+                    results = [train(spec, data[arm], seeds[0], place, trials[0], observer)]
+                else:
+                    how = experiment.vectorise
+                    results = train_seeds(spec, data[arm], seeds, place, trials, how, observer)
                 if observer:
-                    observer.trial_finished(arm, seed, result)
+                    for seed, result in zip(seeds, results, strict=True):
+                        observer.trial_finished(arm, seed, result)
         if experiment.analysis is not None:
             trained = Trained(directory, data, build_trial_model(experiment, data))
             analyse = ANALYSES[experiment.analysis]
             directory.write_results(analyse(trained, **experiment.analysis_options))
     return Run(out)
+
+
+def _order(experiment: Experiment) -> list[tuple[list[str], list[int]]]:
+    """Which arms are trained with which seeds at a time: together where they may, then alone."""
+    seeds = list(experiment.seeds)
+    many = len(seeds) > 1 and experiment.vectorise is not False
+    # In the span of its own first layer each network has data of its own.
+    together = [
+        arm for arm, spec in experiment.arms.items() if many and not spec.data.reduce_to_span
+    ]
+    alone = [arm for arm in experiment.arms if arm not in together]
+    return [(together, seeds), *((alone, [seed]) for seed in seeds)]
 
 
 def train(
@@ -96,9 +133,14 @@ def train(
     observer: Observer | None = None,
 ) -> FitResult:
     """One training as its spec says."""
-    model = build_model(spec.model, data, seed)
     how = spec.training
-    stop = how.stop_at
+    model = build_model(spec.model, data, seed).to(getattr(torch, how.dtype))
+    noise = noise_on_test_points(spec.monitor, data)
+    if spec.data.reduce_to_span:
+        reduced = reduce_to_span(model, data)
+        model, data = reduced.model, reduced.data
+        noise = None if noise is None else reduced.project(noise)
+        del reduced  # its basis is larger than the network
 
     def evaluated(row: dict[str, Any], seconds: float) -> None:
         if observer and trial:
@@ -108,21 +150,60 @@ def train(
         model,
         data,
         methods=[build_method(method.model_dump(), seed) for method in spec.methods],
-        monitor=build_monitor(spec.monitor, model, data, how.loss),
-        stop_at=Target(stop.metric, stop.value) if stop else None,
-        evaluate=Schedule(**how.evaluate.model_dump()),
+        monitor=build_monitor(spec.monitor, model, data, how.loss, noise),
         seed=seed,
         device=device,
-        dtype=getattr(torch, how.dtype),
         out=trial,
         on_evaluation=evaluated,
-        **how.model_dump(exclude={"stop_at", "evaluate", "dtype"}),
+        **_settings(how),
     )
+
+
+def train_seeds(
+    spec: TrialSpec,
+    data: Dataset,
+    seeds: Sequence[int],
+    device: torch.device,
+    trials: Sequence[Trial] | None = None,
+    vectorise: bool | str = "auto",
+    observer: Observer | None = None,
+) -> list[FitResult]:
+    """The trainings of several seeds, as one where that is possible and pays."""
+    how = spec.training
+    noise = noise_on_test_points(spec.monitor, data)
+
+    def evaluated(seed: int, row: dict[str, Any], seconds: float) -> None:
+        if observer and trials:
+            observer.evaluated(trials[0].arm, seed, row, seconds)
+
+    return fit_seeds(
+        lambda seed: build_model(spec.model, data, seed),
+        data,
+        seeds,
+        methods=lambda seed: [build_method(own.model_dump(), seed) for own in spec.methods],
+        monitor=lambda model: build_monitor(spec.monitor, model, data, how.loss, noise),
+        vectorise=vectorise,
+        device=device,
+        out=trials,
+        on_evaluation=evaluated,
+        **_settings(how),
+    )
+
+
+def _settings(how: TrainingSpec) -> dict[str, Any]:
+    """The arguments of ``fit`` that a spec gives."""
+    stop = how.stop_at
+    return {
+        **how.model_dump(exclude={"stop_at", "evaluate", "dtype"}),
+        "stop_at": Target(stop.metric, stop.value) if stop else None,
+        "evaluate": Schedule(**how.evaluate.model_dump()),
+        "dtype": getattr(torch, how.dtype),
+    }
 
 
 def load_dataset(spec: DataSpec, dtype: str, data_dir: str | Path | None) -> Dataset:
     """The examples that a spec names."""
-    settings = spec.model_dump(exclude={"name", "options"})
+    settings = spec.model_dump(exclude={"name", "options", "reduce_to_span"})
     return load(
         spec.name, data_dir=data_dir, dtype=getattr(torch, dtype), **settings, **spec.options
     )
@@ -150,18 +231,41 @@ def build_trial_model(
 
 def build_method(settings: dict[str, Any], seed: int) -> Method:
     """A method by its name and settings; what it draws, it draws from the seed."""
-    name = settings.pop("name")
-    return METHODS[name](seed=seed, **settings)
+    method = METHODS[settings.pop("name")]
+    drawn = {"seed": seed} if "seed" in signature(method).parameters else {}
+    return method(**drawn, **settings)
 
 
-def build_monitor(spec: MonitorSpec, model: nn.Module, data: Dataset, loss: str) -> Monitor | None:
-    """The monitor that a spec describes, on the first points of the split that it names."""
+def noise_on_test_points(spec: MonitorSpec, data: Dataset) -> Tensor | None:
+    """The noise for the test points, in the data's own features; None where none is asked for."""
+    if NoiseAccuracy.name not in spec.measures:
+        return None
+    generator = torch.Generator().manual_seed(spec.noise.seed)
+    return gaussian_noise(
+        data.test_x[: spec.test_size], slice(spec.noise.from_feature, None), generator
+    )
+
+
+def build_monitor(
+    spec: MonitorSpec, model: nn.Module, data: Dataset, loss: str, noise: Tensor | None = None
+) -> Monitor | None:
+    """The monitor that a spec describes, on the first points of the split that it names.
+
+    ``noise`` is that of ``noise_accuracy``, where the data's features are no longer their own.
+    """
     if not spec.measures:
         return None
     x, y = (data.train_x, data.train_y) if spec.probe == "train" else (data.test_x, data.test_y)
     recorders: dict[str, Recorder] = {
         NTKDistance.name: NTKDistance(**spec.ntk.model_dump()),
         LayerGeometry.name: LayerGeometry(**spec.manifolds.model_dump()),
+        NoiseAccuracy.name: NoiseAccuracy(
+            spec.noise.std,
+            slice(spec.noise.from_feature, None),
+            spec.noise.seed,
+            threshold=spec.noise.threshold,
+            noise=noise,
+        ),
     }
     test = (
         (data.test_x[: spec.test_size], data.test_y[: spec.test_size]) if spec.test_size else None

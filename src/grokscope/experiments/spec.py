@@ -18,10 +18,16 @@ from grokscope.training.monitor import DEFAULT_MEASURES, MEASURES
 Positive = Annotated[int, Field(ge=1)]
 NotNegativeInt = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+# methods whose updates are combinations of the first layer's rows and the data
+STAY_IN_SPAN = ("grokalign", "grokfast", "orthograd")
 
 
 class DataSpec(Strict):
-    """Which examples; ``options`` go to the data set's own loader."""
+    """Which examples; ``options`` go to the data set's own loader.
+
+    With ``reduce_to_span`` training takes place in the span of the first layer's rows and the
+    training data, where it is the same and cheaper; see ``grokscope.data.reduce_to_span``.
+    """
 
     name: str
     classes: tuple[int, ...] | None = None
@@ -31,6 +37,7 @@ class DataSpec(Strict):
     seed: int = 0
     normalise: tuple[float, float] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
+    reduce_to_span: bool = False
 
     @field_validator("name")
     @classmethod
@@ -84,7 +91,8 @@ class TrainingSpec(Strict):
     betas: tuple[float, float] = (0.9, 0.999)
     warmup: NotNegativeInt = 0
     decay: Literal["none", "linear", "cosine"] = "none"
-    loss: Literal["cross_entropy", "mse", "binary_cross_entropy"] = "cross_entropy"
+    loss: Literal["cross_entropy", "mse", "binary_cross_entropy", "stablemax"] = "cross_entropy"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     batch_size: Positive | None = None
     max_steps: Positive = 10_000
     stop_at: StopSpec | None = None
@@ -120,10 +128,22 @@ class ManifoldSpec(Strict):
     probe_points: bool = True
 
 
+class NoiseSpec(Strict):
+    """The noise of the measure ``noise_accuracy``; see ``grokscope.NoiseAccuracy``.
+
+    It hits the features from ``from_feature`` on.
+    """
+
+    std: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = (0.2, 0.4, 0.6, 0.8, 1.0)
+    from_feature: NotNegativeInt = 0
+    seed: int = 0
+    threshold: float = 0.0
+
+
 class MonitorSpec(Strict):
     """What is measured on how many probe points, and how many of them are pictured.
 
-    ``test_size`` test points are measured as well by ``manifold_geometry``.
+    ``test_size`` test points are measured as well by ``manifold_geometry`` and ``noise_accuracy``.
     """
 
     measures: tuple[str, ...] = DEFAULT_MEASURES
@@ -133,6 +153,7 @@ class MonitorSpec(Strict):
     test_size: NotNegativeInt = 0
     ntk: NTKSpec = NTKSpec()
     manifolds: ManifoldSpec = ManifoldSpec()
+    noise: NoiseSpec = NoiseSpec()
     schedule: ScheduleSpec = ScheduleSpec()
 
     @field_validator("measures")
@@ -163,7 +184,51 @@ class GrokAlignSpec(Strict):
         return self
 
 
-MethodSpec = GrokAlignSpec
+class GrokfastSpec(Strict):
+    """Amplified slow gradients; see ``grokscope.Grokfast``."""
+
+    name: Literal["grokfast"]
+    kind: Literal["ema", "ma"] = "ema"
+    strength: NotNegative | None = None
+    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.98
+    window: Positive = 100
+
+
+class OrthoGradSpec(Strict):
+    """Gradients orthogonal to the weights; see ``grokscope.OrthoGrad``."""
+
+    name: Literal["orthograd"]
+    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
+
+
+class AdversarialSpec(Strict):
+    """Perturbed inputs; see ``grokscope.AdversarialTraining``."""
+
+    name: Literal["adversarial"]
+    size: NotNegative = 0.03
+    kind: Literal["noise", "gradient"] = "noise"
+    follows: Literal["accuracy", "error"] = "accuracy"
+    floor: NotNegative = 0.0
+
+    @model_validator(mode="after")
+    def _has_a_floor_only_for_errors(self) -> AdversarialSpec:
+        if self.floor and self.follows == "accuracy":
+            raise ValueError('floor belongs to follows "error"')
+        return self
+
+
+class GradientNoiseSpec(Strict):
+    """Noise on the gradients; see ``grokscope.GradientNoise``."""
+
+    name: Literal["gradient_noise"]
+    variance: NotNegative = 0.01
+    decay: NotNegative = 0.55
+
+
+MethodSpec = Annotated[
+    AdversarialSpec | GradientNoiseSpec | GrokAlignSpec | GrokfastSpec | OrthoGradSpec,
+    Field(discriminator="name"),
+]
 
 
 class Milestone(Strict):
@@ -190,6 +255,23 @@ class TrialSpec(Strict):
     training: TrainingSpec = TrainingSpec()
     monitor: MonitorSpec = MonitorSpec()
 
+    @model_validator(mode="after")
+    def _stays_in_the_span(self) -> TrialSpec:
+        if not self.data.reduce_to_span:
+            return self
+        if self.training.optimizer != "sgd":
+            raise ValueError(
+                "data.reduce_to_span is exact with training.optimizer sgd alone: "
+                f"{self.training.optimizer} treats coordinates one by one"
+            )
+        for method in self.methods:
+            if method.name not in STAY_IN_SPAN:
+                raise ValueError(
+                    f"data.reduce_to_span is not exact with {method.name}, only with "
+                    f"{', '.join(STAY_IN_SPAN)}"
+                )
+        return self
+
 
 class Experiment(Strict):
     """One figure, table or question: arms that differ in a few settings, and what is claimed.
@@ -200,6 +282,9 @@ class Experiment(Strict):
     ``threads`` is the number of CPU threads; None leaves PyTorch's. A small network is fastest on
     one, and with a fixed number the results are the same to the last bit on machines with more
     or fewer cores.
+    ``vectorise`` says whether the seeds of an arm are trained as one (see ``fit_seeds``): "auto"
+    where that is possible and not slower. Where seconds are to be those of a network by itself, it
+    is false.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
@@ -211,6 +296,7 @@ class Experiment(Strict):
     preset: str = "quick"
     seeds: tuple[int, ...] = (0,)
     threads: Positive | None = None
+    vectorise: bool | Literal["auto"] = "auto"
     milestones: dict[str, Milestone] = Field(default_factory=_milestones)
     arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")], TrialSpec]
     analysis: str | None = None
@@ -233,6 +319,8 @@ class Experiment(Strict):
         for option in self.analysis_options:
             if option not in options:
                 raise ValueError(unknown_name("option of the analysis", option, options))
+        if self.analysis and any(trial.data.reduce_to_span for trial in self.arms.values()):
+            raise ValueError("an analysis needs networks of whole inputs: drop reduce_to_span")
         for claim in self.claims:
             for field in ("arm", "baseline"):
                 arm = getattr(claim.quantity, field, None)

@@ -104,7 +104,7 @@ def _apply(activation: nn.Module, hidden: Tensor) -> Tensor:
 
 
 def activation_fold(
-    activation: nn.Module, output: Float[Tensor, "n h"]
+    activation: nn.Module, output: Float[Tensor, "*n h"]
 ) -> tuple[Tensor, Tensor | None]:
     """Slope and intercept, read off the activation's output; at a kink the ones autograd uses."""
     if isinstance(activation, nn.Hardtanh):
@@ -141,7 +141,7 @@ def chain_of(model: Model, x: Tensor) -> Chain | None:
     """
     if not isinstance(model, nn.Module) or torch_module._has_any_global_hook() or x.ndim < 2:
         return None
-    leaves = _leaves(model)
+    leaves = leaves_of(model)
     if not leaves:
         return None
     squeezed = type(leaves[-1]) is nn.Flatten and leaves[-1].start_dim == 0
@@ -164,13 +164,14 @@ def chain_of(model: Model, x: Tensor) -> Chain | None:
 
 def activations_of(model: nn.Module) -> list[nn.Module] | None:
     """The activation modules of what may be a chain, each once, or None if it cannot be one."""
-    leaves = _leaves(model)
+    leaves = leaves_of(model)
     if leaves is None or any(module._compiled_call_impl is not None for module in model.modules()):
         return None
     return list(dict.fromkeys(leaf for leaf in leaves if type(leaf) in _ACTIVATIONS))
 
 
-def _leaves(module: nn.Module) -> list[nn.Module] | None:
+def leaves_of(module: nn.Module) -> list[nn.Module] | None:
+    """The modules that a nest of plain nn.Sequentials runs, in order; None where it is none."""
     if not _runs_own_forward(module):
         return None
     if not isinstance(module, nn.Sequential):
@@ -180,7 +181,7 @@ def _leaves(module: nn.Module) -> list[nn.Module] | None:
         return None
     leaves: list[nn.Module] = []
     for child in module:
-        inner = _leaves(child)
+        inner = leaves_of(child)
         if inner is None:
             return None
         leaves += inner

@@ -75,7 +75,9 @@ class ChainMap:
 
     def _times_first_gram(self, v: Float[Tensor, "n k h"]) -> Float[Tensor, "n k h"]:
         first = self._weights[0]
-        if first.shape[1] < first.shape[0]:  # fewer inputs than units: (v W_1) W_1^T is shorter
+        units, inputs = first.shape
+        # The Gram matrix of W_1 pays where there are many rows v to meet it.
+        if inputs < units or 2 * v.shape[0] * v.shape[1] < units:
             return (v @ first) @ first.mT
         return v @ gram(first)
 

@@ -2,9 +2,27 @@
 
 from collections.abc import Callable
 
+from grokscope.methods.adversarial import AdversarialTraining
 from grokscope.methods.base import Method
+from grokscope.methods.gradient_noise import GradientNoise
 from grokscope.methods.grokalign import GrokAlign
+from grokscope.methods.grokfast import Grokfast
+from grokscope.methods.orthograd import OrthoGrad
 
-METHODS: dict[str, Callable[..., Method]] = {GrokAlign.name: GrokAlign}
+METHODS: dict[str, Callable[..., Method]] = {
+    AdversarialTraining.name: AdversarialTraining,
+    GradientNoise.name: GradientNoise,
+    GrokAlign.name: GrokAlign,
+    Grokfast.name: Grokfast,
+    OrthoGrad.name: OrthoGrad,
+}
 
-__all__ = ["METHODS", "GrokAlign", "Method"]
+__all__ = [
+    "METHODS",
+    "AdversarialTraining",
+    "GradientNoise",
+    "GrokAlign",
+    "Grokfast",
+    "Method",
+    "OrthoGrad",
+]

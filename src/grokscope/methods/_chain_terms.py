@@ -71,7 +71,7 @@ class _SquaredNorms(torch.autograd.Function):
             row = rows[-1].mm(weight)
             rows.append(row if slope is None else row.mul_(slope))
         first, last = weights[0], rows[-1]
-        ctx.by_gram = _gram_is_shorter(last.shape[0], *first.shape)
+        ctx.by_gram = gram_is_shorter(last.shape[0], *first.shape)
         along = last.mm(gram(first) if ctx.by_gram else first)
         ctx.slopes = slopes
         ctx.save_for_backward(along, *weights, *reversed(rows))
@@ -106,7 +106,7 @@ class _SquaredNorms(torch.autograd.Function):
         return None, None, *gradients
 
 
-def _gram_is_shorter(num_rows: int, width: int, num_inputs: int) -> bool:
+def gram_is_shorter(num_rows: int, width: int, num_inputs: int) -> bool:
     """Whether value and gradient of ||g W||^2 take fewer multiplications by W W^T."""
     by_gram = 2 * width**2 * (num_inputs + num_rows)
     return by_gram < 3 * num_rows * width * num_inputs

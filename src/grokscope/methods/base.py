@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -46,3 +46,10 @@ class Method:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
+
+
+def gradients(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Tensor]]:
+    """Name, parameter and gradient of each parameter that has a gradient."""
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            yield name, parameter, parameter.grad

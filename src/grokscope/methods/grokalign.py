@@ -84,14 +84,14 @@ class GrokAlign(Method):
         self.projections = projections
         self.squared = squared
         self.offset_weight = offset_weight
-        self._generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(seed)
         self._steps = 0
         self._capture = ForwardCapture()
 
     def start(self, model: nn.Module) -> None:
         """Watch the forward passes of ``model``, so that the penalty need not repeat them."""
         self._capture.attach(model)
-        self._capture.enabled = self._applies(self._steps + 1)
+        self._capture.enabled = self.applies(self._steps + 1)
 
     def finish(self) -> None:
         """Stop watching."""
@@ -101,47 +101,54 @@ class GrokAlign(Method):
         self, step: int, model: nn.Module, x: Tensor, y: Tensor, loss: LossFunction
     ) -> Tensor:
         """The inputs as they are; forward passes that no penalty follows are not watched."""
-        self._capture.enabled = self._applies(step)
+        self._capture.enabled = self.applies(step)
         return x
 
     def penalty(
         self, step: int, model: Model, x: Tensor, outputs: Tensor | None = None
     ) -> Float[Tensor, ""] | None:
         """The scalar to add to the loss at this step, or None. ``outputs`` is not needed."""
-        if not self._applies(step):
+        if not self.applies(step):
             return None
         norms, offsets = squared_terms(
             model,
             x,
             self.projections,
-            self._generator,
+            self.generator,
             with_offset=self.offset_weight > 0,
             captured=self._capture.matching(model, x),
         )
+        return self.weighted(norms, offsets)
+
+    def weighted(
+        self, norms: Float[Tensor, "*s n"], offsets: Float[Tensor, "*s n"] | None
+    ) -> Float[Tensor, "*s"]:
+        """What is added to the loss, from the squared norms and offsets of every example."""
         if self.target is not None:
             penalty = (self.target - mean_root(norms)).abs()
         else:
-            penalty = norms.mean() if self.squared else mean_root(norms)
+            penalty = norms.mean(-1) if self.squared else mean_root(norms)
         if offsets is not None:
-            penalty = penalty + self.offset_weight * offsets.mean()
+            penalty = penalty + self.offset_weight * offsets.mean(-1)
         return self.every * self.weight * penalty
 
     def __call__(self, model: Model, x: Float[Tensor, " n *d"]) -> Float[Tensor, ""]:
         """The scalar to add to the loss in one's own loop; every call counts as one step."""
         self._steps += 1
         penalty = self.penalty(self._steps, model, x)
-        self._capture.enabled = self._applies(self._steps + 1)
+        self._capture.enabled = self.applies(self._steps + 1)
         return x.new_zeros(()) if penalty is None else penalty
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the generator and the number of calls."""
-        return {"generator": self._generator.get_state(), "steps": self._steps}
+        return {"generator": self.generator.get_state(), "steps": self._steps}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned."""
-        self._generator.set_state(state["generator"].cpu())
+        self.generator.set_state(state["generator"].cpu())
         self._steps = int(state["steps"])
-        self._capture.enabled = self._applies(self._steps + 1)
+        self._capture.enabled = self.applies(self._steps + 1)
 
-    def _applies(self, step: int) -> bool:
+    def applies(self, step: int) -> bool:
+        """Whether there is a penalty at this step."""
         return self.weight > 0 and step % self.every == 0

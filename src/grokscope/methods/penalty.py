@@ -129,10 +129,10 @@ def _autograd_terms(
     return norms, offsets if with_offset else None
 
 
-def mean_root(squares: Float[Tensor, " n"]) -> Float[Tensor, ""]:
-    """The mean of the roots; a root of zero has the gradient zero, where it has a kink."""
+def mean_root(squares: Float[Tensor, "*s n"]) -> Float[Tensor, "*s"]:
+    """The mean root along the last axis; a root of zero, at its kink, has the gradient zero."""
     positive = squares > 0
-    return torch.where(positive, squares.where(positive, 1).sqrt(), 0).mean()
+    return torch.where(positive, squares.where(positive, 1).sqrt(), 0).mean(-1)
 
 
 def check_projections(projections: int | None) -> None:

@@ -6,7 +6,7 @@ from grokscope.report.page import write_report
 from grokscope.report.panels import panel_problems
 from grokscope.report.subject import open_subject
 from grokscope.report.summary import run_summary
-from grokscope.report.terminal import print_comparison, print_summary
+from grokscope.report.terminal import print_comparison, print_summary, print_sweep
 
 __all__ = [
     "comparison_data",
@@ -14,6 +14,7 @@ __all__ = [
     "panel_problems",
     "print_comparison",
     "print_summary",
+    "print_sweep",
     "run_summary",
     "write_figures",
     "write_report",

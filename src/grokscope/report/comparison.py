@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from grokscope.report.amount import Amount
+from grokscope.report.seeds import seed_statistics
 from grokscope.report.settings import arm_settings, differing
 from grokscope.report.subject import Subject, open_subjects
 from grokscope.report.summary import END, START, ArmSummary, Reach, RunSummary, run_summary
@@ -33,8 +34,10 @@ def comparison_data(runs: Sequence[Run | Path]) -> list[dict[str, Any]]:
     (only those that differ between the entries), ``milestones`` (for each: steps and seconds with
     their median, the value for each seed, None where a seed never got there, and how far it was
     trained), ``delay`` (the same), ``speed_up`` against the run's baseline (median, values and
-    whether it is only a lower bound) and ``final`` (for each metric the median over seeds and the
-    values).
+    whether it is only a lower bound), ``final`` (for each metric the median over seeds and the
+    values) and ``statistics`` (for each figure what the seeds say of it: bounds, None where there
+    is none, of median and mean with their bootstrap intervals, standard deviation, ratios to the
+    baseline and p-values).
 
     Args:
         runs: run directories.
@@ -49,8 +52,11 @@ def compared(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
     """What ``comparison_data`` gives, of runs that are open already."""
     entries, settings = [], []
     for subject in subjects:
-        for arm in run_summary(subject).arms:
-            entries.append(_entry(subject, arm))
+        summary = run_summary(subject)
+        statistics = seed_statistics(summary, least=1)
+        for arm in summary.arms:
+            over_seeds = [entry.data() for entry in statistics if entry.arm == arm.arm]
+            entries.append({**_entry(subject, arm), "statistics": over_seeds})
             settings.append(arm_settings(subject, arm.arm))
     apart = differing(settings)
     for entry, own in zip(entries, settings, strict=True):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from grokscope.report.settings import arm_settings, differing, flat_settings, shared_settings
 from grokscope.report.subject import Subject
 from grokscope.report.wording import duration, listed
-from grokscope.runs import RunError
+from grokscope.runs import RunError, SeedRuns
 
 _STATES = {
     "running": "This run is still going on; the page shows how far it has got.",
@@ -34,6 +33,8 @@ class ArmFacts:
 def state_notice(subject: Subject) -> str:
     """A sentence on a run that is not complete; empty for one that is."""
     text = _STATES.get(subject.state, "")
+    if isinstance(subject.run, SeedRuns):
+        text = text.replace("grokscope run --resume goes", "the same grokscope sweep goes")
     error = subject.status.get("error")
     if subject.state == "failed":
         return f"{text}: {error}" if error else f"{text}."
@@ -120,7 +121,7 @@ def run_facts(subject: Subject) -> dict[str, str]:
 
 def spec_text(subject: Subject) -> str:
     """The spec as it stands in the run directory."""
-    path: Path = subject.run.path / "spec.yaml"
+    path = subject.run.spec_file
     try:
         return path.read_text()
     except OSError as error:

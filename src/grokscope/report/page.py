@@ -27,6 +27,7 @@ from grokscope.report.finding import Finding, finding, time_sentences
 from grokscope.report.judgement import Judgement, judgement
 from grokscope.report.overlay import overlay
 from grokscope.report.panels import Context, Drawing, NothingToDraw, PanelError, panel_from
+from grokscope.report.seeds import seed_statistics, seed_table
 from grokscope.report.subject import Subject, open_subjects
 from grokscope.report.summary import RunSummary, run_summary
 from grokscope.report.templating import render, source
@@ -50,6 +51,8 @@ class Section:
     judgements: list[Judgement]
     arms: list[ArmFacts]
     table: list[list[str]]
+    over_seeds: list[list[str]]
+    seed_arms: list[str]
     colours: dict[str, str]
     drawings: list[Drawing]
     complaints: list[str]
@@ -62,9 +65,10 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
     """Write one HTML page of runs, finished or not; it needs no network and no other file.
 
     Args:
-        runs: run directories; with several, the page opens with a comparison.
-        out: the file, or a folder for ``report.html``. By default ``report.html`` in the run
-            directory, or in the current folder for several runs.
+        runs: run directories, or folders of sweeps; with several runs or settings, the page opens
+            with a comparison.
+        out: the file, or a folder for ``report.html``. By default ``report.html`` in the one
+            folder named, or in the current folder for several.
 
     Returns:
         The file written.
@@ -74,7 +78,7 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
     """
     subjects = open_subjects([Path(run) for run in runs])
     if out is None:
-        target = (subjects[0].run.path if len(subjects) == 1 else Path()) / "report.html"
+        target = (Path(runs[0]) if len(runs) == 1 else Path()) / "report.html"
     else:
         target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
     try:
@@ -130,6 +134,7 @@ def _section(subject: Subject, colours: dict[str, int], num_runs: int) -> Sectio
         subject, summary, colours, _PICTURE_BYTES // num_runs, _REGION_BYTES // num_runs
     )
     drawings, complaints = _drawings(context)
+    statistics = seed_statistics(summary)
     return Section(
         subject=subject,
         summary=summary,
@@ -139,6 +144,8 @@ def _section(subject: Subject, colours: dict[str, int], num_runs: int) -> Sectio
         judgements=[judgement(verdict, subject.state) for verdict in subject.verdicts],
         arms=arm_facts(subject),
         table=summary_table(summary),
+        over_seeds=seed_table(statistics),
+        seed_arms=[entry.arm for entry in statistics],
         colours={arm: context.colour(arm).removeprefix("@") for arm in subject.arms},
         drawings=drawings,
         complaints=complaints,

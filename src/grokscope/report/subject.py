@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grokscope.runs import History, Run, RunError, Verdict, verdicts
+from grokscope.runs import History, Run, RunError, Verdict, open_runs, verdicts
 
 
 @dataclass(frozen=True)
@@ -109,10 +109,16 @@ def open_subject(run: Run | Path) -> Subject:
 def open_subjects(runs: Iterable[Run | Path]) -> list[Subject]:
     """Several runs opened; those with the same name are told apart by their folder.
 
+    A folder of a sweep counts as a run for each of its settings.
+
     Raises:
         RunError: there are none, or one of them cannot be read.
     """
-    subjects = [open_subject(run) for run in runs]
+    subjects = [
+        open_subject(opened)
+        for run in runs
+        for opened in ([run] if isinstance(run, Run) else open_runs([run]))
+    ]
     if not subjects:
         raise RunError("no run was named; name a run directory, as in runs/digits-grokking")
     names = [subject.name for subject in subjects]
@@ -136,9 +142,7 @@ def _folder_name(subject: Subject, subjects: list[Subject]) -> str:
 def _spec(run: Run) -> dict[str, Any]:
     faults = list(_faults(run.spec))
     if faults:
-        raise RunError(
-            f"{run.path / 'spec.yaml'} does not describe an experiment: {'; '.join(faults)}"
-        )
+        raise RunError(f"{run.spec_file} does not describe an experiment: {'; '.join(faults)}")
     return run.spec
 
 
@@ -175,5 +179,5 @@ def _verdicts(run: Run, problems: list[str]) -> list[Verdict]:
         return list(verdicts(run))
     except (RunError, KeyError, TypeError, ValueError) as error:
         first = str(error).splitlines()[0]
-        problems.append(f"the claims in {run.path / 'spec.yaml'} could not be judged: {first}")
+        problems.append(f"the claims in {run.spec_file} could not be judged: {first}")
         return []

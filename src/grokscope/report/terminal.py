@@ -13,6 +13,7 @@ from rich.text import Text
 from grokscope.report.comparison import comparison_columns, summary_table
 from grokscope.report.finding import finding, time_sentences
 from grokscope.report.judgement import Judgement, judgement
+from grokscope.report.seeds import seed_statistics, seed_table, sweep_table
 from grokscope.report.subject import open_subject, open_subjects
 from grokscope.report.summary import RunSummary, run_summary
 from grokscope.runs import Run
@@ -35,7 +36,9 @@ def print_summary(run: Run | Path, console: Console) -> None:
     summary = run_summary(subject)
     found = finding(summary)
     if summary.arms:
-        console.print(_arms_table(summary))
+        console.print(_table(_summary_rows(summary)))
+    if over_seeds := seed_table(seed_statistics(summary)):
+        console.print(_table(over_seeds))
     _sentence(console, found.headline, "bold")
     for sentence in [*found.further, *time_sentences(summary)]:
         _sentence(console, sentence)
@@ -81,12 +84,40 @@ def print_comparison(runs: Sequence[Run | Path], console: Console) -> None:
         console.print(table)
 
 
-def _arms_table(summary: RunSummary) -> Table:
+def print_sweep(runs: Sequence[Run], console: Console) -> None:
+    """Print what a sweep found: the statistics of each setting over its seeds.
+
+    Args:
+        runs: the settings of the sweep, each a run of all its seeds.
+        console: where to print.
+
+    Raises:
+        RunError: one of them cannot be read.
+    """
+    subjects = open_subjects(runs)
+    if len(subjects) == 1:
+        print_summary(subjects[0].run, console)
+        return
+    summaries = {subject.name: run_summary(subject) for subject in subjects}
+    if rows := sweep_table(list(summaries.values())):
+        console.print(_table(rows))
+    for subject in subjects:
+        _sentence(console, f"{subject.name}: {finding(summaries[subject.name]).headline}")
+        if subject.state != "finished":
+            _sentence(console, f"{subject.name} is not complete: {subject.state}", "yellow")
+
+
+def _summary_rows(summary: RunSummary) -> list[list[str]]:
     head, *rows = summary_table(summary)
+    return [[*head[:-1], "test"], *rows]
+
+
+def _table(rows: list[list[str]]) -> Table:
+    head, *body = rows
     table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP, 0, 0), pad_edge=False, show_edge=False)
-    for header in [*head[:-1], "test"]:
+    for header in head:
         table.add_column(Text(header), overflow="fold")
-    for row in rows:
+    for row in body:
         table.add_row(*map(Text, row), end_section=True)
     return table
 

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from grokscope.runs.history import History
 from grokscope.runs.onset import onset, value_at
+from grokscope.runs.reach import Unit, time_to
 from grokscope.runs.reader import Run
 from grokscope.runs.statistics import Bounds, Sample
 
@@ -63,13 +63,17 @@ class Figure:
 
 
 class StepsTo(Strict):
-    """Steps until a metric reaches a target; the steps run, as a bound, if it never did."""
+    """Steps until a metric reaches a target; the steps run, as a bound, if it never did.
+
+    With ``since`` they are counted from where the metric first is at or above that.
+    """
 
     kind: Literal["steps_to"]
     arm: str
     metric: str = "test_accuracy"
     target: float
-    unit: Literal["steps", "seconds"] = "steps"
+    unit: Unit = "steps"
+    since: float | None = None
 
     def figure(self, run: Run) -> Figure | None:
         """The figure in ``run``; None without rows."""
@@ -78,14 +82,18 @@ class StepsTo(Strict):
 
 
 class SpeedUp(Strict):
-    """How many times sooner an arm reaches a target than the baseline, seed by seed."""
+    """How many times sooner an arm reaches a target than the baseline, seed by seed.
+
+    ``since`` is that of ``StepsTo``.
+    """
 
     kind: Literal["speed_up"]
     arm: str
     baseline: str = "baseline"
     metric: str = "test_accuracy"
     target: float
-    unit: Literal["steps", "seconds"] = "steps"
+    unit: Unit = "steps"
+    since: float | None = None
 
     def figure(self, run: Run) -> Figure | None:
         """The figure in ``run``; None where the arms share no seed."""
@@ -187,13 +195,15 @@ class Result(Strict):
 
     def figure(self, run: Run) -> Figure | None:
         """The figure in ``run``; None where the experiment has not computed it."""
-        value: Any = run.results
-        for part in self.name.split("."):
-            if not isinstance(value, dict) or part not in value:
-                return None
-            value = value[part]
-        values = value if isinstance(value, list) else [value]
-        return Figure(tuple(float(item) for item in values))
+        values: list[float] = []
+        for results in run.results_of_seeds:
+            value: Any = results
+            for part in self.name.split("."):
+                if not isinstance(value, dict) or part not in value:
+                    return None
+                value = value[part]
+            values += map(float, value if isinstance(value, list) else [value])
+        return Figure(tuple(values)) if values else None
 
 
 Quantity = Annotated[
@@ -250,15 +260,8 @@ def verdicts(run: Run) -> Sequence[Verdict]:
 
 
 def _reach(run: Run, seeds: Sequence[int], arm: str, quantity: StepsTo | SpeedUp) -> Sample:
-    """Steps or seconds to the target, seed by seed."""
-    values, limits = [], []
-    for seed in seeds:
-        history = run.history(arm, seed)
-        step = history.first_step(quantity.metric, quantity.target)
-        clock = history.steps if quantity.unit == "steps" else history["train_seconds"]
-        values.append(None if step is None else float(clock[np.argmax(history.steps == step)]))
-        limits.append(float(clock[-1]))
-    return Sample.censored(values, limits)
+    histories = [run.history(arm, seed) for seed in seeds]
+    return time_to(histories, quantity.metric, quantity.target, quantity.unit, quantity.since)
 
 
 def _value(history: History, metric: str, at: Moment) -> float | None:

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +116,29 @@ class RunDirectory:
         trials = dict(self.status.get("trials", {}))
         trials[f"{arm}/seed-{seed}"] = entry
         self._write_status(trials=trials)
+
+    def sizes(self) -> dict[str, int]:
+        """Bytes of the files of rows so far, to which ``truncate`` goes back."""
+        return {"metrics": self.metrics.size(), "timing": self.timing.size()}
+
+    def truncate(self, sizes: Mapping[str, int], checkpoint: Path) -> None:
+        """Take back the rows that were written after a checkpoint.
+
+        Raises:
+            RunError: there are fewer rows than then.
+        """
+        for file, size in ((self.metrics, sizes["metrics"]), (self.timing, sizes["timing"])):
+            if file.size() < size:
+                raise RunError(
+                    f"{file.path} is shorter than when {checkpoint} was written: it was changed "
+                    "since, so this run cannot be resumed to the same numbers"
+                )
+            file.truncate(size)
+
+    def drop_rows(self, condition: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Take back the last rows as far as they all meet a condition."""
+        self.metrics.drop_tail(condition)
+        self.timing.drop_tail(condition)
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Replace the figures that were computed after training."""

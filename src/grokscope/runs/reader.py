@@ -33,10 +33,15 @@ class Run:
         if not (self.path / SPEC).exists():
             raise RunError(f"{path} holds no run: there is no {SPEC} in it")
 
+    @property
+    def spec_file(self) -> Path:
+        """Where the experiment stands, resolved."""
+        return self.path / SPEC
+
     @cached_property
     def spec(self) -> dict[str, Any]:
         """The resolved experiment."""
-        path = self.path / SPEC
+        path = self.spec_file
         try:
             spec = yaml.safe_load(path.read_text())
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -64,6 +69,11 @@ class Run:
         """Figures computed after training; empty where there are none."""
         path = self.path / "results.json"
         return _mapping(path) if path.exists() else {}
+
+    @property
+    def results_of_seeds(self) -> list[dict[str, Any]]:
+        """The results of each run that this is made of: its own alone."""
+        return [self.results]
 
     @cached_property
     def trials(self) -> list[tuple[str, int]]:

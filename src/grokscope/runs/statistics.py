@@ -63,6 +63,20 @@ class Bounds:
             f"at least {write(self.low)}" if above else f"{write(self.low)} to {write(self.high)}"
         )
 
+    def span(self, write: Callable[[float], str] = "{:,.0f}".format) -> str:
+        """An interval in words.
+
+        Example:
+            >>> Bounds(13900, 15200).span(), Bounds(13900, math.inf).span()
+            ('13,900 to 15,200', '13,900 or more')
+        """
+        if math.isnan(self.low) or math.isnan(self.high):
+            return "unknown"
+        below, above = self.low in (0.0, -math.inf), self.high == math.inf
+        if above:
+            return "not bounded" if below else f"{write(self.low)} or more"
+        return f"{write(self.low)} to {write(self.high)}"
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -166,6 +180,13 @@ class Sample:
         high = np.quantile(of(np.array(self.highs)[drawn], axis=1), 1 - tail, method="inverted_cdf")
         return Bounds(float(low), float(high))
 
+    def at(self, places: Sequence[int]) -> Sample:
+        """The figures at some places, in that order."""
+        return Sample(
+            tuple(self.lows[place] for place in places),
+            tuple(self.highs[place] for place in places),
+        )
+
     def over(self, other: Sample) -> Sample:
         """The ratios to another sample, seed by seed, of figures that are not negative.
 
@@ -190,7 +211,7 @@ class Sample:
         words = self.median.text(write)
         interval = self.interval()
         if interval is not None and interval.low < interval.high:
-            words += f" ({_interval_text(interval, write)})"
+            words += f" ({interval.span(write)})"
         if done is not None:
             count = (
                 f"all {len(self)}" if self.known == len(self) else f"{self.known} of {len(self)}"
@@ -209,11 +230,12 @@ def welch_p(a: Sample, b: Sample) -> float | None:
     None where the test has no answer: with fewer than two seeds, where neither sample varies, and
     where a figure is censored, whose mean and variance are not known.
     """
-    from scipy.stats import ttest_ind
+    from scipy.stats import ttest_ind_from_stats
 
     if a.std is None or b.std is None or (a.std == 0 and b.std == 0):
         return None
-    return float(ttest_ind(a.lows, b.lows, equal_var=False).pvalue)
+    summaries = (of for sample in (a, b) for of in (np.mean(sample.lows), sample.std, len(sample)))
+    return float(ttest_ind_from_stats(*summaries, equal_var=False).pvalue)
 
 
 def wilcoxon_p(a: Sample, b: Sample) -> Bounds:
@@ -254,13 +276,3 @@ def _quotient(above: float, below: float) -> float:
     if math.isinf(below):
         return 0.0
     return above / below if below else math.inf
-
-
-def _interval_text(interval: Bounds, write: Callable[[float], str]) -> str:
-    if interval.high == math.inf:
-        return (
-            "not bounded" if interval.low in (0.0, -math.inf) else f"{write(interval.low)} or more"
-        )
-    if interval.low in (0.0, -math.inf):
-        return f"{write(interval.high)} or less"
-    return f"{write(interval.low)} to {write(interval.high)}"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from grokscope.runs.files import RunError
 from grokscope.runs.history import History
 from grokscope.runs.tensors import load_state, save_state
 
@@ -53,46 +52,45 @@ class Trial:
         return load_state(path) if path.exists() else None
 
     def save_checkpoint(
-        self, step: int, state: Mapping[str, Any], *, keep: bool = False, finished: bool = False
+        self,
+        step: int,
+        state: Mapping[str, Any],
+        *,
+        keep: bool = False,
+        finished: bool = False,
+        latest: bool = True,
     ) -> None:
-        """Replace the checkpoint to resume from; ``keep`` also stores it under its own step."""
+        """Replace the checkpoint to resume from; ``keep`` also stores it under its own step.
+
+        With ``latest=False`` it is only stored under its step, if at all.
+        """
         content = {
             **state,
             "step": step,
             "finished": finished,
-            "sizes": {"metrics": self.run.metrics.size(), "timing": self.run.timing.size()},
+            "sizes": self.run.sizes(),
         }
         if keep:
             save_state(self._checkpoints / f"step-{step:08d}.safetensors", content)
-        save_state(self.latest, content)
+        if latest:
+            save_state(self.latest, content)
 
     def restore(self) -> dict[str, Any] | None:
         """The latest checkpoint, with the rows written after it taken back; None at the start."""
         if not self.latest.exists():
-            self.run.metrics.drop_tail(self._owns)
-            self.run.timing.drop_tail(self._owns)
+            self.run.drop_rows(self.owns)
             return None
         state = load_state(self.latest)
-        if state["finished"]:
-            return state
-        sizes = state["sizes"]
-        for file, size in (
-            (self.run.metrics, sizes["metrics"]),
-            (self.run.timing, sizes["timing"]),
-        ):
-            if file.size() < size:
-                raise RunError(
-                    f"{file.path} is shorter than when {self.latest} was written: it was changed "
-                    "since, so this run cannot be resumed to the same numbers"
-                )
-            file.truncate(size)
+        if not state["finished"]:
+            self.run.truncate(state["sizes"], self.latest)
         return state
 
     def history(self) -> History:
         """The rows of this training so far."""
-        return History(row for row in self.run.metrics.read() if self._owns(row))
+        return History(row for row in self.run.metrics.read() if self.owns(row))
 
-    def _owns(self, row: Mapping[str, Any]) -> bool:
+    def owns(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is of this training."""
         return row["arm"] == self.arm and row["seed"] == self.seed
 
     def finish(self, **summary: Any) -> None:

@@ -1,9 +1,11 @@
 """The training loop, its schedules and checkpoints, and the monitor."""
 
 from grokscope.training.fit import fit
+from grokscope.training.fit_seeds import fit_seeds
 from grokscope.training.layer_geometry import LayerGeometry
 from grokscope.training.loop import FitResult, Target
 from grokscope.training.monitor import Monitor
+from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.ntk_distance import NTKDistance
 from grokscope.training.phase import Phase
 from grokscope.training.recorder import Recorder
@@ -14,9 +16,11 @@ __all__ = [
     "LayerGeometry",
     "Monitor",
     "NTKDistance",
+    "NoiseAccuracy",
     "Phase",
     "Recorder",
     "Schedule",
     "Target",
     "fit",
+    "fit_seeds",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,7 +32,7 @@ class BatchOrder:
         self.batch_size = min(batch_size or num_examples, num_examples)
         self.full = batch_size is None or batch_size >= num_examples
         self.steps_per_epoch = -(-num_examples // self.batch_size)
-        self._seed = seed
+        self.seed = seed
         self._device = device
         self._epoch = -1
         self._batches: tuple[Tensor, ...] = ()
@@ -41,10 +43,40 @@ class BatchOrder:
             return None
         epoch, batch = divmod(step - 1, self.steps_per_epoch)
         if epoch != self._epoch:
-            # torch's generator takes 32 bits of a seed: mix the two numbers into as many.
-            mixed = np.random.SeedSequence([self._seed, epoch]).generate_state(1)[0]
-            generator = torch.Generator().manual_seed(int(mixed))
-            order = torch.randperm(self.num_examples, generator=generator).to(self._device)
-            self._batches = order.split(self.batch_size)
+            self._batches = self._order(epoch).to(self._device).split(self.batch_size, -1)
             self._epoch = epoch
         return self._batches[batch]
+
+    def _order(self, epoch: int) -> Tensor:
+        return _permutation(self.num_examples, self.seed, epoch)
+
+
+class StackedBatchOrder(BatchOrder):
+    """The orders of several seeds at once: indices (S, b), row i those of ``BatchOrder`` of seed i.
+
+    Args:
+        num_examples: size of the training set.
+        batch_size: examples in a batch of one network; None for all of them.
+        seeds: seeds of the runs.
+        device: where the indices are used.
+    """
+
+    def __init__(
+        self,
+        num_examples: int,
+        batch_size: int | None,
+        seeds: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        super().__init__(num_examples, batch_size, seeds[0], device)
+        self._seeds = list(seeds)
+
+    def _order(self, epoch: int) -> Tensor:
+        return torch.stack([_permutation(self.num_examples, seed, epoch) for seed in self._seeds])
+
+
+def _permutation(num_examples: int, seed: int, epoch: int) -> Tensor:
+    # torch's generator takes 32 bits of a seed: mix the two numbers into as many.
+    mixed = np.random.SeedSequence([seed, epoch]).generate_state(1)[0]
+    generator = torch.Generator().manual_seed(int(mixed))
+    return torch.randperm(num_examples, generator=generator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from grokscope.training.schedule import Schedule
 from grokscope.training.state import TrainingState
 
 Data = Dataset | Sequence[Tensor]
+L = TypeVar("L", bound=Loop)
 
 
 def fit(
@@ -41,6 +42,7 @@ def fit(
     warmup: int = 0,
     decay: str = "none",
     loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
+    label_smoothing: float = 0.0,
     batch_size: int | None = None,
     max_steps: int = 10_000,
     stop_at: Target | None = None,
@@ -70,7 +72,10 @@ def fit(
         warmup: steps of linear warm-up.
         decay: course of the learning rate afterwards: "none", "linear" or "cosine".
         loss: "cross_entropy", "mse" (on one-hot targets, mean over all elements),
-            "binary_cross_entropy", or a function of outputs and labels.
+            "binary_cross_entropy", "stablemax" (see ``stablemax_cross_entropy``), or a function
+            of outputs and labels.
+        label_smoothing: share of each target that is spread evenly over the classes, in the loss
+            that is minimised and recorded; accuracies and the monitor go by the labels.
         batch_size: mini-batches without replacement; None for the full batch.
         max_steps: where training stops at the latest.
         stop_at: where it may stop sooner.
@@ -101,12 +106,70 @@ def fit(
         >>> result.steps, bool(result.history["test_accuracy"][-1] > 0.7)
         (60, True)
     """
+    loop = assembled(
+        Loop,
+        model,
+        data,
+        methods=methods,
+        monitor=monitor,
+        optimizer=optimizer,
+        lr=lr,
+        weight_decay=weight_decay,
+        momentum=momentum,
+        betas=betas,
+        warmup=warmup,
+        decay=decay,
+        loss=loss,
+        label_smoothing=label_smoothing,
+        batch_size=batch_size,
+        max_steps=max_steps,
+        stop_at=stop_at,
+        evaluate=evaluate,
+        seed=seed,
+        device=device,
+        dtype=dtype,
+        keep_checkpoints=keep_checkpoints,
+        checkpoint_seconds=checkpoint_seconds,
+        on_evaluation=on_evaluation,
+    )
+    with opened_trials(out, resume, loop.state.device, [seed]) as trials:
+        loop.trial = trials[0] if trials else None
+        return loop.run()
+
+
+def assembled(
+    kind: type[L],
+    model: nn.Module,
+    data: Data,
+    *,
+    methods: Sequence[Method],
+    monitor: Monitor | None,
+    optimizer: str | Optimizer,
+    lr: float,
+    weight_decay: float,
+    momentum: float,
+    betas: tuple[float, float],
+    warmup: int,
+    decay: str,
+    loss: str | Callable[[Tensor, Tensor], Tensor],
+    label_smoothing: float,
+    batch_size: int | None,
+    max_steps: int,
+    stop_at: Target | None,
+    evaluate: str | int | Sequence[int] | Schedule,
+    seed: int,
+    device: str | torch.device,
+    dtype: torch.dtype | None,
+    keep_checkpoints: bool | Sequence[int],
+    checkpoint_seconds: float,
+    on_evaluation: OnEvaluation | None,
+) -> L:
+    """The loop that ``fit`` runs, with the arguments of ``fit``; it writes nowhere as yet."""
     if max_steps < 1:
         raise ValueError(f"max_steps must be a positive integer: got {max_steps}")
     place = resolve_device(device)
     model.to(device=place, dtype=dtype)
-    dataset = data if isinstance(data, Dataset) else _dataset(data)
-    dataset = dataset.to(place, next((p.dtype for p in model.parameters()), torch.float32))
+    dataset = data_of(data).to(place, next((p.dtype for p in model.parameters()), torch.float32))
     if isinstance(optimizer, str):
         optimizer = optimiser(
             optimizer,
@@ -116,43 +179,53 @@ def fit(
             momentum=momentum,
             betas=betas,
         )
-    scheduler = learning_rate_schedule(optimizer, max_steps, warmup, decay)
-    with _trial(out, resume, place, seed) as trial:
-        return Loop(
-            Evaluation(model, dataset, Objective(loss)),
-            TrainingState(model, optimizer, scheduler, methods, place),
-            BatchOrder(len(dataset.train_x), batch_size, seed, place),
-            schedule=Schedule.of(evaluate),
-            max_steps=max_steps,
-            stop_at=stop_at,
-            monitor=monitor,
-            trial=trial,
-            keep_checkpoints=keep_checkpoints,
-            checkpoint_seconds=checkpoint_seconds,
-            on_evaluation=on_evaluation,
-        ).run()
+    return kind(
+        Evaluation(model, dataset, Objective(loss, label_smoothing)),
+        TrainingState(
+            model,
+            optimizer,
+            learning_rate_schedule(optimizer, max_steps, warmup, decay),
+            methods,
+            place,
+        ),
+        BatchOrder(len(dataset.train_x), batch_size, seed, place),
+        schedule=Schedule.of(evaluate),
+        max_steps=max_steps,
+        stop_at=stop_at,
+        monitor=monitor,
+        keep_checkpoints=keep_checkpoints,
+        checkpoint_seconds=checkpoint_seconds,
+        on_evaluation=on_evaluation,
+    )
 
 
-def _dataset(tensors: Sequence[Tensor]) -> Dataset:
+def data_of(data: Data) -> Dataset:
     """Bare tensors as a data set; integer targets are classes, counted by the largest."""
-    if len(tensors) != 4:
+    if isinstance(data, Dataset):
+        return data
+    if len(data) != 4:
         raise ValueError(
-            "data must be a Dataset or (train_x, train_y, test_x, test_y): got "
-            f"{len(tensors)} tensors"
+            f"data must be a Dataset or (train_x, train_y, test_x, test_y): got {len(data)} tensors"
         )
-    train_x, train_y, test_x, test_y = tensors
+    train_x, train_y, test_x, test_y = data
     labels = all(len(y) and not y.is_floating_point() for y in (train_y, test_y))
     num_classes = 1 + max(int(train_y.max()), int(test_y.max())) if labels else None
     return Dataset("data", train_x, train_y, test_x, test_y, num_classes)
 
 
 @contextmanager
-def _trial(
-    out: str | Path | Trial | None, resume: bool, device: torch.device, seed: int
-) -> Iterator[Trial | None]:
-    """Where to write: the trial given, the only one of a run directory of its own, or nowhere."""
+def opened_trials(
+    out: str | Path | Sequence[Trial] | Trial | None,
+    resume: bool,
+    device: torch.device,
+    seeds: Sequence[int],
+) -> Iterator[list[Trial]]:
+    """Where to write: the trials given, those of a run directory of its own, or nowhere."""
     if out is None or isinstance(out, Trial):
-        yield out
+        yield [] if out is None else [out]
+        return
+    if not isinstance(out, (str, Path)):
+        yield list(out)
         return
     path = Path(out)
     if resume and (path / "spec.yaml").exists():
@@ -161,9 +234,9 @@ def _trial(
         spec: dict[str, Any] = {
             "name": path.name,
             "title": path.name,
-            "seeds": [seed],
+            "seeds": list(seeds),
             "arms": {"run": {"title": path.name}},
         }
-        run = RunDirectory.create(path, spec, str(device), [seed])
+        run = RunDirectory.create(path, spec, str(device), list(seeds))
     with run:
-        yield run.trial("run", seed)
+        yield [run.trial("run", seed) for seed in seeds]

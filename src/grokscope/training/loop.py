@@ -185,9 +185,12 @@ class Loop:
     def _write(self, trial: Trial, row: dict[str, Any], stopped: str | None) -> None:
         step = row["step"]
         trial.append(row, self._seconds())
-        keep = self.keep_every or step in self.keep_at or bool(self.keep_at and stopped)
+        keep = self._keeps(step, stopped)
         if step == 0 or stopped or keep or self._checkpoint_due():
             self._checkpoint(step, keep=keep, stopped=stopped)
+
+    def _keeps(self, step: int, stopped: str | None) -> bool:
+        return self.keep_every or step in self.keep_at or bool(self.keep_at and stopped)
 
     def _checkpoint_due(self) -> bool:
         return time.perf_counter() - self._checkpointed > self.checkpoint_seconds
@@ -207,7 +210,9 @@ class Loop:
 
     def _restore(self) -> tuple[int, str | None]:
         """Go back to the trial's checkpoint, or look at the network before its first step."""
-        saved = self.trial.restore() if self.trial is not None else None
+        return self._begin(self.trial.restore() if self.trial is not None else None)
+
+    def _begin(self, saved: dict[str, Any] | None) -> tuple[int, str | None]:
         if self.trial is not None and self.monitor is not None:
             self.monitor.keep_in(self.trial, self.evaluation.data.image_shape)
         if self.trial is None or saved is None:

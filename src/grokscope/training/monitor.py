@@ -15,6 +15,7 @@ from grokscope.training.archive import Archive, MemoryArchive
 from grokscope.training.evaluation import aligned
 from grokscope.training.layer_geometry import LayerGeometry
 from grokscope.training.measurements import MEASUREMENTS, Probe, summary
+from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.ntk_distance import NTKDistance
 from grokscope.training.objective import Objective, loss_and_accuracy
 from grokscope.training.phase import Phase, phase
@@ -24,6 +25,7 @@ from grokscope.training.schedule import Schedule
 Measure = Callable[[nn.Module, Tensor, Tensor], "Tensor | float"]
 RECORDERS: dict[str, type[Recorder]] = {
     LayerGeometry.name: LayerGeometry,
+    NoiseAccuracy.name: NoiseAccuracy,
     NTKDistance.name: NTKDistance,
 }
 MEASURES = (*MEASUREMENTS, *RECORDERS)

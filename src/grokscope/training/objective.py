@@ -11,37 +11,51 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from grokscope._spelling import unknown_name
+from grokscope.methods.stablemax import stablemax_cross_entropy
 
-LOSSES = ("cross_entropy", "mse", "binary_cross_entropy")
+LOSSES = ("cross_entropy", "mse", "binary_cross_entropy", "stablemax")
+OF_LABELS = ("cross_entropy", "stablemax")
 
 
 @dataclass(frozen=True)
 class Objective:
     """A loss with the form in which it takes its targets and the accuracy that goes with it.
 
-    ``cross_entropy`` takes class labels. ``mse`` takes one-hot targets and averages over all
+    ``cross_entropy`` takes class labels, and so does ``stablemax``, which is cross-entropy with
+    StableMax in place of softmax. ``mse`` takes one-hot targets and averages over all
     elements, as ``nn.MSELoss`` does; with one output it takes the labels as they are.
     ``binary_cross_entropy`` takes one logit and labels 0 or 1. Any other function of outputs and
-    labels serves as well; it is given the labels as they are.
+    labels serves as well; it is given the labels as they are. ``label_smoothing`` spreads that
+    share of each target evenly over the classes; it is for classes of several outputs.
     """
 
     loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy"
+    label_smoothing: float = 0.0
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, str) and self.loss not in LOSSES:
             raise ValueError(unknown_name("loss", self.loss, LOSSES))
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(
+                f"label_smoothing must be at least 0 and less than 1: got {self.label_smoothing}"
+            )
+        if self.label_smoothing and (callable(self.loss) or self.loss == "binary_cross_entropy"):
+            raise ValueError(
+                "label_smoothing is for cross_entropy, stablemax and mse: smooth the targets in "
+                "a loss of your own"
+            )
 
     def targets(self, y: Tensor, outputs: Tensor) -> Tensor:
         """The labels in the form that the loss takes, given outputs of the model for shape."""
         many = outputs.ndim == 2 and outputs.shape[1] > 1
-        if self.loss == "cross_entropy":
+        if self.loss in OF_LABELS:
             if not many:
                 raise ValueError(
-                    f"cross_entropy needs one output for each class: the model gives shape "
+                    f"{self.loss} needs one output for each class: the model gives shape "
                     f"{tuple(outputs.shape)}; use binary_cross_entropy or mse for one output"
                 )
             if y.is_floating_point():
-                raise ValueError(f"cross_entropy needs integer class labels: y is {y.dtype}")
+                raise ValueError(f"{self.loss} needs integer class labels: y is {y.dtype}")
         if many and not callable(self.loss):
             top = int(y.max())
             if top >= outputs.shape[1]:
@@ -50,9 +64,14 @@ class Objective:
                     f"give it {top + 1}"
                 )
         if self.loss == "mse" and many:
-            return F.one_hot(y.long(), outputs.shape[1]).to(outputs.dtype)
-        if self.loss == "cross_entropy" or callable(self.loss):
+            one_hot = F.one_hot(y.long(), outputs.shape[1]).to(outputs.dtype)
+            if not self.label_smoothing:
+                return one_hot
+            return one_hot.lerp(one_hot.new_tensor(1 / outputs.shape[1]), self.label_smoothing)
+        if self.loss in OF_LABELS or callable(self.loss):
             return y
+        if self.label_smoothing:
+            raise ValueError("label_smoothing needs one output for each class: the model gives one")
         return y.to(outputs.dtype).reshape(-1, *([1] * (outputs.ndim - 1)))
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -60,7 +79,9 @@ class Objective:
         if callable(self.loss):
             return self.loss(outputs, targets)
         if self.loss == "cross_entropy":
-            return F.cross_entropy(outputs, targets)
+            return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
+        if self.loss == "stablemax":
+            return stablemax_cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
         if self.loss == "mse":
             return F.mse_loss(outputs, targets)
         return F.binary_cross_entropy_with_logits(outputs, targets)

@@ -151,4 +151,6 @@ def _room_for_rows(g: Tensor, rows: int) -> Tensor:
     """Room for ``rows`` tensors like ``g`` (c, S, O), in the order of memory that g has."""
     if g.stride(2) == 1:
         return g.new_empty(rows, *g.shape)
-    return g.new_empty(rows, g.shape[0], g.shape[2], g.shape[1]).transpose(2, 3)
+    count, positions, width = g.shape
+    # one example's rows lie together: so they are one matrix with the positions as columns
+    return g.new_empty(count, rows, width, positions).permute(1, 0, 3, 2)

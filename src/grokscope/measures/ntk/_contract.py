@@ -19,6 +19,8 @@ from grokscope.measures.ntk._parts import Explicit, Factored, Part
 
 # numbers in a block that is worked on at once: it should stay in a core's cache, or fill a GPU
 _BLOCK_CPU, _BLOCK_CUDA = 2**18, 2**25
+# rows of gradients that are no longer halved: a matrix product of fewer is slow
+_LEAST_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -44,28 +46,59 @@ def add_full(
         second: the same terms' parts for the other, the same objects if symmetric.
         symmetric: leave the transposed half to ``symmetrise``.
     """
-    inside: list[tuple[Part, Part]] = []
-    spread: list[tuple[Factored, Factored]] = []
+    inside: list[tuple[Factored, Factored]] = []
     for p1, p2 in zip(first, second, strict=True):
-        if (
-            isinstance(p1, Factored)
-            and isinstance(p2, Factored)
-            and p1.positions * p2.positions > 1
-        ):
-            spread.append((p1, p2))
+        if isinstance(p1, Explicit) and isinstance(p2, Explicit):
+            if symmetric:
+                _add_upper_half(kernel, p1.e)
+            else:
+                _add_products(kernel, p1.e, p2.e)
+            continue
+        assert isinstance(p1, Factored)
+        assert isinstance(p2, Factored)
+        if p1.positions * p2.positions > 1:
+            _add_positions(kernel, p1, p2, symmetric)
         else:
             inside.append((p1, p2))
     _, n1, _, n2 = kernel.shape
     step = max(1, (_BLOCK_CUDA if kernel.is_cuda else 16 * _BLOCK_CPU) // n2)
     for start in range(0, n1, step) if inside else ():
         rows = slice(start, min(start + step, n1))
-        pairs = [(p1, p2, _input_gram(p1, p2, rows)) for p1, p2 in inside]
+        grams = (_pair_gram(p1.a[rows], p2.a, p1.bias, p1.g.dtype) for p1, p2 in inside)
+        pairs = [(*pair, gram[:, 0, :, 0]) for pair, gram in zip(inside, grams, strict=True)]
         for tile in _tiles(kernel, rows, symmetric):
             place = kernel[tile.j, tile.rows, tile.q, tile.columns]
             for p1, p2, gram in pairs:
                 _add_tile(place, p1, p2, gram, tile)
-    for p1, p2 in spread:
-        _add_positions(kernel, p1, p2, symmetric)
+
+
+def _add_upper_half(kernel: Tensor, e: Tensor) -> None:
+    """Add every unordered pair of rows of gradients ``e`` (r, n, p), in halves of halves.
+
+    So most of the work is done in products of large matrices, which are the fastest.
+    """
+    axis = 0 if len(e) > 1 else 1
+    if axis == 1 and e.shape[1] <= _LEAST_ROWS:
+        kernel.add_(torch.mm(e[0], e[0].T).view(kernel.shape), alpha=0.5)
+        return
+    half = e.shape[axis] // 2
+    parts = (slice(0, half), slice(half, None))
+    places = [(part,) if axis == 0 else (slice(None), part) for part in parts]
+    left, right = (e[place] for place in places)
+    rows, columns = kernel[places[0]], kernel[places[1]]
+    _add_products(rows[(slice(None), slice(None), *places[1])], left, right)
+    _add_upper_half(rows[(slice(None), slice(None), *places[0])], left)
+    _add_upper_half(columns[(slice(None), slice(None), *places[1])], right)
+
+
+def _add_products(kernel: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add every pair of rows of gradients (r, n, p), so many at a time as fit a block."""
+    block = _BLOCK_CUDA if kernel.is_cuda else 64 * _BLOCK_CPU
+    step = max(1, block // kernel[0].numel())
+    for start in range(0, len(left), step):
+        place = kernel[start : start + step]
+        product = torch.mm(left[start : start + step].flatten(0, 1), right.flatten(0, 1).T)
+        place.add_(product.view(place.shape))
 
 
 def _tiles(kernel: Tensor, rows: slice, symmetric: bool) -> Iterator[_Tile]:
@@ -89,16 +122,8 @@ def _tiles(kernel: Tensor, rows: slice, symmetric: bool) -> Iterator[_Tile]:
                 yield _Tile(j, part, slice(q, min(q + run, rows2)), slice(0, n2), first, 1.0)
 
 
-def _add_tile(place: Tensor, first: Part, second: Part, gram: Tensor | None, tile: _Tile) -> None:
+def _add_tile(place: Tensor, first: Factored, second: Factored, gram: Tensor, tile: _Tile) -> None:
     """Add one term to ``place`` (rows, q, columns)."""
-    if isinstance(first, Explicit) and isinstance(second, Explicit):
-        left = first.e[tile.j, tile.rows]
-        right = second.e[tile.q, tile.columns].flatten(0, 1)
-        place.view(len(place), -1).addmm_(left, right.T, alpha=tile.share)
-        return
-    assert isinstance(first, Factored)
-    assert isinstance(second, Factored)
-    assert gram is not None
     inputs = gram[tile.rows.start - tile.offset : tile.rows.stop - tile.offset, tile.columns]
     if first.orthogonal and second.orthogonal:
         if tile.q.start <= tile.j < tile.q.stop:
@@ -198,13 +223,6 @@ def _summed_products(left: Tensor, right: Tensor) -> Tensor:
     for j in range(1, len(left)):
         total.addmm_(left[j], right[j].T)
     return total
-
-
-def _input_gram(first: Part, second: Part, rows: slice) -> Tensor | None:
-    """(rows, n2) of a term with one position; None where gradients are formed."""
-    if isinstance(first, Factored) and isinstance(second, Factored):
-        return _pair_gram(first.a[rows], second.a, first.bias, first.g.dtype)[:, 0, :, 0]
-    return None
 
 
 def _pair_gram(a1: Tensor, a2: Tensor, bias: bool, dtype: torch.dtype) -> Tensor:

@@ -23,6 +23,7 @@ from grokscope.report.panels.curves import Curves
 from grokscope.report.panels.embedding import Embedding
 from grokscope.report.panels.heatmap import HeatMap
 from grokscope.report.panels.pictures import Pictures
+from grokscope.report.panels.race import Race
 from grokscope.report.panels.regions import Regions
 from grokscope.report.panels.scatter import Scatter
 from grokscope.report.panels.table import ResultTable
@@ -44,6 +45,7 @@ PANELS: dict[str, type[Panel]] = {
     "embedding": Embedding,
     "heatmap": HeatMap,
     "pictures": Pictures,
+    "race": Race,
     "regions": Regions,
     "scatter": Scatter,
     "table": ResultTable,

@@ -1,0 +1,209 @@
+"""How far an example is from being misclassified: in its linear region, and under noise.
+
+On the linear region of x a piecewise-linear network is f(x') = A x' + b. Of this map the example
+is classified as y in the half-spaces (A_y - A_j) x' + b_y - b_j > 0, so that its distance from the
+decision boundary is
+
+    r(x) = min_{j != y} (f_y(x) - f_j(x)) / ||A_y - A_j||.
+
+GrokAlign (Walker et al. 2025, arXiv:2506.12284, Theorem 3): among rank-one maps without offset the
+radius is largest where the Jacobian is aligned with x. It is then ||x||, which by Cauchy-Schwarz no
+map without offset exceeds, whatever its rank (``grokscope reproduce grokalign/theorems``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from grokscope.measures._inputs import (
+    Model,
+    check_batch,
+    check_chunk_size,
+    check_not_batch_dependent,
+    check_outputs,
+)
+from grokscope.measures._local_map import LocalMap, over_batch
+
+Dims = slice | Sequence[int]
+
+
+def robust_radius(
+    model: Model,
+    x: Float[Tensor, " n *d"],
+    y: Tensor,
+    *,
+    threshold: float = 0.0,
+    chunk_size: int | None = None,
+) -> Float[Tensor, " n"]:
+    """Distance of every example to the decision boundary of the affine map on its linear region.
+
+    For an example that is classified right this is the Euclidean length of the smallest step after
+    which the affine map, continued beyond the region, says something else. It is negative where
+    the example is misclassified: no step shorter than the absolute value could put that right. The
+    network's own boundary can be nearer or farther where it lies outside the region.
+
+    Args:
+        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
+        x: The batch, floating point.
+        y: Labels (n,): classes 0..k-1; with one output positive numbers for above the threshold
+            and others for below, such as 1 and 0, or 1 and -1.
+        threshold: Where one output is divided: 0 for logits, 0.5 for a regression on 0 and 1.
+        chunk_size: Examples at a time; all of them if None. Memory grows with n k d.
+
+    Returns:
+        Signed distances (n,). Infinite where the map does not depend on x; 0 where it also says
+        that two classes are equal.
+
+    Raises:
+        ValueError: As for `input_jacobian`, or if ``y`` does not fit.
+
+    >>> import torch, grokscope as gs
+    >>> x, y = torch.tensor([[3.0, 4.0], [1.0, 1.0]]), torch.tensor([1, 0])
+    >>> gs.robust_radius(lambda x: x, x, y)
+    tensor([0.7071, 0.0000])
+    """
+    check_batch(x)
+    check_chunk_size(chunk_size)
+    _check_labels(y, len(x))
+    labels = list(y.to(x.device).split(chunk_size or len(x)))
+
+    def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
+        margins, normals = _half_spaces(local, labels.pop(0), threshold)
+        lengths = normals.norm(dim=2)
+        flat = torch.where(margins == 0, 0, margins.sign() * torch.inf)
+        return (torch.where(lengths > 0, margins / lengths, flat).amin(1),)
+
+    return over_batch(model, x, chunk_size, measure)[0]
+
+
+def noise_accuracy(
+    model: Model,
+    x: Float[Tensor, " n *d"],
+    y: Tensor,
+    std: float | Sequence[float],
+    dims: Dims | None = None,
+    generator: torch.Generator | None = None,
+    *,
+    threshold: float = 0.0,
+    chunk_size: int | None = None,
+) -> Float[Tensor, " *s"]:
+    """Share of examples that are classified right when Gaussian noise is added to the input.
+
+    Args:
+        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
+        x: The batch, floating point.
+        y: Labels (n,), as for `robust_radius`.
+        std: Standard deviation of the noise in every coordinate. Of several, all scale the same
+            draw, so that they compare.
+        dims: Which features of a flattened input the noise hits: a slice such as ``slice(2, None)``
+            or a list; all of them if None.
+        generator: Source of the noise. If None, a fresh one seeded by the operating system: the
+            global random state is left alone, and two calls differ.
+        threshold: Where one output is divided.
+        chunk_size: Examples at a time; all of them if None. The noise does not depend on it.
+
+    Returns:
+        The accuracy, a scalar, or (s,) for s deviations.
+
+    Raises:
+        ValueError: As for `input_jacobian`, or if ``y``, ``std`` or ``dims`` does not fit.
+
+    >>> import torch, grokscope as gs
+    >>> x, y = torch.randn(100, 2), torch.zeros(100, dtype=torch.long)
+    >>> gs.noise_accuracy(lambda x: torch.ones(len(x), 3).cumsum(1).flip(1), x, y, [0.0, 5.0])
+    tensor([1., 1.])
+    """
+    check_batch(x)
+    noise = gaussian_noise(x, dims, generator)
+    deviations = [float(std)] if isinstance(std, (int, float)) else [float(s) for s in std]
+    shares = perturbed_accuracy(model, x, y, noise, deviations, threshold, chunk_size)
+    found = torch.tensor(shares, dtype=x.dtype, device=x.device)
+    return found[0] if isinstance(std, (int, float)) else found
+
+
+def gaussian_noise(
+    x: Float[Tensor, " n *d"], dims: Dims | None, generator: torch.Generator | None
+) -> Float[Tensor, " n *d"]:
+    """Independent standard normal numbers in the chosen features of ``x``, 0 in the others."""
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device)
+    noise = noise.to(x.device)
+    if dims is None:
+        return noise
+    hit = torch.zeros(x[0].numel(), dtype=torch.bool, device=x.device)
+    try:
+        hit[dims if isinstance(dims, slice) else list(dims)] = True
+    except (IndexError, TypeError) as error:
+        raise ValueError(
+            f"dims must be a slice or a list of features from 0 to {len(hit) - 1}: got {dims!r}"
+        ) from error
+    return noise * hit.view(x.shape[1:])
+
+
+@torch.no_grad()
+def perturbed_accuracy(
+    model: Model,
+    x: Float[Tensor, " n *d"],
+    y: Tensor,
+    noise: Float[Tensor, " n *d"],
+    std: Sequence[float],
+    threshold: float = 0.0,
+    chunk_size: int | None = None,
+) -> list[float]:
+    """Share of examples that are classified right at ``x + s noise``, for every s of ``std``."""
+    check_chunk_size(chunk_size)
+    check_not_batch_dependent(model)
+    _check_labels(y, len(x))
+    if not all(0 <= s < torch.inf for s in std):
+        raise ValueError(f"std must be 0 or positive, and finite: got {list(std)}")
+    size = chunk_size or len(x)
+    parts = list(zip(x.split(size), noise.split(size), y.to(x.device).split(size), strict=True))
+    return [sum(_right(model, a + s * e, b, threshold) for a, e, b in parts) / len(x) for s in std]
+
+
+def _right(model: Model, x: Tensor, y: Tensor, threshold: float) -> int:
+    outputs = check_outputs(model(x), len(x))
+    if outputs.shape[1] == 1:
+        return int(((outputs[:, 0] > threshold) == (y > 0)).sum())
+    _check_classes(y, outputs.shape[1])
+    return int((outputs.argmax(1) == y).sum())
+
+
+def _half_spaces(
+    local: LocalMap, y: Tensor, threshold: float
+) -> tuple[Float[Tensor, "n j"], Float[Tensor, "n j d"]]:
+    """Margins and normals of the boundaries between an example's label and the others."""
+    outputs, rows = local.outputs, local.jacobian()
+    n, k = outputs.shape
+    if k == 1:
+        sign = torch.where(y > 0, 1, -1).to(outputs)[:, None]
+        return sign * (outputs - threshold), sign[:, None] * rows
+    _check_classes(y, k)
+    every = torch.arange(n, device=y.device)
+    others = (
+        torch.arange(k, device=y.device)
+        .expand(n, k)[torch.arange(k, device=y.device) != y[:, None]]
+        .view(n, k - 1)
+    )
+    margins = outputs[every, y, None] - outputs.gather(1, others)
+    return margins, rows[every, y, None] - rows[every[:, None], others]
+
+
+def _check_labels(y: Tensor, n: int) -> None:
+    if not isinstance(y, Tensor) or tuple(y.shape) != (n,):
+        got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+        raise ValueError(f"y must hold a label for each of the {n} examples, shape ({n},): {got}")
+
+
+def _check_classes(y: Tensor, k: int) -> None:
+    if y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= k:
+        raise ValueError(
+            f"y must hold integer classes from 0 to {k - 1} for a model with {k} outputs: got "
+            f"{y.dtype} from {float(y.min()):g} to {float(y.max()):g}"
+        )

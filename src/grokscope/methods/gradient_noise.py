@@ -1,0 +1,82 @@
+"""Gradient noise that fades: a plain baseline.
+
+Neelakantan et al. (2015), "Adding Gradient Noise Improves Learning for Very Deep Networks",
+arXiv:1511.06807: at step t (from 1) the gradient is given Gaussian noise of the variance
+
+    variance / t^decay.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import nn
+
+from grokscope.methods.base import Method, gradients
+
+
+def noise_deviation(step: int, variance: float = 0.01, decay: float = 0.55) -> float:
+    """The standard deviation of the noise at a step, counted from 1.
+
+    >>> import grokscope as gs
+    >>> gs.noise_deviation(1, variance=0.25), gs.noise_deviation(16, variance=0.25, decay=0.5)
+    (0.5, 0.25)
+    """
+    return (variance / step**decay) ** 0.5
+
+
+class GradientNoise(Method):
+    """Adds fading Gaussian noise to the gradients.
+
+    In one's own loop call it with the model between ``backward`` and the optimiser's step.
+
+    Args:
+        variance: Of the noise at the first step; 0 leaves training as it is, bit for bit. The
+            paper tries 0.01, 0.3 and 1.
+        decay: Power of the step by which the variance falls.
+        seed: Of the method's own generator; the global random state is not touched.
+
+    Raises:
+        ValueError: If an argument is negative or not finite.
+
+    >>> import torch, grokscope as gs
+    >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
+    >>> noise = gs.GradientNoise(variance=0.01)
+    >>> torch.nn.functional.cross_entropy(model(x), y).backward()
+    >>> noise(model)  # and then optimiser.step()
+    """
+
+    name: ClassVar[str] = "gradient_noise"
+
+    def __init__(self, variance: float = 0.01, decay: float = 0.55, seed: int = 0) -> None:
+        for name, value in (("variance", variance), ("decay", decay)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"{name} must be 0 or positive, and finite: got {value}")
+        self.variance = variance
+        self.decay = decay
+        self.generator = torch.Generator().manual_seed(seed)
+        self._steps = 0
+
+    def filter_gradients(self, step: int, model: nn.Module) -> None:
+        """Add the noise of a step to the gradients of ``model``."""
+        if self.variance == 0:
+            return
+        deviation = noise_deviation(step, self.variance, self.decay)
+        for _, _, gradient in gradients(model):
+            noise = torch.randn(gradient.shape, generator=self.generator, dtype=gradient.dtype)
+            gradient.add_(noise.to(gradient.device), alpha=deviation)
+
+    def __call__(self, model: nn.Module) -> None:
+        """The same in one's own loop, where every call counts as one step."""
+        self._steps += 1
+        self.filter_gradients(self._steps, model)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state of the generator and the number of calls."""
+        return {"generator": self.generator.get_state(), "steps": self._steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
+        self.generator.set_state(state["generator"].cpu())
+        self._steps = int(state["steps"])

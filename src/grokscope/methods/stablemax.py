@@ -1,0 +1,48 @@
+"""StableMax: a softmax that does not overflow into certainty.
+
+Prieto, Barsbey, Mediano & Birdal (2025), "Grokking at the Edge of Numerical Stability",
+arXiv:2501.04697. In place of exp it takes
+
+    s(z) = z + 1 for z >= 0,   1 / (1 - z) for z < 0,
+
+so probabilities s(z_i) / sum_j s(z_j) come near to 0 and 1 like 1 / z and not like exp(-z), and
+the loss of fitted examples does not vanish in the rounding of the sum. log s(z) = log(1 + z) or
+-log(1 - z), of which softmax makes the StableMax; everything is computed from these logarithms.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def stable_logits(logits: Float[Tensor, "*n k"]) -> Float[Tensor, "*n k"]:
+    """Log s(z): the logits whose softmax is the StableMax of ``logits``.
+
+    >>> import torch, grokscope as gs
+    >>> gs.stable_logits(torch.tensor([[0.0, 1.0, -1.0]])).exp()
+    tensor([[1.0000, 2.0000, 0.5000]])
+    """
+    # clamped first: where() passes a NaN on from the branch that it does not take
+    up, down = logits.clamp_min(0).log1p(), (-logits).clamp_min(0).log1p()
+    return torch.where(logits >= 0, up, -down)
+
+
+def stablemax_cross_entropy(
+    logits: Float[Tensor, "n k"], y: Tensor, *, label_smoothing: float = 0.0
+) -> Float[Tensor, ""]:
+    """Cross-entropy with StableMax in place of softmax, mean over the batch.
+
+    Args:
+        logits: The network's outputs.
+        y: Class labels (n,), or probabilities of the classes (n, k).
+        label_smoothing: Share of the targets that is spread evenly over the classes.
+
+    >>> import torch, grokscope as gs
+    >>> loss = gs.stablemax_cross_entropy(torch.tensor([[1.0, -1.0]]), torch.tensor([0]))
+    >>> torch.isclose(loss, torch.tensor(0.8).log().neg())
+    tensor(True)
+    """
+    return F.cross_entropy(stable_logits(logits), y, label_smoothing=label_smoothing)

@@ -1,0 +1,240 @@
+"""Several networks of one architecture as one: parameters with a leading axis of S networks.
+
+A stack of L-layer perceptrons multiplies all its matrices of one depth at once,
+H_l = b_l + W_l a(H_{l-1}) with W_l (S, h_l, h_{l-1}) and H_l (S, h_l, n): features come before
+examples, because then the gradients of W_l come out in the layout of W_l. Any other architecture
+runs under ``torch.func.vmap``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from grokscope.measures._chain import Fold, activation_fold, chain_of, composed, leaves_of
+from grokscope.measures.scale import Scale
+
+_ELEMENTWISE = (
+    nn.ReLU,
+    nn.LeakyReLU,
+    nn.ReLU6,
+    nn.Hardtanh,
+    nn.ELU,
+    nn.GELU,
+    nn.SiLU,
+    nn.Softplus,
+    nn.Tanh,
+    nn.Sigmoid,
+    Scale,
+)
+
+
+class _Affine(NamedTuple):
+    """A linear layer of every network: weights (S, h, d) and biases (S, h)."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        if self.bias is None:
+            return torch.bmm(self.weight, hidden)
+        return torch.baddbmm(self.bias.unsqueeze(2), self.weight, hidden)
+
+
+class StackedChain(NamedTuple):
+    """A forward pass of S chains of linear layers (see ``grokscope.measures._chain``).
+
+    Weights are (S, h_l, h_{l-1}), biases (S, h_l, 1), the slopes and intercepts (S, h_l, n).
+    """
+
+    weights: list[Tensor]
+    biases: list[Tensor | None]
+    folds: list[Fold]
+
+
+class StackedNetwork:
+    """S networks that run, and are trained, as one.
+
+    The stack holds copies; after ``bind`` the networks' own parameters are views of it, so that
+    whoever looks at one of them sees it as it is now.
+
+    Args:
+        models: networks of the same architecture, on one device and in one dtype.
+
+    Attributes:
+        models: the networks in the order of the leading axis.
+        parameters: their parameters by name, each (S, ...).
+        buffers: their buffers by name, each (S, ...); a stack does not change them.
+    """
+
+    def __init__(self, models: Sequence[nn.Module]) -> None:
+        self.models = list(models)
+        self._template = models[0]
+        named = [dict(model.named_parameters()) for model in models]
+        self.parameters = {
+            name: nn.Parameter(
+                torch.stack([own[name].detach() for own in named]), parameter.requires_grad
+            )
+            for name, parameter in named[0].items()
+        }
+        held = [dict(model.named_buffers()) for model in models]
+        self.buffers = {name: torch.stack([own[name] for own in held]) for name in held[0]}
+        stacked = {id(named[0][name]): whole for name, whole in self.parameters.items()}
+        self._layers = _layers(self._template, stacked)
+        self._chain = _chain_layers(self._template, stacked) if self._layers else None
+        self._outputs_of_activations: list[Tensor] = []
+
+    def __len__(self) -> int:
+        return len(self.models)
+
+    @property
+    def is_layered(self) -> bool:
+        """Whether the networks are perceptrons, whose matrices are multiplied without ``vmap``."""
+        return self._layers is not None
+
+    def __call__(self, x: Float[Tensor, "s n *d"]) -> Float[Tensor, "s n *k"]:
+        """The outputs of every network on inputs of its own."""
+        if self._layers is None or (x.ndim != 3 and not self._layers.flattens):
+            return self._mapped(x)
+        hidden = x.flatten(2).mT
+        self._outputs_of_activations = []
+        for layer in self._layers.steps:
+            hidden = layer(hidden)
+            if not isinstance(layer, _Affine):
+                self._outputs_of_activations.append(hidden)
+        return hidden.flatten(1) if self._layers.squeezes else hidden.mT
+
+    def flat(self, x: Float[Tensor, " m *d"]) -> Float[Tensor, " m *k"]:
+        """The same with the inputs of all networks in one batch, those of the first first."""
+        return self(x.unflatten(0, (len(self), -1))).flatten(0, 1)
+
+    def chain(self) -> StackedChain | None:
+        """The chains and slopes of the last forward pass; None where they are no chains."""
+        if self._chain is None:
+            return None
+        outputs = iter(self._outputs_of_activations)
+        folds = [
+            composed(
+                [activation_fold(activation, next(outputs).detach()) for activation in activations]
+            )
+            for _, activations in self._chain
+        ]
+        affine = [layer for layer, _ in self._chain]
+        biases = [None if layer.bias is None else layer.bias.unsqueeze(2) for layer in affine]
+        return StackedChain([layer.weight for layer in affine], biases, folds)
+
+    def gradients(self) -> Iterator[tuple[str, nn.Parameter, Tensor]]:
+        """Name, parameter and gradient, both (S, ...), of all that have a gradient."""
+        for name, parameter in self.parameters.items():
+            if parameter.grad is not None:
+                yield name, parameter, parameter.grad
+
+    @contextmanager
+    def in_mode(self, training: bool) -> Iterator[None]:
+        """Run in train or in eval mode inside."""
+        modes = {module: module.training for module in self._template.modules()}
+        self._template.train(training)
+        try:
+            yield
+        finally:
+            for module, mode in modes.items():
+                module.training = mode
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these networks only; the others take their numbers with them."""
+        for row, model in enumerate(self.models):
+            if row not in rows:
+                _release(model)
+        self.models = [self.models[row] for row in rows]
+        self._outputs_of_activations = []
+        for parameter in self.parameters.values():
+            parameter.data = rows_of(parameter.data, rows)
+            parameter.grad = None
+        self.buffers = {name: rows_of(buffer, rows) for name, buffer in self.buffers.items()}
+        self.bind()
+
+    def bind(self) -> None:
+        """Make the networks' parameters views of the stack's."""
+        for row, model in enumerate(self.models):
+            for name, parameter in model.named_parameters():
+                parameter.data = self.parameters[name].data[row]
+
+    def _mapped(self, x: Tensor) -> Tensor:
+        def outputs(parameters: dict[str, Any], buffers: dict[str, Any], x: Tensor) -> Tensor:
+            return functional_call(self._template, (parameters, buffers), (x,))
+
+        return vmap(outputs)(dict(self.parameters), self.buffers, x)
+
+
+def rows_of(stacked: Tensor, rows: Sequence[int]) -> Tensor:
+    """These rows of the leading axis, in memory of their own."""
+    return stacked.index_select(0, torch.tensor(rows, dtype=torch.long, device=stacked.device))
+
+
+class _Layers(NamedTuple):
+    steps: list[_Affine | nn.Module]
+    flattens: bool
+    squeezes: bool
+
+
+def _layers(model: nn.Module, stacked: dict[int, nn.Parameter]) -> _Layers | None:
+    """The layers of a perceptron over stacked parameters, or None if ``model`` is none."""
+    leaves = leaves_of(model)
+    if not leaves:
+        return None
+    flattens = _is_flatten(leaves[0], 1)
+    squeezes = _is_flatten(leaves[-1], 0) and _width(leaves) == 1
+    steps: list[_Affine | nn.Module] = []
+    for leaf in leaves[int(flattens) : len(leaves) - int(squeezes)]:
+        if type(leaf) is nn.Linear and _is_stacked(leaf, stacked):
+            steps.append(_affine(leaf, stacked))
+        elif type(leaf) in _ELEMENTWISE:
+            steps.append(leaf)
+        elif type(leaf) is not nn.Identity:
+            return None
+    return _Layers(steps, flattens, squeezes) if any(map(_is_affine, steps)) else None
+
+
+def _chain_layers(
+    model: nn.Module, stacked: dict[int, nn.Parameter]
+) -> list[tuple[_Affine, tuple[nn.Module, ...]]] | None:
+    """Each linear layer with the activations after it, where the networks are chains."""
+    first = next(module for module in model.modules() if type(module) is nn.Linear)
+    chain = chain_of(model, first.weight.new_zeros(1, first.in_features))
+    if chain is None:
+        return None
+    return [(_affine(stage.linear, stacked), stage.activations) for stage in chain.stages]
+
+
+def _affine(linear: nn.Linear, stacked: dict[int, nn.Parameter]) -> _Affine:
+    bias = None if linear.bias is None else stacked[id(linear.bias)]
+    return _Affine(stacked[id(linear.weight)], bias)
+
+
+def _is_stacked(linear: nn.Linear, stacked: dict[int, nn.Parameter]) -> bool:
+    return all(id(own) in stacked for own in (linear.weight, linear.bias) if own is not None)
+
+
+def _is_affine(step: _Affine | nn.Module) -> bool:
+    return isinstance(step, _Affine)
+
+
+def _is_flatten(leaf: nn.Module, start: int) -> bool:
+    return type(leaf) is nn.Flatten and leaf.start_dim == start and leaf.end_dim == -1
+
+
+def _width(leaves: list[nn.Module]) -> int | None:
+    """Outputs of the last linear layer."""
+    widths = [leaf.out_features for leaf in leaves if type(leaf) is nn.Linear]
+    return widths[-1] if widths else None
+
+
+def _release(model: nn.Module) -> None:
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()

@@ -1,0 +1,168 @@
+"""A sweep's folder: settings by seeds, each run in a run directory of its own.
+
+    sweep.json             the experiment's name, the command, seeds, and the settings by name
+    SETTING/               a folder for each setting; the sweep's own where there is only one
+      experiment.yaml      the resolved experiment of this setting, with all its seeds
+      seed-S/              a run directory of this experiment with one seed
+        output.log         what the process that worked on it printed
+        .claim             locked by the process that works on it
+    report.html            the page made of all this
+
+The run directories are the queue: a run is done if its status says so, and in work while its
+claim is locked. A lock goes with the process that holds it, so that a run whose process was killed
+is free for the next; and several processes, also on several machines with one shared disk, can
+work on one sweep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from grokscope.runs.directory import SPEC, STATUS
+from grokscope.runs.files import RunError, read_json, write_json
+from grokscope.runs.reader import Run
+from grokscope.runs.seed_runs import SeedRuns, read_experiment, write_experiment
+
+SWEEP = "sweep.json"
+CLAIM = ".claim"
+LOG = "output.log"
+
+
+class SweepFolder:
+    """The folder of a sweep opened for reading.
+
+    Args:
+        path: the folder.
+
+    Raises:
+        RunError: the folder holds no sweep.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not is_sweep(self.path):
+            raise RunError(f"{path} holds no sweep: there is no {SWEEP} in it")
+        self.content: dict[str, Any] = read_json(self.path / SWEEP)
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What each setting changes, by the setting's name."""
+        return dict(self.content["settings"])
+
+    def folder(self, setting: str) -> Path:
+        """The folder of a setting."""
+        return self.path / setting
+
+    def runs(self) -> list[SeedRuns]:
+        """Each setting as a run of all its seeds."""
+        command = list(self.content.get("command") or [])
+        return [SeedRuns(self.folder(setting), command) for setting in self.settings]
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a folder is one of a sweep."""
+    return (path / SWEEP).is_file()
+
+
+def open_runs(paths: Iterable[str | Path]) -> list[Run]:
+    """Run directories opened for reading; of a sweep's folder, each setting as a run of all seeds.
+
+    Raises:
+        RunError: a folder is missing, or holds neither a run nor a sweep.
+    """
+    found: list[Run] = []
+    for path in map(Path, paths):
+        if is_sweep(path):
+            found.extend(SweepFolder(path).runs())
+        else:
+            found.append(Run(path))
+    return found
+
+
+def write_sweep(
+    path: Path,
+    name: str,
+    settings: Mapping[str, Mapping[str, Any]],
+    experiments: Mapping[str, Mapping[str, Any]],
+    seeds: Iterable[int],
+    command: list[str],
+) -> SweepFolder:
+    """Start a sweep in a folder, or widen the one it holds by further settings and seeds.
+
+    Args:
+        path: the folder.
+        name: the experiment's name.
+        settings: what each setting changes, by its name.
+        experiments: the resolved experiment of each setting.
+        seeds: seeds of all settings.
+        command: what was typed.
+
+    Raises:
+        RunError: the folder holds a run, or a setting of that name which is another experiment.
+    """
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file; name a folder with --out")
+    if (path / SPEC).exists():
+        raise RunError(f"{path} holds a run, not a sweep; name another folder with --out")
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"could not create {path}: {error.strerror or error}") from error
+    with FileLock(path / ".lock", timeout=30):
+        before = read_json(path / SWEEP) if is_sweep(path) else {"settings": {}, "seeds": []}
+        wanted = list(dict.fromkeys([*before["seeds"], *seeds]))
+        known = {**before["settings"], **{name: dict(of) for name, of in settings.items()}}
+        written = {setting: read_experiment(path / setting) for setting in known}
+        for setting, spec in experiments.items():
+            _same(path / setting, written[setting], spec)
+        for setting in known:
+            spec = experiments.get(setting) or written[setting] or {}
+            write_experiment(path / setting, {**spec, "seeds": sorted(wanted)})
+        content = {
+            "experiment": name,
+            "command": command,
+            "seeds": sorted(wanted),
+            "settings": known,
+        }
+        write_json(path / SWEEP, content)
+    return SweepFolder(path)
+
+
+def claim(run: Path) -> FileLock:
+    """The lock that says that a process works on a run."""
+    return FileLock(run / CLAIM)
+
+
+def is_claimed(run: Path) -> bool:
+    """Whether a process works on a run now."""
+    if not (run / CLAIM).exists():
+        return False
+    try:
+        with claim(run).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def is_finished(run: Path) -> bool:
+    """Whether a run is over and done with."""
+    if not (run / SPEC).exists() or not (run / STATUS).exists():
+        return False
+    return bool(read_json(run / STATUS).get("state") == "finished")
+
+
+def _same(folder: Path, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> None:
+    if before is None:
+        return
+    changed = sorted(
+        key for key in {*before, *after} - {"seeds"} if before.get(key) != after.get(key)
+    )
+    if changed:
+        raise RunError(
+            f"{folder} is of another experiment (it differs in: {', '.join(changed)}); repeat the "
+            "sweep with the same settings, or name another folder with --out"
+        )

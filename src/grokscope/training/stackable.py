@@ -1,0 +1,125 @@
+"""Whether several trainings can be one, and whether that pays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from grokscope.measures._chain import ObservingHook
+from grokscope.methods.stacked import StackedNetwork, stacking_obstacle
+from grokscope.training.loop import Loop
+from grokscope.training.stacked_objective import StackedObjective
+
+# Above this, the numbers of several networks no longer share the processor's cache with their
+# gradients and moments, and a stack is slower than its networks (benchmarks/bench_seeds.py).
+CACHED_PARAMETERS = 250_000
+_HOOKS = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+
+
+def obstacle(loops: Sequence[Loop]) -> str | None:
+    """Why these trainings cannot be one, or None."""
+    models = [loop.state.model for loop in loops]
+    found = _difference(models) or _hooked(models)
+    found = found or stacking_obstacle([loop.state.methods for loop in loops])
+    return found or _behaviour(loops, models)
+
+
+def slower(loops: Sequence[Loop]) -> str | None:
+    """Why one after another is the faster way here, or None."""
+    model, device = loops[0].state.model, loops[0].state.device
+    if device.type != "cpu":
+        return None
+    if not StackedNetwork([model]).is_layered:
+        return "on a CPU only perceptrons are faster together"
+    size = sum(parameter.numel() for parameter in model.parameters())
+    if size > CACHED_PARAMETERS:
+        return f"on a CPU networks of {size:,} parameters are faster alone"
+    return None
+
+
+def _difference(models: Sequence[nn.Module]) -> str | None:
+    """What in the architecture is not the same."""
+    if any(
+        type(model) is not type(models[0]) or repr(model) != repr(models[0]) for model in models
+    ):
+        return "the networks differ in their architecture"
+    forms = [_form(model) for model in models]
+    if any(form != forms[0] for form in forms):
+        return "the networks differ in the shapes of their parameters, or in which are trained"
+    return None
+
+
+def _form(model: nn.Module) -> list[tuple[object, ...]]:
+    named = [*model.named_parameters(), *model.named_buffers()]
+    return [(name, own.shape, own.dtype, own.device, own.requires_grad) for name, own in named]
+
+
+def _hooked(models: Sequence[nn.Module]) -> str | None:
+    for model in models:
+        for name, module in model.named_modules():
+            hooks = [hook for kind in _HOOKS for hook in getattr(module, kind).values()]
+            if not all(isinstance(hook, ObservingHook) for hook in hooks):
+                return f"{name or 'the network'} has hooks, which a stack would not call"
+    return None
+
+
+@torch.no_grad()
+def _behaviour(loops: Sequence[Loop], models: Sequence[nn.Module]) -> str | None:
+    """What a stack of the networks would do otherwise than they, on two training examples."""
+    evaluation, device = loops[0].evaluation, loops[0].state.device
+    x, y = evaluation.data.train_x[:2], evaluation.train_targets[:2]
+    modes = [(module, module.training) for model in models for module in model.modules()]
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):
+            for model in models:
+                model.train()
+            changed = _changed_buffer(models[0], x)
+            if changed is not None:
+                return f"training changes {changed}, of which a stack would lose count"
+            own = torch.stack([_run(model, x) for model in models])
+            together = StackedNetwork(models)(x.expand(len(models), *x.shape))
+            targets = y.expand(len(models), *y.shape)
+            loss = StackedObjective(evaluation.objective)(own, targets)
+            alone = torch.stack([evaluation.objective(outputs, y) for outputs in own]).sum()
+    except Exception as error:  # whatever a user's forward pass or loss may raise under vmap
+        if "randomness" in str(error):
+            return "the networks draw random numbers in training, as dropout does"
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        return f"{type(models[0]).__name__} or its loss does not run on a stack: {reason}"
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    if not _same(own, together):
+        return "the networks give other outputs in a stack: they differ in more than parameters"
+    return None if _same(alone, loss) else "the loss of several networks is not the sum of theirs"
+
+
+def _run(model: nn.Module, x: Tensor) -> Tensor:
+    copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    return functional_call(model, copies, (x,))
+
+
+def _changed_buffer(model: nn.Module, x: Tensor) -> str | None:
+    copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    before = {name: (copy._version, copy) for name, copy in copies.items()}
+    functional_call(model, copies, (x,))
+    for name, (version, copy) in before.items():
+        if copy._version != version or copies[name] is not copy:
+            return name
+    return None
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    size = one.abs().amax().nan_to_num(posinf=1.0)
+    return one.shape == other.shape and torch.allclose(
+        one, other, rtol=1e-3, atol=1e-4 * float(size), equal_nan=True
+    )
