@@ -162,9 +162,8 @@ def costs(rounds: int, device: str, console: Console) -> dict[str, Any]:
                     "together_over_one": round(number * seconds["together"] / seconds["apart"], 2),
                 }
             found[f"{network}, {method}"] = row
-            cells = [
-                f"{row[str(s)]['together_over_apart']:.2f}" if str(s) in row else "" for s in SEEDS
-            ]
+            ratios = [row.get(str(s), {}).get("together_over_apart") for s in SEEDS]
+            cells = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
             table.add_row(network, method, *cells)
             console.print(f"{network}, {method}: {cells}", soft_wrap=True)
     console.print(table)
