@@ -120,6 +120,21 @@ AROUND: dict[str, dict[str, list[Setting]]] = {
             method("grokalign", weight=3e-2),
             method("grokalign", weight=1e-1),
         ],
+        "adversarial": [
+            method("adversarial", size=0.2),
+            method("adversarial", size=0.5),
+            method("adversarial", size=1.0),
+        ],
+        "grokfast": [
+            method("grokfast", kind="ma", window=100, strength=10.0),
+            method("grokfast", kind="ma", window=100, strength=20.0),
+            method("grokfast", alpha=0.98, strength=10.0),
+        ],
+        "orthograd": [
+            method("orthograd", strength=0.05),
+            method("orthograd", strength=0.02),
+            method("orthograd", strength=0.01),
+        ],
     },
 }
 

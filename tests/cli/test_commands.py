@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from grokscope.cli.reproduce import reproduce
 from tests.cli.running import EXPERIMENT, grokscope
 
 
@@ -29,6 +31,24 @@ def test_run_trains_reports_and_prints_a_table_of_80_columns(finished) -> None:
     assert "report.html" in done.stdout
     assert "GrokAlign" in done.stdout
     assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
+
+
+def test_a_table_of_several_experiments_is_reproduced_in_a_folder_each(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    called: list[tuple[str, Path | None]] = []
+
+    def noted(experiment: str, *others: Any) -> None:
+        called.append((experiment, others[3]))
+
+    monkeypatch.setattr("grokscope.cli.reproduce.run", noted)
+    reproduce("grokalign/table1", out=tmp_path)
+    reproduce("grokalign/fig7", out=tmp_path)
+    reproduce("grokalign/table1")
+    pair = ["mnist-table1", "mnist-table1-mse"]
+    assert called[:2] == [(name, tmp_path / name) for name in pair]
+    assert called[2] == ("mnist-constrain", tmp_path)
+    assert called[3:] == [(name, None) for name in pair]
 
 
 def test_a_second_run_takes_the_next_free_folder(finished) -> None:

@@ -58,11 +58,11 @@ def text(cell: str) -> str:
 
 def test_steps_time_and_ratios_over_seeds(race: Path) -> None:
     heads, baseline, fast = ([text(cell) for cell in row] for row in cells(race))
-    assert heads[1:] == ["Seeds", "Steps to 85 %", "Fewer steps", "Training time", "Less time"]
-    assert baseline[:2] == ["Alone", "2 of 3 reached"]
+    assert heads[1:] == ["Got there", "Steps to 85 %", "Fewer steps", "Training time", "Less time"]
+    assert baseline[:2] == ["Alone", "2 of 3"]
     assert baseline[2].startswith("3,000; mean at least 2,667; 95 %: at least 1,000")
     assert baseline[3] == "–"
-    assert fast[:2] == ["&lt;Fast&gt;", "all 3 reached"]
+    assert fast[:2] == ["&lt;Fast&gt;", "3 of 3"]
     assert fast[2].startswith("100; mean 133 ± 58; 95 %: 100 to 200")
     # by seed 10, 30 and at least 20: the median is 20 or more
     assert fast[3].startswith("20 × to 30 ×; mean at least 20 ×")

@@ -124,6 +124,8 @@ def test_welch_has_no_answer_without_means_and_variances() -> None:
     assert welch_p(exact(SLOW), Sample.censored([1, None], [2, 2])) is None
     assert welch_p(exact([1.0]), exact(SLOW)) is None
     assert welch_p(exact([1.0, 1.0]), exact([2.0, 2.0])) is None
+    # Of seeds that all reach the target at the same evaluation it has.
+    assert 0 < welch_p(exact([20.0, 20.0, 20.0]), exact([35.0, 40.0])) < 1
 
 
 def test_wilcoxon_is_the_one_of_scipy_and_of_all_signs() -> None:

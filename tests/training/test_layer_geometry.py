@@ -66,3 +66,15 @@ def test_the_callers_own_test_accuracy_wins() -> None:
 def test_wrong_numbers_are_named() -> None:
     with pytest.raises(ValueError, match="num_points must be a positive integer: got 0"):
         gs.LayerGeometry(num_points=0)
+
+
+def test_probes_and_probe_points_can_be_left_out() -> None:
+    model = gs.MLP(64, [16], 10, seed=0)
+    without = gs.LayerGeometry(["linear2"], 10, 10, linear_probe=False)
+    row = monitor(model, without).step(0)
+    assert "capacity/linear2" in row
+    assert "linear_probe/linear2" not in row
+    alone = gs.LayerGeometry(["linear2"], 10, 10, probe_points=False)
+    row = monitor(model, alone).step(0)
+    assert "capacity/linear2" not in row
+    assert {"test_capacity/linear2", "linear_probe/linear2"} <= set(row)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grokscope.cli.console import OUT
+from grokscope.cli.console import OUT, fail
 from grokscope.cli.run import DataDir, Device, Preset, Settings
 from grokscope.cli.sweep_table import SweepTable
 
@@ -61,7 +61,6 @@ def sweep(
     from grokscope.experiments import SpecError
     from grokscope.experiments.sweep import plan_sweep, work_through
     from grokscope.report import panel_problems
-    from grokscope.runs.sweep_folder import write_sweep
 
     chosen = _engine_name(engine, address, slurm)
     if workers is not None and workers < 1:
@@ -70,24 +69,21 @@ def sweep(
     if problems := panel_problems(list(plan.settings[0].experiment.panels)):
         raise SpecError("\n  ".join([f"{experiment} has panels that cannot be drawn:", *problems]))
     folder = out or Path("sweeps") / plan.name
-    command = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    write_sweep(
-        folder,
-        plan.name,
-        {of.name: of.changes for of in plan.settings},
-        {of.name: of.experiment.model_dump(mode="json") for of in plan.settings},
-        plan.seeds,
-        command,
-    )
-    with _stopped_by_signals():
+    with _stopped_by_signals(), ExitStack() as stack:
         worker, threads = _engine(chosen, workers, address, slurm or [], plan, folder, device)
-        jobs = _jobs(plan, folder, device, data_dir, threads)
+        stack.callback(worker.stop)
+        plan.write(folder, [Path(sys.argv[0]).name, *sys.argv[1:]])
+        jobs = plan.jobs(folder, device, data_dir, threads)
         OUT.print(
             f"[bold]{plan.settings[0].experiment.title}[/bold]\n{len(plan.settings)} setting(s) x "
             f"{len(plan.seeds)} seed(s), preset {plan.settings[0].experiment.preset}, into {folder}"
         )
-        with SweepTable(OUT, folder, plan) as table:
+        table = stack.enter_context(SweepTable(OUT, folder, plan))
+        try:
             states = work_through(jobs, worker, table)
+        except KeyboardInterrupt:
+            said = "interrupted; what was recorded is kept, the same command goes on with it"
+            raise typer.Exit(fail(said, 130)) from None
     _conclude(folder, plan, states)
 
 
@@ -114,33 +110,22 @@ def _engine(
     device: str,
 ) -> tuple[Engine, int]:
     """The engine, and the CPU threads that each of its jobs has."""
-    from grokscope.experiments.sweep import ProcessEngine, num_cores
+    from grokscope.experiments.sweep import ProcessEngine, num_cores, visible_gpus
 
     own = plan.settings[0].experiment.threads
     if name == "ray":
         from grokscope.integrations.ray_engine import RayEngine
 
-        return RayEngine(workers, address, own or 1), own or 1
+        return RayEngine(workers, address, own or 1, gpus=int(device == "cuda")), own or 1
     if name == "slurm":
         from grokscope.integrations.slurm_engine import SlurmEngine
 
         options = _slurm_options(slurm)
         return SlurmEngine(folder.resolve() / ".slurm", workers, own or 1, options), own or 1
-    runs = len(plan.settings) * len(plan.seeds)
-    count = workers or min(runs, _default_workers(own or 1, device))
-    return ProcessEngine(count), own or max(1, num_cores() // count)
-
-
-def _default_workers(threads: int, device: str) -> int:
-    """As many runs as there are cores for; on a GPU, one for each."""
-    import torch
-
-    from grokscope.experiments.sweep import num_cores
-    from grokscope.training.device import resolve_device
-
-    if resolve_device(device).type == "cuda":
-        return torch.cuda.device_count()
-    return max(1, num_cores() // threads)
+    gpus = visible_gpus(device)
+    places = len(gpus) or max(1, num_cores() // (own or 1))
+    count = workers or min(places, len(plan.settings) * len(plan.seeds))
+    return ProcessEngine(count, gpus), own or max(1, num_cores() // count)
 
 
 def _slurm_options(texts: list[str]) -> dict[str, Any]:
@@ -156,18 +141,6 @@ def _slurm_options(texts: list[str]) -> dict[str, Any]:
         key = key.replace("-", "_")
         options[key if key in shared else f"slurm_{key}"] = parse_yaml(value)
     return options
-
-
-def _jobs(plan: Plan, folder: Path, device: str, data_dir: Path | None, threads: int) -> list[Job]:
-    """All runs, seed by seed, so that an unfinished sweep has something to compare."""
-    from grokscope.experiments.sweep import Job
-
-    data = None if data_dir is None else str(data_dir.resolve())
-    return [
-        Job(str((folder / setting.name).resolve()), seed, device, data, threads)
-        for seed in plan.seeds
-        for setting in plan.settings
-    ]
 
 
 @contextmanager
@@ -197,9 +170,5 @@ def _conclude(folder: Path, plan: Plan, states: dict[Job, RunState]) -> None:
     OUT.print(f"\nReport: {page}", soft_wrap=True)
     if failed:
         names = ", ".join(str(job.run.relative_to(folder.resolve())) for job in failed)
-        typer.echo(
-            f"grokscope: {len(failed)} of {len(states)} runs failed: {names}; the same command "
-            "goes on with them",
-            err=True,
-        )
-        raise typer.Exit(1)
+        said = f"{len(failed)} of {len(states)} runs failed: {names}; the same command goes on"
+        raise typer.Exit(fail(f"{said} with them", 1))

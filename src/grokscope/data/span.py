@@ -51,6 +51,7 @@ class SpanReduction:
     def lift(self, model: nn.Module) -> nn.Module:
         """A copy of ``model``, such as ``self.model`` once trained, for inputs of d features."""
         inner = model.get_submodule(self.layer)
+        assert isinstance(inner, nn.Linear)
         return _with_first_weight(model, self.layer, inner.weight.detach() @ self.basis)
 
 

@@ -20,6 +20,8 @@ def mistakes(error: ValidationError, model: type[BaseModel], prefix: str = "") -
     lines = []
     for detail in error.errors(include_url=False):
         location = detail["loc"]
+        if detail["type"] == "union_tag_invalid":
+            location = (*location, detail["ctx"]["discriminator"].strip("'"))
         lines.append(f"{prefix}{_path(location, model)}: {_reason(detail, model)}")
     return lines
 

@@ -25,7 +25,7 @@ PRESETS = ("quick", "paper")
 def shipped() -> dict[str, Path]:
     """The experiments that come with the package: name -> file."""
     folder = Path(str(files("grokscope.experiments") / "specs"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return dict(sorted((path.stem, path) for path in folder.glob("*.yaml")))
 
 
 @cache
@@ -123,22 +123,29 @@ def resolve(raw: Mapping[str, Any], name: str) -> Experiment:
         arm: merge(shared, patch or {}) if isinstance(patch or {}, Mapping) else patch
         for arm, patch in arms.items()
     }
-    found = []
+    fields = [*Experiment.model_fields, *SECTIONS]
+    strange = [key for key in spec if key not in fields]
+    found = [f"{key}: {unknown_name('field', key, fields)}" for key in strange]
+    for key in strange:
+        del spec[key]
+    shared_mistakes: list[str] = []
     try:
         TrialSpec.model_validate(shared)
-        broken_everywhere: set[str] = set()
     except ValidationError as error:
-        found = [line for line in mistakes(error, TrialSpec) if line != "data: missing"]
-        broken_everywhere = set(found)
+        shared_mistakes = [line for line in mistakes(error, TrialSpec) if line != "data: missing"]
     try:
-        return Experiment.model_validate(spec)
+        experiment = Experiment.model_validate(spec)
     except ValidationError as error:
-        for line in mistakes(error, Experiment):
-            # What is wrong in a shared section would show again in each of the arms.
-            if not any(
-                line.startswith("arms.") and line.endswith(f".{old}") for old in broken_everywhere
-            ):
-                found.append(line)
+        # What is wrong in a shared section would show again in each of the arms.
+        repeated = tuple(f".{line}" for line in shared_mistakes)
+        found += [
+            line
+            for line in mistakes(error, Experiment)
+            if not (line.startswith("arms.") and line.endswith(repeated))
+        ]
+    found += shared_mistakes
+    if not found:
+        return experiment
     raise SpecError("\n".join([f"{name} has {len(found)} mistake(s):", *map("  {}".format, found)]))
 
 
@@ -173,6 +180,10 @@ def assign(raw: Mapping[str, Any], path: str, value: Any, said: str) -> dict[str
 
 def _assign(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
     *parents, last = path.split(".")
+    arms = raw.get("arms")
+    within_arm = len(parents) > 1 and parents[0] == "arms"
+    if within_arm and isinstance(arms, Mapping) and parents[1] not in arms:
+        raise SpecError(f"{said}: {unknown_name('arm', parents[1], arms)}")
     at: Any = raw
     for part in parents:
         at = _child(at, part, said)

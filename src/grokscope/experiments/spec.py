@@ -125,6 +125,7 @@ class ManifoldSpec(Strict):
     num_points: Positive = 50
     num_samples: Positive = 100
     linear_probe: bool = True
+    probe_points: bool = True
 
 
 class NoiseSpec(Strict):

@@ -31,6 +31,7 @@ class RayEngine:
         address: of a running cluster, such as "ray://head:10001" or "auto"; None starts Ray on
             this machine, and ends it with the sweep.
         threads: cores that each job takes.
+        gpus: GPUs that each job takes.
 
     Raises:
         MissingExtra: Ray is not installed.
@@ -38,27 +39,33 @@ class RayEngine:
     """
 
     def __init__(
-        self, workers: int | None = None, address: str | None = None, threads: int = 1
+        self,
+        workers: int | None = None,
+        address: str | None = None,
+        threads: int = 1,
+        gpus: int = 0,
     ) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"--workers must be a positive number: got {workers}")
         # Before Ray is imported: it says and sends nothing of its own accord.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # A job that takes no GPU for itself may still use what there is.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         self._ray: Any = require("ray", "ray")
-        self._workers, self._threads = workers, threads
+        self._workers, self._needs = workers, {"CPU": threads, "GPU": gpus}
         self._tasks: dict[Any, Job] = {}
         self._connect(address)
         self._work = self._ray.remote(
-            num_cpus=threads, max_retries=MAX_RETRIES, retry_exceptions=False
+            num_cpus=threads, num_gpus=gpus, max_retries=MAX_RETRIES, retry_exceptions=False
         )(_work)
 
     def room(self) -> int:
         """How many more jobs may be started now: Ray is given what it has cores for, no more."""
         workers = self._workers
         if workers is None:
-            cores = self._ray.cluster_resources().get("CPU", 0)
-            workers = max(1, int(cores // self._threads))
+            there = self._ray.cluster_resources()
+            needs = {kind: number for kind, number in self._needs.items() if number}
+            workers = max(1, min(int(there.get(kind, 0) // of) for kind, of in needs.items()))
         return workers - len(self._tasks)
 
     def start(self, jobs: Sequence[Job]) -> None:
@@ -92,7 +99,7 @@ class RayEngine:
             local = {
                 "include_dashboard": False,
                 "object_store_memory": _OBJECT_STORE_BYTES,
-                "num_cpus": None if self._workers is None else self._workers * self._threads,
+                "num_cpus": None if self._workers is None else self._workers * self._needs["CPU"],
             }
             self._ray.init(**local, **quiet)
             return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from grokscope.report.summary import END, ArmSummary, RunSummary, Unit
@@ -26,7 +26,7 @@ class Contrast:
 
     sooner: Sample
     welch: float | None
-    wilcoxon: Bounds
+    wilcoxon: Bounds | None
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,18 @@ def seed_table(statistics: Sequence[SeedStatistics]) -> list[list[str]]:
 
 
 def sweep_table(summaries: Sequence[RunSummary]) -> list[list[str]]:
-    """The settings of a sweep in one table: steps to generalise, or else the final accuracy."""
-    found = [entry for summary in summaries for entry in seed_statistics(summary, least=1)]
+    """The settings of a sweep in one table: steps to generalise, or else the final accuracy.
+
+    Settings of a single arm are held against the first setting.
+    """
+    alone = all(len(summary.arms) == 1 for summary in summaries)
+    found: list[SeedStatistics] = []
+    for summary in summaries:
+        for entry in seed_statistics(summary, least=1):
+            if alone and entry.figure == _UNITS[0][1] and summary is not summaries[0]:
+                contrast = _contrast(summary.arms[0], summaries[0].arms[0], _UNITS[0][0])
+                entry = replace(entry, contrast=contrast)
+            found.append(entry)
     first = next((entry.figure for entry in found), None)
     rows = [
         [f"{entry.run}\n{entry.title}", *entry.cells()[1:]]
@@ -129,7 +139,8 @@ def _contrast(arm: ArmSummary, baseline: ArmSummary | None, unit: Unit) -> Contr
         return None
     paired = ours.at([arm.seeds.index(seed) for seed in shared])
     others = theirs.at([baseline.seeds.index(seed) for seed in shared])
-    return Contrast(others.over(paired), welch_p(ours, theirs), wilcoxon_p(paired, others))
+    wilcoxon = wilcoxon_p(paired, others) if len(shared) > 1 else None
+    return Contrast(others.over(paired), welch_p(ours, theirs), wilcoxon)
 
 
 def _sample(arm: ArmSummary, unit: Unit) -> Sample | None:
@@ -138,10 +149,14 @@ def _sample(arm: ArmSummary, unit: Unit) -> Sample | None:
 
 
 def _contrast_cells(contrast: Contrast) -> tuple[str, str]:
-    tests = [f"Wilcoxon {contrast.wilcoxon.text(number)}"]
+    tests = []
+    if contrast.wilcoxon is not None:
+        tests.append(f"Wilcoxon {contrast.wilcoxon.text(number)}")
     if contrast.welch is not None:
         tests.append(f"Welch {number(contrast.welch)}")
-    return _with_interval(contrast.sooner, lambda value: f"{ratio(value)}×"), "\n".join(tests)
+    return _with_interval(contrast.sooner, lambda value: f"{ratio(value)}×"), "\n".join(
+        tests
+    ) or NOTHING
 
 
 def _with_interval(sample: Sample, write: Callable[[float], str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,15 @@ class SeedRuns(Run):
 
     Args:
         path: the folder of the setting.
+        command: what was typed to run the sweep.
 
     Raises:
         RunError: the folder holds no setting of a sweep.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, command: Sequence[str] = ()) -> None:
         self.path = Path(path)
+        self.command = list(command)
         if not (self.path / EXPERIMENT).exists():
             raise RunError(f"{path} is no setting of a sweep: there is no {EXPERIMENT} in it")
 
@@ -52,7 +54,8 @@ class SeedRuns(Run):
     def env(self) -> dict[str, Any]:
         """Where the first seed was run, and all seeds."""
         first = next(iter(self.runs.values()), None)
-        return {**(first.env if first else {}), "seeds": self.spec.get("seeds", [])}
+        own = {"seeds": self.spec.get("seeds", []), "command": self.command}
+        return {**(first.env if first else {}), **own}
 
     @cached_property
     def status(self) -> dict[str, Any]:

@@ -230,11 +230,12 @@ def welch_p(a: Sample, b: Sample) -> float | None:
     None where the test has no answer: with fewer than two seeds, where neither sample varies, and
     where a figure is censored, whose mean and variance are not known.
     """
-    from scipy.stats import ttest_ind
+    from scipy.stats import ttest_ind_from_stats
 
     if a.std is None or b.std is None or (a.std == 0 and b.std == 0):
         return None
-    return float(ttest_ind(a.lows, b.lows, equal_var=False).pvalue)
+    summaries = (of for sample in (a, b) for of in (np.mean(sample.lows), sample.std, len(sample)))
+    return float(ttest_ind_from_stats(*summaries, equal_var=False).pvalue)
 
 
 def wilcoxon_p(a: Sample, b: Sample) -> Bounds:

@@ -59,7 +59,8 @@ class SweepFolder:
 
     def runs(self) -> list[SeedRuns]:
         """Each setting as a run of all its seeds."""
-        return [SeedRuns(self.folder(setting)) for setting in self.settings]
+        command = list(self.content.get("command") or [])
+        return [SeedRuns(self.folder(setting), command) for setting in self.settings]
 
 
 def is_sweep(path: Path) -> bool:

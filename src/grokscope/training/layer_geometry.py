@@ -33,6 +33,7 @@ class LayerGeometry(Recorder):
         num_points: points of each class; classes with fewer take part with all they have.
         num_samples: Gaussian vectors of a measurement; the paper takes 200.
         linear_probe: whether to fit the linear probes.
+        probe_points: whether to measure the probe points; else the test points alone.
 
     Cost: that of ``manifold_geometry`` for each layer and set of points, some 0.1 s for 10
     classes of 50 points.
@@ -55,6 +56,7 @@ class LayerGeometry(Recorder):
         num_points: int = 50,
         num_samples: int = 100,
         linear_probe: bool = True,
+        probe_points: bool = True,
     ) -> None:
         for name, value in (("num_points", num_points), ("num_samples", num_samples)):
             if value < 1:
@@ -63,6 +65,7 @@ class LayerGeometry(Recorder):
         self.num_points = num_points
         self.num_samples = num_samples
         self.linear_probe = linear_probe
+        self.probe_points = probe_points
 
     def measure(self, probe: Probe, step: int, archive: Archive) -> dict[str, float]:
         """The figures of every layer."""
@@ -70,7 +73,7 @@ class LayerGeometry(Recorder):
             raise ValueError("manifold_geometry needs labels of the probe points")
         activations = layer_activations(probe.model, probe.x, self.layers, probe.chunk_size)
         row: dict[str, float] = {}
-        for layer, features in activations.items():
+        for layer, features in activations.items() if self.probe_points else ():
             row |= self._geometry(features, probe.y, "", layer)
         if probe.test is None:
             return row

@@ -11,10 +11,14 @@ from typing import Any
 from grokscope.experiments.analyses.feature_learning import feature_learning, scaling
 from grokscope.experiments.analyses.regions import regions_around_points
 from grokscope.experiments.analyses.representation import representation
+from grokscope.experiments.analyses.row_alignment import row_alignment
+from grokscope.experiments.analyses.theorems import theorems
 
 ANALYSES: dict[str, Callable[..., dict[str, Any]]] = {
     "feature_learning": feature_learning,
     "regions": regions_around_points,
     "representation": representation,
+    "row_alignment": row_alignment,
     "scaling": scaling,
+    "theorems": theorems,
 }

@@ -7,7 +7,7 @@ each checkpoint and set, kept in memory for one arm and set at a time.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from grokscope.training.measurements import Reduction
 
 
 def kernel_points(
-    trained: Trained, sets: Mapping[str, tuple[str, int]], reduce: Reduction = "full"
+    trained: Trained, sets: Mapping[str, Sequence[Any]], reduce: Reduction = "full"
 ) -> dict[str, Any]:
     """Kernel distances between checkpoints on several sets of points, of each arm's first seed.
 

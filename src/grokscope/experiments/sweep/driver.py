@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from grokscope.experiments.sweep.engine import Engine, Job
 from grokscope.runs.sweep_folder import is_claimed, is_finished
@@ -26,6 +26,7 @@ class RunState:
     since: float = 0.0
 
 
+@runtime_checkable
 class SweepObserver(Protocol):
     """Whoever wants to see a sweep while it goes on."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from grokscope.runs.sweep_folder import LOG
 
@@ -48,6 +48,7 @@ class Outcome:
     message: str = ""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Works on jobs at the same time."""
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,8 +15,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from grokscope.experiments.errors import SpecError, mistakes
 from grokscope.experiments.registry import assign, raw_experiment, resolve
 from grokscope.experiments.spec import Experiment
+from grokscope.experiments.sweep.engine import Job
 from grokscope.experiments.yaml_files import parse_yaml
 from grokscope.runs.claims import Strict
+from grokscope.runs.sweep_folder import SweepFolder, write_sweep
 
 
 class SweepSpec(Strict):
@@ -39,6 +42,8 @@ class SweepSpec(Strict):
     def _is_one_of_the_two(self) -> SweepSpec:
         if bool(self.grid) == bool(self.settings):
             raise ValueError("give a grid or a list of settings, one of them")
+        if any("seeds" in setting for setting in [self.grid, *self.settings]):
+            raise ValueError("seeds are those of the whole sweep; give them by --seeds")
         for path, values in self.grid.items():
             if not values:
                 raise ValueError(f"grid.{path} has no values")
@@ -69,6 +74,44 @@ class Plan:
     name: str
     settings: tuple[Setting, ...]
     seeds: tuple[int, ...]
+
+    def write(self, folder: str | Path, command: Sequence[str] = ()) -> SweepFolder:
+        """Start this sweep in a folder, or go on with it, or widen the one that is there.
+
+        Raises:
+            RunError: the folder holds a run, or another experiment under a setting's name.
+        """
+        return write_sweep(
+            Path(folder),
+            self.name,
+            {setting.name: setting.changes for setting in self.settings},
+            {setting.name: setting.experiment.model_dump(mode="json") for setting in self.settings},
+            self.seeds,
+            list(command),
+        )
+
+    def jobs(
+        self,
+        folder: str | Path,
+        device: str = "auto",
+        data_dir: str | Path | None = None,
+        threads: int | None = None,
+    ) -> list[Job]:
+        """All runs, seed by seed, so that an unfinished sweep has something to compare.
+
+        Args:
+            folder: the sweep's folder.
+            device: "auto", "cpu", "cuda" or "mps".
+            data_dir: a folder that holds the data sets already.
+            threads: CPU threads of each run, unless the experiment says so itself.
+        """
+        data = None if data_dir is None else str(Path(data_dir).resolve())
+        place = Path(folder).resolve()
+        return [
+            Job(str(place / setting.name), seed, device, data, threads)
+            for seed in self.seeds
+            for setting in self.settings
+        ]
 
 
 def plan_sweep(
@@ -168,6 +211,8 @@ def _short(path: str, paths: Sequence[str]) -> str:
 def _word(value: Any) -> str:
     if isinstance(value, list):
         return "-".join(map(_word, value))
+    if isinstance(value, bool):
+        value = "yes" if value else "no"
     if isinstance(value, float):
         value = f"{value:g}"
     return re.sub(r"[^A-Za-z0-9.+-]+", "-", str(value)).strip("-.")[:40]

@@ -12,8 +12,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 
+import torch
+
 from grokscope.experiments.sweep.engine import Job, Outcome, last_lines
 from grokscope.runs.sweep_folder import LOG
+from grokscope.training.device import resolve_device
 
 BUSY, INTERRUPTED = 75, 130
 _STOP_SECONDS = 30.0
@@ -24,18 +27,29 @@ def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def visible_gpus(device: str) -> list[str]:
+    """The GPUs that runs on a device would use, as CUDA numbers them; none on other devices."""
+    if resolve_device(device).type != "cuda":
+        return []
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return named.split(",") if named else list(map(str, range(torch.cuda.device_count())))
+
+
 class ProcessEngine:
     """Each job in a process of its own, so that none can harm another.
 
     Args:
         workers: how many at the same time.
+        gpus: the GPUs to share among them, as CUDA numbers them; each job sees one alone.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, gpus: Sequence[str] = ()) -> None:
         if workers < 1:
             raise ValueError(f"--workers must be a positive number: got {workers}")
         self.workers = workers
+        self.gpus = list(gpus)
         self._running: dict[Job, subprocess.Popen[bytes]] = {}
+        self._places: dict[Job, int] = {}
 
     def room(self) -> int:
         """How many more jobs may be started now."""
@@ -45,16 +59,25 @@ class ProcessEngine:
         """Begin to work on jobs."""
         for job in jobs:
             job.run.mkdir(parents=True, exist_ok=True)
+            taken = [self._places[other] for other in self._running]
+            self._places[job] = next(at for at in range(self.workers) if at not in taken)
             with (job.run / LOG).open("ab") as log:
                 self._running[job] = subprocess.Popen(
                     [sys.executable, "-m", "grokscope.experiments.sweep", json.dumps(asdict(job))],
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    env=_environment(job),
+                    env=self.environment(job),
                     # Ctrl-C on a terminal goes to a whole group: it is for us to pass on.
                     start_new_session=True,
                 )
+
+    def environment(self, job: Job) -> dict[str, str]:
+        """Ours, with as many threads for the libraries below PyTorch, and the job's own GPU."""
+        threads = {} if job.threads is None else {"OMP_NUM_THREADS": str(job.threads)}
+        place = self._places.get(job, 0)
+        gpu = {"CUDA_VISIBLE_DEVICES": self.gpus[place % len(self.gpus)]} if self.gpus else {}
+        return {**threads, **os.environ, **gpu}
 
     def ended(self) -> list[Outcome]:
         """The jobs whose process is over."""
@@ -78,12 +101,6 @@ class ProcessEngine:
                     process.kill()
                     process.wait()
             self._running.clear()
-
-
-def _environment(job: Job) -> dict[str, str]:
-    """Ours, with as many threads for the libraries below PyTorch as for PyTorch itself."""
-    threads = {} if job.threads is None else {"OMP_NUM_THREADS": str(job.threads)}
-    return {**threads, **os.environ}
 
 
 def _outcome(job: Job, code: int) -> Outcome:

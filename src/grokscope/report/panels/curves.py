@@ -191,6 +191,7 @@ class Curves(Panel):
         return tuple(
             Key(label, layer_colour(place, len(self.columns)), column)
             for place, (column, label) in enumerate(self.columns.items())
+            if any(column in one for arm in arms for one in self._histories(context, arm))
         )
 
     def _styles(self) -> tuple[tuple[str, str], ...]:

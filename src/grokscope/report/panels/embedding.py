@@ -49,7 +49,7 @@ class Embedding(Panel):
                 continue
             if not {"steps", "points", "y"} <= set(stored):
                 raise PanelError(f"arrays: {self.arrays} of {arm} needs steps, points and y")
-            points, y = np.asarray(stored["points"]), np.asarray(stored["y"])
+            points, y = np.asarray(stored["points"], dtype=np.float64), np.asarray(stored["y"])
             for step, places in zip(stored["steps"].tolist(), points, strict=True):
                 drawings.append(self._plot(context, arm, int(step), places, y))
         if not drawings:

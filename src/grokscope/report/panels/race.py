@@ -71,7 +71,7 @@ class Race(Panel):
 
     def _heads(self) -> list[str]:
         target = target_value(self.metric, self.target)
-        heads = ["", "Seeds", f"Steps to {target}", "Fewer steps", "Training time", "Less time"]
+        heads = ["", "Got there", f"Steps to {target}", "Fewer steps", "Training time", "Less time"]
         if self.since is not None:
             since = f"{target_value(self.metric, self.since)} to {target}"
             heads += [f"Time from {since}", f"Less time from {since}"]
@@ -81,9 +81,8 @@ class Race(Panel):
         seeds = self._seeds(context, arm)
         ours = [context.subject.histories[arm, seed] for seed in seeds]
         steps = self._sample(ours, "steps")
-        of = f"{steps.known} of {len(steps)}" if steps.known < len(steps) else f"all {len(steps)}"
         published = self.published.get(arm, Published())
-        cells = [_cell(f"{of} reached")]
+        cells = [_cell(f"{steps.known} of {len(steps)}")]
         columns: list[tuple[Unit, float | None, float | None, Callable[[float], str]]] = [
             ("steps", None, published.steps, count),
             ("seconds", None, published.seconds, duration),

@@ -1,0 +1,107 @@
+"""The figures of Table 1 from run directories: docs/results/table1.json, and tables to paste.
+
+Run it: python benchmarks/table1_results.py RUN RUN, with runs of mnist-table1 and
+mnist-table1-mse, finished or stopped; only seeds that all arms have finished are counted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from grokscope.report.wording import count, duration, ratio
+from grokscope.runs import Run
+from grokscope.runs.reach import Unit, time_to
+from grokscope.runs.statistics import Sample, wilcoxon_p
+
+RESULT = Path(__file__).parents[1] / "docs" / "results" / "table1.json"
+TARGET, SINCE = 0.85, 0.2
+CLOCKS: dict[str, tuple[Unit, float | None]] = {
+    "steps": ("steps", None),
+    "seconds": ("seconds", None),
+    "seconds_since_20_percent": ("seconds", SINCE),
+}
+
+
+def complete_seeds(run: Run) -> list[int]:
+    """The seeds that every arm has finished."""
+    arms, trials = run.spec["arms"], run.status["trials"]
+    return [
+        seed
+        for seed in run.spec["seeds"]
+        if all(trials.get(f"{arm}/seed-{seed}", {}).get("state") == "finished" for arm in arms)
+    ]
+
+
+def described(sample: Sample) -> dict[str, Any]:
+    interval = sample.interval()
+    return {
+        "by_seed": [low if low == high else None for low, high in sample.ends],
+        "at_least": list(sample.lows),
+        "known": sample.known,
+        "median": sample.median.text("{:g}".format),
+        "mean": sample.mean.text("{:g}".format),
+        "deviation": sample.std,
+        "interval_of_median_95_percent": None if interval is None else interval.text("{:g}".format),
+    }
+
+
+def table(run: Run) -> dict[str, Any]:
+    seeds = complete_seeds(run)
+    samples = {
+        arm: {
+            name: time_to(
+                [run.history(arm, seed) for seed in seeds], "test_accuracy", TARGET, unit, since
+            )
+            for name, (unit, since) in CLOCKS.items()
+        }
+        for arm in run.spec["arms"]
+    }
+    baseline = samples["baseline"]
+    rows = {}
+    for arm, clocks in samples.items():
+        ratios = {name: baseline[name].over(sample) for name, sample in clocks.items()}
+        rows[arm] = {
+            "title": run.spec["arms"][arm]["title"],
+            **{name: described(sample) for name, sample in clocks.items()},
+            "times_less": {name: described(sample) for name, sample in ratios.items()},
+            "wilcoxon_p_of_steps": wilcoxon_p(clocks["steps"], baseline["steps"]).text(
+                "{:.2g}".format
+            ),
+        }
+        print_row(rows[arm]["title"], clocks, ratios, is_baseline=arm == "baseline")
+    return {"seeds": seeds, "environment": run.env, "arms": rows}
+
+
+def print_row(
+    title: str, clocks: dict[str, Sample], ratios: dict[str, Sample], is_baseline: bool
+) -> None:
+    steps = clocks["steps"]
+    cells = [title, f"{steps.known} of {len(steps)}"]
+    for name, sample in clocks.items():
+        cells.append(spread(sample, count if name == "steps" else duration))
+        cells.append("" if is_baseline else spread(ratios[name], lambda value: f"{ratio(value)}x"))
+    print("| " + " | ".join(cells) + " |")
+
+
+def spread(sample: Sample, write: Callable[[float], str]) -> str:
+    """Median; mean and deviation."""
+    text = sample.median.text(write)
+    if len(sample) > 1:
+        text += f" (mean {sample.mean.text(write)}"
+        text += ")" if sample.std is None else f" ± {write(sample.std)})"
+    return text
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    found = {run.spec["name"]: table(run) for run in map(Run, parser.parse_args().runs)}
+    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""Sweeps in processes of their own: killed, interrupted, repeated, always the same numbers."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from grokscope.runs import SweepFolder
+from tests.cli.running import grokscope, start
+from tests.cli.sweeping import (
+    SEEDS,
+    SWEPT,
+    assert_same,
+    is_alive,
+    kill,
+    plain_runs,
+    wait_for_rows,
+)
+
+COMMAND = ("sweep", "swept.yaml", "--seeds", str(SEEDS), "--device", "cpu", "--out", "sweep")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> dict[int, bytes]:
+    return plain_runs(tmp_path_factory.mktemp("plain"))
+
+
+@pytest.mark.timeout(900)
+def test_a_sweep_killed_and_interrupted_comes_to_what_its_runs_come_to_alone(
+    rows: dict[int, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "swept.yaml").write_text(SWEPT)
+    sweep = tmp_path / "sweep"
+
+    # One run is killed: the other is finished all the same, and the sweep says what happened.
+    process = start(*COMMAND, "--workers", "2", folder=tmp_path)
+    kill(wait_for_rows(process, sweep / "seed-0", 5))
+    out, err = process.communicate(timeout=280)
+    assert process.returncode == 1
+    assert "failed seed-0" in out
+    assert "killed by SIGKILL" in out
+    assert "finished seed-1" in out
+    assert "1 of 2 runs failed: seed-0; the same command goes on with them" in err
+    states = [run.status["state"] for run in SweepFolder(sweep).runs()[0].runs.values()]
+    assert states == ["killed", "finished"]
+    finished = (sweep / "seed-1/status.json").read_bytes()
+
+    # Repeated, it goes on with the one alone, and is interrupted.
+    process = start(*COMMAND, "--workers", "1", folder=tmp_path)
+    pid = wait_for_rows(process, sweep / "seed-0", 36)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=280)
+    assert process.returncode == 130
+    assert err == (
+        "grokscope: interrupted; what was recorded is kept, the same command goes on with it\n"
+    )
+    assert "1 run(s) were finished before" in out
+    assert not is_alive(pid)
+    assert json.loads((sweep / "seed-0/status.json").read_text())["state"] == "interrupted"
+
+    # Repeated once more, it is finished, and the other run was never touched again.
+    done = grokscope(*COMMAND, "--workers", "3", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (sweep / "seed-1/status.json").read_bytes() == finished
+    assert_same(sweep, rows)
+    assert (sweep / "report.html").exists()
+    assert SweepFolder(sweep).runs()[0].status["state"] == "finished"
+
+
+def test_a_run_that_cannot_work_says_why(tmp_path: Path) -> None:
+    (tmp_path / "swept.yaml").write_text(SWEPT.replace("{name: digits", "{name: mnist"))
+    (tmp_path / "empty").mkdir()
+    done = grokscope(*COMMAND, "--seeds", "1", "--data-dir", "empty", folder=tmp_path)
+    assert done.returncode == 1
+    assert "failed seed-0" in done.stdout
+    assert "    grokscope: " in done.stdout
+    assert "train-images" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--workers", "0"], "--workers must be a positive number: got 0"),
+        (["--engine", "rey"], "unknown engine 'rey'; did you mean 'ray'?"),
+        (["--engine", "slurm", "--address", "auto"], "--address is for the engine ray"),
+        (["--slurm", "gpu"], "--slurm takes key=value, as in partition=gpu: got 'gpu'"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing_behind(
+    tmp_path: Path, arguments: list[str], said: str
+) -> None:
+    (tmp_path / "swept.yaml").write_text(SWEPT)
+    done = grokscope(*COMMAND, *arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "sweep").exists()

@@ -1,0 +1,246 @@
+"""The analysis of representations on a small experiment, against definitions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import grokscope as gs
+from grokscope.experiments import load_experiment, run_experiment
+from grokscope.experiments.analyses.correlations import pearson
+from grokscope.experiments.analyses.kernel_points import kernel_points
+from grokscope.experiments.analyses.late_compression import settled
+from grokscope.experiments.trained import Trained
+from grokscope.report import write_report
+from grokscope.runs import RunDirectory
+from tests.report.drawing import draw, figure_of
+
+SPEC = """
+name: small
+title: A small experiment
+data: {name: digits, classes: [0, 1, 8], train_size: 60, test_size: 100, subset: seeded}
+model: {widths: [12, 9]}
+training:
+  lr: 0.01
+  batch_size: 30
+  max_steps: 200
+  evaluate: {per_decade: 6}
+  keep_checkpoints: &looks [0, 10, 50, 200]
+monitor:
+  measures: [ntk_distance, manifold_geometry]
+  probe_size: 100
+  test_size: 100
+  pictures: 0
+  ntk: {num_points: 8}
+  manifolds: {layers: [activation2, linear3], num_points: 8, num_samples: 10, linear_probe: false}
+  schedule: {per_decade: null, at: *looks}
+milestones: {memorised: {metric: train_accuracy, target: 0.99}}
+arms:
+  plain: {title: Plain}
+  large: {title: Large weights, model: {weight_scale: 4}}
+seeds: [0, 1]
+analysis: representation
+analysis_options:
+  probe: {layer: activation2, arms: [plain], repeats: 3, test_size: 80, num_epochs: 5}
+  kernels: {sets: {few: [train, 5], more: [train, 9], unseen: [test, 6]}}
+panels:
+  - {kind: table, title: Onsets, results: onsets}
+  - kind: curves
+    title: Probes
+    results: probing
+    columns: {mean: probe accuracy}
+    band: deviation
+    percent: true
+  - {kind: heatmap, title: Kernels, results: kernel_points.unseen, mark: onset}
+  - {kind: scatter, title: Capacity, results: output_looks, x: capacity, y: accuracy, series: arm}
+  - {kind: curves, title: Capacity, columns: [test_capacity/linear3], band: deviation, spans: onset}
+"""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> gs.Run:
+    """The experiment, run once."""
+    folder = tmp_path_factory.mktemp("representation")
+    (folder / "small.yaml").write_text(SPEC)
+    return run_experiment(load_experiment(str(folder / "small.yaml")), folder / "run")
+
+
+def trained(run: gs.Run, step: int, seed: int = 0) -> torch.nn.Module:
+    model = gs.MLP(64, [12, 9], 3, seed=seed)
+    model.load_state_dict(run.checkpoint("plain", seed, step)["model"])
+    return model.eval()
+
+
+DATA = gs.load_data("digits", classes=[0, 1, 8], train_size=60, test_size=100, subset="seeded")
+
+
+def test_correlations_are_those_of_the_columns(run: gs.Run) -> None:
+    for place, seed in enumerate((0, 1)):
+        history = run.history("large", seed)
+        looked = ~np.isnan(history["ntk_distance_init"])
+        assert looked.sum() == 4
+        accuracy = history["test_accuracy"][looked]
+        found = run.results["correlations"]["large"]
+        for name, column in (
+            ("capacity", "test_capacity/linear3"),
+            ("dimension", "test_dimension/linear3"),
+            ("kernel", "ntk_distance_init"),
+        ):
+            expected = stats.pearsonr(accuracy, history[column][looked]).statistic
+            assert found[name][place] == pytest.approx(expected, abs=1e-9)
+        expected = stats.pearsonr(
+            history["radius/linear3"][looked], history["test_radius/linear3"][looked]
+        ).statistic
+        assert found["train_test_radius"][place] == pytest.approx(expected, abs=1e-9)
+        assert found["advantage"][place] == pytest.approx(
+            found["capacity"][place] - found["kernel"][place]
+        )
+
+
+def test_the_table_and_the_points_are_of_the_first_seed(run: gs.Run) -> None:
+    rows = [row for row in run.results["correlation_table"] if row["arm"] == "Large weights"]
+    assert [row["what"] for row in rows] == [
+        "kernel distance",
+        *(
+            f"{figure}, {layer}"
+            for layer in ("activation2", "linear3")
+            for figure in ("capacity", "radius", "dimension")
+        ),
+    ]
+    assert rows[4]["accuracy"] == run.results["correlations"]["large"]["capacity"][0]
+    looks = [row for row in run.results["output_looks"] if row["arm"] == "large"]
+    history = run.history("large", 0)
+    known = ~np.isnan(history["test_capacity/linear3"])
+    assert [row["capacity"] for row in looks] == history["test_capacity/linear3"][known].tolist()
+    assert [row["train_capacity"] for row in looks] == history["capacity/linear3"][known].tolist()
+
+
+def test_a_correlation_needs_three_rows_and_two_values() -> None:
+    a = np.array([1.0, 2.0, np.nan, 4.0])
+    assert np.isnan(pearson(a, np.array([1.0, 2.0, 3.0, np.nan])))
+    assert np.isnan(pearson(a, np.ones(4)))
+
+
+def test_probes_are_the_measures_at_each_kept_checkpoint(run: gs.Run) -> None:
+    probing = run.results["probing"]
+    assert list(probing) == ["plain"]
+    assert probing["plain"]["steps"] == [0, 10, 50, 200]
+    model = trained(run, 50)
+    train, test = (
+        gs.layer_activations(model, x, ["activation2"])["activation2"].double()
+        for x in (DATA.train_x, DATA.test_x[:80])
+    )
+    scale = train.square().mean().sqrt()
+    expected = gs.sgd_probe(
+        train / scale,
+        DATA.train_y,
+        test / scale,
+        DATA.test_y[:80],
+        num_repeats=3,
+        num_epochs=5,
+        generator=torch.Generator().manual_seed(50),
+    )
+    assert probing["plain"]["mean"][2] == pytest.approx(float(expected.mean()))
+    assert probing["plain"]["mean_deviation"][2] == pytest.approx(float(expected.std(correction=0)))
+    start = settled(run.history("plain", 0))
+    means = dict(zip(probing["plain"]["steps"], probing["plain"]["mean"], strict=True))
+    after = [mean for step, mean in means.items() if step >= start]
+    if len(after) > 1:
+        assert run.results["probe_change"]["plain"] == pytest.approx(after[-1] - after[0])
+
+
+def test_kernel_distances_are_those_of_the_sets(run: gs.Run) -> None:
+    first, last = trained(run, 0), trained(run, 200)
+    for name, x in (
+        ("few", DATA.train_x[:5]),
+        ("more", DATA.train_x[:9]),
+        ("unseen", DATA.test_x[:6]),
+    ):
+        found = run.results["kernel_points"][name]["plain"]
+        assert found["steps"] == [0, 10, 50, 200]
+        expected = gs.kernel_distance(gs.empirical_ntk(first, x), gs.empirical_ntk(last, x))
+        assert found["matrix"][0][3] == pytest.approx(float(expected), rel=1e-4)
+        assert found["matrix"][3][0] == pytest.approx(found["matrix"][0][3])
+    own = np.array(run.results["kernel_points"]["unseen"]["large"]["matrix"][0])
+    few = np.array(run.results["kernel_points"]["few"]["large"]["matrix"][0])
+    agreement = run.results["kernel_agreement"]["large"]
+    assert agreement["few"] == 0
+    assert agreement["unseen"] == pytest.approx(np.abs(own - few).max())
+
+
+def test_a_split_that_is_none_is_named(run: gs.Run) -> None:
+    with RunDirectory.resume(run.path, "cpu") as directory:
+        seen = Trained(directory, {"plain": DATA, "large": DATA}, lambda arm, seed: trained(run, 0))
+        with pytest.raises(ValueError, match=r"must be of the split train or test: got 'tests'"):
+            kernel_points(seen, {"a": ("tests", 5)})
+
+
+def test_onsets_are_those_of_the_histories(run: gs.Run) -> None:
+    rows = run.results["onsets"]
+    assert [(row["arm"], row["seed"]) for row in rows] == [
+        ("Plain", 0),
+        ("Large weights", 0),
+        ("Plain", 1),
+        ("Large weights", 1),
+    ]
+    for row, (arm, seed) in zip(rows, run.trials, strict=True):
+        found = gs.onset(run.history(arm, seed))
+        assert row["memorised"] == found.memorised
+        assert row["start"] == found.start
+        assert row["generalisation"].startswith(found.state)
+    assert "Plain: " in run.results["finding"]
+
+
+def test_late_is_from_where_test_accuracy_has_settled() -> None:
+    rows = [
+        {"step": step, "test_accuracy": accuracy}
+        for step, accuracy in ((0, 0.1), (10, 0.6), (100, 0.899), (1000, 0.9), (10_000, 0.88))
+    ]
+    assert settled(gs.History(rows)) == 100
+
+
+def test_the_late_figures_are_the_last_over_those_at_settling(run: gs.Run) -> None:
+    late = run.results["late"]["plain"]
+    for place, seed in enumerate((0, 1)):
+        history = run.history("plain", seed)
+        column = history["test_radius/linear3"]
+        known = ~np.isnan(column)
+        at = np.interp(
+            np.log(settled(history)),
+            np.log(np.maximum(history.steps[known], 0.5)),
+            column[known],
+        )
+        assert late["radius"][place] == pytest.approx(column[known][-1] / at)
+
+
+def test_its_panels_can_be_drawn(run: gs.Run) -> None:
+    page = write_report([run.path]).read_text()
+    assert "could not be drawn" not in page
+    (probes,) = draw(
+        run.path,
+        kind="curves",
+        title="Probes",
+        results="probing",
+        columns={"mean": "probe accuracy"},
+        band="deviation",
+    )
+    band, line = figure_of(probes)["data"]
+    course = run.results["probing"]["plain"]
+    assert line["y"] == pytest.approx(course["mean"], rel=1e-5)
+    top = np.add(course["mean"], course["mean_deviation"])
+    assert band["y"][:4] == pytest.approx(top.tolist(), rel=1e-5)
+
+
+def test_pictures_of_representations_need_umap(run: gs.Run, tmp_path: Path) -> None:
+    umap = pytest.importorskip("umap", reason="umap-learn is not installed (extra embed)")
+    assert umap
+    spec = SPEC.replace("  probe:", "  embed: {layer: activation2, steps: [0, 180]}\n  probe:")
+    (tmp_path / "small.yaml").write_text(spec)
+    again = run_experiment(load_experiment(str(tmp_path / "small.yaml")), tmp_path / "run")
+    stored = again.arrays("plain", 0, "embedding")
+    assert stored["steps"].tolist() == [0, 200]
+    assert stored["points"].shape == (2, 100, 2)

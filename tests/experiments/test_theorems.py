@@ -1,0 +1,59 @@
+"""The statements hold on random networks, and a wrong one is noticed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from grokscope.experiments import load_experiment
+from grokscope.experiments.analyses import theorems as package
+from grokscope.experiments.analyses.theorems import cells, kernel, optimum, radius
+
+
+def found(check, networks: int = 3) -> dict[str, float]:
+    return {f.key: f for f in check(networks, torch.Generator().manual_seed(1))}
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        optimum.optimum_findings,
+        radius.radius_findings,
+        cells.centroid_findings,
+        kernel.kernel_findings,
+    ],
+)
+def test_statements_hold_and_their_counterexamples_do_not(check) -> None:
+    for finding in found(check).values():
+        assert finding.held != finding.counterexample, finding.key
+
+
+def test_every_statement_has_a_claim_with_its_tolerance() -> None:
+    experiment = load_experiment("grokalign/theorems")
+    assert experiment.arms == {}
+    bounds = {c.quantity.name.removeprefix("deviations."): c for c in experiment.claims}
+    found = package(None, networks=1)
+    assert set(bounds) == set(found["deviations"])
+    for row, claim in zip(found["theorems"], bounds.values(), strict=True):
+        assert claim.at_most in (row["tolerance"], None)
+    with pytest.raises(ValueError, match="networks must be a positive integer"):
+        package(None, networks=0)
+
+
+def test_the_optimum_is_found_and_not_assumed() -> None:
+    """Another loss has another optimum; the search reports a map no loss could hold against it."""
+    x = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+    target = torch.tensor([0.3, -0.4], dtype=torch.float64)
+    start = torch.randn(2, 3, dtype=torch.float64)
+    best = optimum.minimiser(lambda z: (z - target).square().sum(), x, 0.1, start)
+    expected = 0.1 * torch.outer(target / target.norm(), x / x.norm())
+    torch.testing.assert_close(best, expected)
+
+
+def test_wrong_formulas_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "closed_form", lambda model, x: x @ x.T)
+    assert not found(kernel.kernel_findings)["lemma_8"].held
+    monkeypatch.setattr(cells, "optimal_entries", lambda alpha, classes, length: (1.0, -1.0))
+    assert not found(cells.centroid_findings)["proposition_6_cross_entropy"].held
+    monkeypatch.setattr(radius, "robust_radius", lambda model, x, y: x.norm(dim=1))
+    assert not found(radius.radius_findings)["theorem_3_rank_one"].held

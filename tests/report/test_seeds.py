@@ -1,0 +1,156 @@
+"""What the report says of several seeds."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+import scipy.stats
+from rich.console import Console
+
+from grokscope.report import (
+    comparison_data,
+    open_subject,
+    print_summary,
+    print_sweep,
+    run_summary,
+    write_report,
+)
+from grokscope.report.seeds import seed_statistics, sweep_table
+from grokscope.report.subject import open_subjects
+from grokscope.runs import RunDirectory, open_runs
+from grokscope.runs.sweep_folder import write_sweep
+from tests.report import made_up_runs
+
+BASELINE = [2000, 2600, None, 2200, 3100, 2500]
+OURS = [200, 210, 230, 190, None, 220]
+LIMIT = 5000
+
+
+def record(path: Path, steps: dict[str, list[int | None]], seeds: list[int]) -> None:
+    """A run whose arms generalise at given steps, one second for each hundred."""
+    with RunDirectory.create(path, made_up_runs.spec(seeds=seeds), "cpu", seeds) as run:
+        for seed in seeds:
+            for arm, reached in steps.items():
+                trial = run.trial(arm, seed)
+                at = reached[seed]
+                for step in sorted({0, at or 0, LIMIT}):
+                    high = at is not None and step >= at
+                    row = {
+                        "step": step,
+                        "train_accuracy": 1.0,
+                        "test_accuracy": 0.95 if high else 0.4,
+                    }
+                    trial.append(row, {"train_seconds": step / 100})
+                trial.finish(stopped="max_steps")
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("several") / "run"
+    record(path, {"baseline": BASELINE, "grokalign": OURS}, list(range(6)))
+    return path
+
+
+def test_statistics_count_the_seeds_that_never_got_there(several: Path) -> None:
+    found = seed_statistics(run_summary(open_subject(several)))
+    assert [(entry.arm, entry.figure) for entry in found] == [
+        ("baseline", "steps"),
+        ("grokalign", "steps"),
+        ("baseline", "training time"),
+        ("grokalign", "training time"),
+        ("baseline", "final test accuracy"),
+        ("grokalign", "final test accuracy"),
+    ]
+    slow, fast = found[:2]
+    assert slow.sample.text() == "2,550 (2,100 or more), 5 of 6 reached"
+    assert slow.sample.mean.text() == "at least 2,900"
+    assert slow.contrast is None
+    assert fast.contrast is not None
+    assert fast.contrast.sooner.ends[0] == (10, 10)
+    assert fast.contrast.sooner.ends[2] == (5000 / 230, float("inf"))
+    assert fast.contrast.sooner.ends[4] == (0, 3100 / 5000)
+    assert fast.contrast.welch is None
+
+
+def test_the_tests_are_those_of_scipy(tmp_path: Path) -> None:
+    slow, fast = [2000, 2600, 2900, 2200], [200, 210, 230, 190]
+    record(tmp_path / "run", {"baseline": list(slow), "grokalign": list(fast)}, [0, 1, 2, 3])
+    data = comparison_data([tmp_path / "run"])[1]["statistics"][0]
+    assert data["welch_p"] == pytest.approx(
+        scipy.stats.ttest_ind(slow, fast, equal_var=False).pvalue
+    )
+    assert data["wilcoxon_p"] == [0.125, 0.125]
+    assert data["sooner"]["median"] == pytest.approx([(2200 / 190 + 2600 / 210) / 2] * 2)
+    assert data["std"] == pytest.approx(scipy.stats.tstd(fast))
+
+
+def test_data_hold_bounds_that_json_can_hold(several: Path) -> None:
+    slow, fast = comparison_data([several])
+    assert json.loads(json.dumps(fast, allow_nan=False)) == fast
+    steps = slow["statistics"][0]
+    assert (steps["num_seeds"], steps["num_known"]) == (6, 5)
+    assert steps["mean"] == [2900, None]
+    assert steps["std"] is None
+    assert steps["values"][2] == [5000, None]
+
+
+def test_page_and_terminal_say_how_many_seeds_got_there(several: Path, tmp_path: Path) -> None:
+    written = io.StringIO()
+    print_summary(several, Console(file=written, width=80))
+    assert written.getvalue().count("5 of 6") >= 4
+    assert max(len(line) for line in written.getvalue().splitlines()) <= 80
+    page = write_report([several], tmp_path / "page.html").read_text()
+    assert "How sure that is" in page
+    assert "5 of 6" in page
+
+
+def test_one_seed_gets_no_statistics(runs: Path, tmp_path: Path) -> None:
+    assert seed_statistics(run_summary(open_subject(runs / "finished"))) == []
+    assert "How sure" not in write_report([runs / "finished"], tmp_path / "page.html").read_text()
+
+
+def test_a_sweep_is_shown_setting_by_setting(tmp_path: Path) -> None:
+    spec = made_up_runs.spec(seeds=[0, 1])
+    settings = {"lr=1": {"training.lr": 1}, "lr=2": {"training.lr": 2}}
+    write_sweep(
+        tmp_path, "x", settings, dict.fromkeys(settings, spec), [0, 1], ["grokscope", "sweep"]
+    )
+    for setting, fast in (("lr=1", 200), ("lr=2", 400)):
+        steps = {"baseline": [2000, 3000], "grokalign": [fast, None]}
+        for seed in (0, 1):
+            record(tmp_path / setting / f"seed-{seed}", steps, [seed])
+    written = io.StringIO()
+    print_sweep(open_runs([tmp_path]), Console(file=written, width=80))
+    text = written.getvalue()
+    assert text.count("1 of 2") == 2
+    assert "lr=2: " in text
+    assert max(len(line) for line in text.splitlines()) <= 80
+    assert [entry["run"] for entry in comparison_data([tmp_path])] == [
+        *("lr=1", "lr=1", "lr=2", "lr=2")
+    ]
+    page = write_report([tmp_path])
+    assert page == tmp_path / "report.html"
+    assert "2 runs side by side" in page.read_text()
+    assert "grokscope sweep" in page.read_text()
+
+
+def test_a_sweep_that_has_just_begun_can_be_shown(tmp_path: Path) -> None:
+    write_sweep(tmp_path, "x", {"": {}}, {"": made_up_runs.spec()}, [0, 1], ["grokscope", "sweep"])
+    written = io.StringIO()
+    print_sweep(open_runs([tmp_path]), Console(file=written, width=80))
+    assert "nothing has been measured yet" in written.getvalue()
+    assert write_report([tmp_path]).exists()
+
+
+def test_settings_of_a_single_arm_are_held_against_the_first(tmp_path: Path) -> None:
+    spec = made_up_runs.spec(seeds=[0, 1], arms={"only": {"title": "Only"}}, claims=[])
+    settings = {"lr=1": {"training.lr": 1}, "lr=2": {"training.lr": 2}}
+    write_sweep(tmp_path, "x", settings, dict.fromkeys(settings, spec), [0, 1], ["grokscope"])
+    for setting, steps in (("lr=1", [2000, 3000]), ("lr=2", [400, 600])):
+        for seed in (0, 1):
+            record(tmp_path / setting / f"seed-{seed}", {"only": list(steps)}, [seed])
+    rows = sweep_table([run_summary(subject) for subject in open_subjects(open_runs([tmp_path]))])
+    assert [row[4] for row in rows] == ["sooner", "–", "5.0×"]
