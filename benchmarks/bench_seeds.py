@@ -29,7 +29,8 @@ from torch import nn
 
 import grokscope as gs
 from grokscope.experiments import load_experiment
-from grokscope.experiments.runner import load_dataset, train, train_seeds
+from grokscope.experiments.building import load_dataset
+from grokscope.experiments.runner import train, train_seeds
 from grokscope.methods import Method
 from grokscope.runs.environment import environment
 from grokscope.training.device import synchronise
