@@ -51,8 +51,7 @@ Methods = Callable[[int], list[Method]]
 def convolution(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Unflatten(1, (1, 28)),
-        nn.Unflatten(2, (28, 28)),
+        nn.Unflatten(1, (1, 28, 28)),
         nn.Conv2d(1, 8, 3, stride=2),
         nn.ReLU(),
         nn.Flatten(),

@@ -118,6 +118,12 @@ def nested(seed: int) -> nn.Module:
     return nn.Sequential(first, middle, nn.Identity(), nn.Hardtanh(), middle, nn.ReLU(), last)
 
 
+def in_place(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    bounded = nn.Sequential(nn.Hardtanh(-0.5, 0.5, inplace=True), nn.LeakyReLU(0.1, inplace=True))
+    return nn.Sequential(nn.Linear(6, 8), *bounded, nn.Linear(8, 3))
+
+
 def tied(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Linear(6, 3))
@@ -137,7 +143,7 @@ def frozen(seed: int) -> nn.Module:
 
 
 @pytest.mark.parametrize("methods", ["two", "exact", "adversarial"])
-@pytest.mark.parametrize("build", [Branches, smooth, nested, tied, scaled, frozen])
+@pytest.mark.parametrize("build", [Branches, smooth, nested, in_place, tied, scaled, frozen])
 def test_every_kind_of_network(build: Any, methods: str) -> None:
     made = METHODS[methods]
     settings = {**PLAIN, "max_steps": 20}
