@@ -157,7 +157,7 @@ def assembled(
     label_smoothing: float,
     batch_size: int | None,
     max_steps: int,
-    stop_at: Target | None,
+    stop_at: Target | StopWhenSettled | None,
     evaluate: str | int | Sequence[int] | Schedule,
     seed: int,
     device: str | torch.device,
