@@ -29,7 +29,8 @@ from torch import nn
 
 import grokscope as gs
 from grokscope.experiments import load_experiment
-from grokscope.experiments.runner import load_dataset, train, train_seeds
+from grokscope.experiments.building import load_dataset
+from grokscope.experiments.runner import train, train_seeds
 from grokscope.methods import Method
 from grokscope.runs.environment import environment
 from grokscope.training.device import synchronise
@@ -50,8 +51,7 @@ Methods = Callable[[int], list[Method]]
 def convolution(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Unflatten(1, (1, 28)),
-        nn.Unflatten(2, (28, 28)),
+        nn.Unflatten(1, (1, 28, 28)),
         nn.Conv2d(1, 8, 3, stride=2),
         nn.ReLU(),
         nn.Flatten(),
@@ -162,9 +162,8 @@ def costs(rounds: int, device: str, console: Console) -> dict[str, Any]:
                     "together_over_one": round(number * seconds["together"] / seconds["apart"], 2),
                 }
             found[f"{network}, {method}"] = row
-            cells = [
-                f"{row[str(s)]['together_over_apart']:.2f}" if str(s) in row else "" for s in SEEDS
-            ]
+            ratios = [row.get(str(s), {}).get("together_over_apart") for s in SEEDS]
+            cells = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
             table.add_row(network, method, *cells)
             console.print(f"{network}, {method}: {cells}", soft_wrap=True)
     console.print(table)
