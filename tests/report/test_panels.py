@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,8 @@ def test_heat_map_ticks_are_steps_at_powers_of_ten(with_results: Path) -> None:
     assert layout["xaxis"]["tickvals"] == [0, 1, 3, 5, 7]
     # GrokAlign memorised at 316, a little after the step at place 6, and generalised at 1212.
     marks = [shape["x0"] for shape in figure_of(drawings[1])["layout"]["shapes"][::2]]
-    assert marks == pytest.approx([6 + 16 / 700, 7 + 212 / 2000])
+    between = math.log(316 / 300) / math.log(1000 / 300), math.log(1212 / 1000) / math.log(3)
+    assert marks == pytest.approx([6 + between[0], 7 + between[1]])
 
 
 def test_heat_map_reads_stored_arrays_as_well(tmp_path: Path) -> None:
@@ -358,3 +360,46 @@ def test_tensors_that_are_no_pictures_are_left_out(tmp_path: Path) -> None:
     path = made_up_runs.grokking(tmp_path / "run", shape=(40,))
     with pytest.raises(NothingToDraw):
         draw(path, kind="pictures")
+
+
+def test_an_arm_without_one_of_the_columns_is_drawn_without_it(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "run", made_up_runs.spec(), "cpu", [0]) as run:
+        run.trial("baseline", 0).append({"step": 0, "near": 1.0, "far": 2.0}, {})
+        run.trial("grokalign", 0).append({"step": 0, "near": 3.0}, {})
+    columns = ["near", "far"]
+    for band in ("none", "deviation", "range"):
+        (drawing,) = draw(tmp_path / "run", kind="curves", title="N", columns=columns, band=band)
+        assert [trace["y"] for trace in figure_of(drawing)["data"]] == [[1.0], [2.0], [3.0]]
+
+
+def test_onsets_are_shaded_and_marked(tmp_path: Path) -> None:
+    spec = {**made_up_runs.spec(), "milestones": {}}
+    steps = [round(10 ** (place / 10)) for place in range(51)]
+    with RunDirectory.create(tmp_path / "run", spec, "cpu", [0]) as run:
+        for place, step in enumerate(steps):
+            log = place / 10
+            row = {
+                "step": step,
+                "train_accuracy": min(1.0, log / 2),
+                "test_accuracy": float(np.interp(log, [3, 4], [0.2, 0.8])),
+            }
+            run.trial("baseline", 0).append(row, {})
+            run.trial("grokalign", 0).append({**row, "test_accuracy": min(0.9, log / 2)}, {})
+        matrix = {"steps": steps[::10], "matrix": np.ones((6, 6)).tolist()}
+        run.write_results({"kernel": {"baseline": matrix, "grokalign": matrix}})
+    for spans in ("onset", "delay"):  # without milestones the delay is the onset
+        (drawing,) = draw(
+            tmp_path / "run", kind="curves", title="A", columns=["test_accuracy"], spans=spans
+        )
+        shapes = figure_of(drawing)["layout"]["shapes"]
+        assert {shape["name"] for shape in shapes} == {"baseline"}
+        ends = [math.log10(shapes[0][end]) for end in ("x0", "x1")]
+        assert ends == pytest.approx([3.1, 3.9], abs=1e-3)
+        assert drawing.figure["layout"]["annotations"][-1]["text"] == "onset: 1,259 to 7,943"
+    late, soon = draw(tmp_path / "run", kind="heatmap", results="kernel", mark="onset")
+    marks = figure_of(late)["layout"]["shapes"]
+    assert sorted({round(mark["x0"], 1) for mark in marks if mark["x0"] == mark["x1"]}) == [
+        3.1,
+        3.9,
+    ]
+    assert figure_of(soon)["layout"]["shapes"] == []

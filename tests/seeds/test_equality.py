@@ -63,7 +63,7 @@ def test_every_method(methods: Any) -> None:
         {"loss": "cross_entropy", "label_smoothing": 0.2},
         {"loss": lambda outputs, y: F.cross_entropy(2 * outputs, y) + outputs.square().sum()},
     ],
-    ids=str,
+    ids=lambda settings: ", ".join(settings),
 )
 def test_every_way_to_train(settings: dict[str, Any]) -> None:
     methods = METHODS["projected"]

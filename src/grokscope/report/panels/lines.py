@@ -44,6 +44,8 @@ def recorded(history: History, column: str) -> tuple[NDArray[np.int64], NDArray[
 def lines(histories: list[History], column: str, axis: StepAxis, pen: Pen) -> list[Trace]:
     """The line of one seed; or the thin lines of several, and their median over them."""
     series = [recorded(history, column) for history in histories]
+    if not series:
+        return []
     if len(series) == 1:
         return [_line(*series[0], axis, pen, pen.colour, 2.2, pen.name)]
     traces = [_line(*one, axis, pen, pen.faint(0.4), 1, pen.name) for one in series]
@@ -74,6 +76,8 @@ def deviation_ends(histories: list[History], column: str) -> Ends | None:
     It is the column NAME_deviation, or where there is none the deviation among seeds.
     """
     own = f"{column}_deviation"
+    if not histories:
+        return None
     steps, columns = _common([recorded(history, column) for history in histories])
     if len(histories) == 1 and own in histories[0]:
         middle, half = columns[0], recorded(histories[0], own)[1]
