@@ -29,7 +29,8 @@ from torch import nn
 
 import grokscope as gs
 from grokscope.experiments import load_experiment
-from grokscope.experiments.runner import load_dataset, train, train_seeds
+from grokscope.experiments.building import load_dataset
+from grokscope.experiments.runner import train, train_seeds
 from grokscope.methods import Method
 from grokscope.runs.environment import environment
 from grokscope.training.device import synchronise
@@ -50,8 +51,7 @@ Methods = Callable[[int], list[Method]]
 def convolution(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     return nn.Sequential(
-        nn.Unflatten(1, (1, 28)),
-        nn.Unflatten(2, (28, 28)),
+        nn.Unflatten(1, (1, 28, 28)),
         nn.Conv2d(1, 8, 3, stride=2),
         nn.ReLU(),
         nn.Flatten(),
@@ -68,6 +68,8 @@ NETWORKS: dict[str, tuple[int, Callable[[int], nn.Module]]] = {
     "64-128-128-10": (64, perceptron(64, 128, 128, 10)),
     "784-200-200-10": (784, perceptron(784, 200, 200, 10)),
     "784-1000-10": (784, perceptron(784, 1000, 10)),
+    "784-1000-1000-10": (784, perceptron(784, 1000, 1000, 10)),
+    "convolution": (784, convolution),
 }
 METHODS: dict[str, Methods] = {
     "plain": lambda seed: [],
@@ -145,11 +147,12 @@ def medians(work: dict[str, Callable[[], None]], rounds: int, device: str) -> di
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def costs(rounds: int, device: str, console: Console) -> dict[str, Any]:
+def costs(networks: list[str], rounds: int, device: str, console: Console) -> dict[str, Any]:
     """Together over apart for every network, method and number of seeds."""
     found: dict[str, Any] = {}
     table = Table("network", "method", *(f"{s} seeds" for s in SEEDS), title="together over apart")
-    for network, (inputs, build) in {**NETWORKS, "convolution": (784, convolution)}.items():
+    for network in networks:
+        inputs, build = NETWORKS[network]
         usual = network in ("64-128-128-10", "784-200-200-10")
         for method in METHODS if usual else ["plain", "grokalign"]:
             row = {}
@@ -162,9 +165,8 @@ def costs(rounds: int, device: str, console: Console) -> dict[str, Any]:
                     "together_over_one": round(number * seconds["together"] / seconds["apart"], 2),
                 }
             found[f"{network}, {method}"] = row
-            cells = [
-                f"{row[str(s)]['together_over_apart']:.2f}" if str(s) in row else "" for s in SEEDS
-            ]
+            ratios = [row.get(str(s), {}).get("together_over_apart") for s in SEEDS]
+            cells = ["" if ratio is None else f"{ratio:.2f}" for ratio in ratios]
             table.add_row(network, method, *cells)
             console.print(f"{network}, {method}: {cells}", soft_wrap=True)
     console.print(table)
@@ -205,6 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS)
     parser.add_argument("--only", choices=["steps", "targets"])
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -219,7 +222,9 @@ def main() -> None:
     }
     if options.only != "targets":
         part["rounds"] = options.rounds
-        part["steps"] = costs(options.rounds, options.device, console)
+        networks = options.networks or list(NETWORKS)
+        found = costs(networks, options.rounds, options.device, console)
+        part["steps"] = {**part.get("steps", {}), **found}
     if options.only != "steps":
         part["targets"] = targets(options.device, console)
     RESULT.parent.mkdir(exist_ok=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,13 @@ from grokscope.runs.reach import Unit, time_to
 from grokscope.runs.statistics import Sample, wilcoxon_p
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "table1.json"
+FIGURES = "{:.6g}".format
 TARGET, SINCE = 0.85, 0.2
+HEAD = (
+    "| | got there | steps | fewer steps | training time | less time "
+    "| time from 20 % | less time from 20 % |\n" + "|---" * 8 + "|"
+)
+ENVIRONMENT = ("grokscope", "packages", "python", "platform", "processor", "threads", "started")
 CLOCKS: dict[str, tuple[Unit, float | None]] = {
     "steps": ("steps", None),
     "seconds": ("seconds", None),
@@ -39,18 +46,20 @@ def complete_seeds(run: Run) -> list[int]:
 def described(sample: Sample) -> dict[str, Any]:
     interval = sample.interval()
     return {
-        "by_seed": [low if low == high else None for low, high in sample.ends],
-        "at_least": list(sample.lows),
-        "known": sample.known,
-        "median": sample.median.text("{:g}".format),
-        "mean": sample.mean.text("{:g}".format),
-        "deviation": sample.std,
-        "interval_of_median_95_percent": None if interval is None else interval.text("{:g}".format),
+        "by_seed": [round(low, 2) if low == high else None for low, high in sample.ends],
+        "at_least": [round(low, 2) for low in sample.lows],
+        "median": sample.median.text(FIGURES),
+        "mean": sample.mean.text(FIGURES),
+        "deviation": None if sample.std is None else float(FIGURES(sample.std)),
+        "interval_of_median_95_percent": None if interval is None else interval.text(FIGURES),
     }
 
 
 def table(run: Run) -> dict[str, Any]:
     seeds = complete_seeds(run)
+    if not seeds:
+        raise SystemExit(f"{run.path}: no seed has finished in all arms")
+    print(HEAD)
     samples = {
         arm: {
             name: time_to(
@@ -73,7 +82,8 @@ def table(run: Run) -> dict[str, Any]:
             ),
         }
         print_row(rows[arm]["title"], clocks, ratios, is_baseline=arm == "baseline")
-    return {"seeds": seeds, "environment": run.env, "arms": rows}
+    environment = {name: run.env[name] for name in ENVIRONMENT}
+    return {"seeds": seeds, "environment": environment, "arms": rows}
 
 
 def print_row(
@@ -100,7 +110,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     found = {run.spec["name"]: table(run) for run in map(Run, parser.parse_args().runs)}
-    RESULT.write_text(json.dumps(found, indent=1) + "\n")
+    text = json.dumps(found, indent=1)
+    flat = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)
+    RESULT.write_text(flat + "\n")
 
 
 if __name__ == "__main__":

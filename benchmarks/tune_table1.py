@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
+from grokscope.experiments.building import load_dataset
 from grokscope.experiments.registry import find, merge, resolve
-from grokscope.experiments.runner import load_dataset, train
+from grokscope.experiments.runner import train
 from grokscope.experiments.yaml_files import read_yaml
 
 RESULT = Path(__file__).parent / "results" / "tune_table1.json"

@@ -50,7 +50,7 @@ def test_a_sweep_killed_and_interrupted_comes_to_what_its_runs_come_to_alone(
 
     # Repeated, it goes on with the one alone, and is interrupted.
     process = start(*COMMAND, "--workers", "1", folder=tmp_path)
-    pid = wait_for_rows(process, sweep / "seed-0", 36)
+    pid = wait_for_rows(process, sweep / "seed-0", 26)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=280)
     assert process.returncode == 130

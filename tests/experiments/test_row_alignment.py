@@ -45,7 +45,8 @@ def test_the_table_has_means_over_seeds_and_gains_by_seed(tmp_path: Path) -> Non
     (tmp_path / "small.yaml").write_text(SPEC)
     experiment = load_experiment(str(tmp_path / "small.yaml"))
     run = run_experiment(experiment, tmp_path / "run", device="cpu")
-    table, by_seed, gain = (run.results[part] for part in ("table", "by_seed", "gain"))
+    by_seed, gain = run.results["by_seed"], run.results["gain"]
+    table = {row["arm"]: row for row in run.results["table"]}
     data = gs.load_data("digits", train_size=60, test_size=40)
     for arm in ("baseline", "grokalign"):
         found = []

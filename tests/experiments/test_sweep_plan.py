@@ -80,9 +80,12 @@ def test_names_tell_paths_with_the_same_end_apart(small: str) -> None:
 
 
 def test_names_are_fit_for_folders(small: str) -> None:
-    grid = ["title=a/b,../c,a b"]
+    grid = ["title=a/b,../c,a b,'-1.5','1.5','0.10000001'"]
     names = [setting.name for setting in plan_sweep(small, grid=grid).settings]
-    assert names == ["title=a-b", "title=c", "title=a-b+2"]
+    assert names == [
+        *("title=a-b", "title=..-c", "title=a-b+2"),
+        *("title=-1.5", "title=1.5", "title=0.10000001"),
+    ]
 
 
 def test_the_section_of_the_spec_is_a_grid_or_a_list(small: str) -> None:

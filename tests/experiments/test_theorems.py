@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from grokscope.experiments import load_experiment
-from grokscope.experiments.analyses import theorems as package
+from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.analyses.theorems import cells, kernel, optimum, radius
+from grokscope.experiments.trained import Trained
 
 
 def found(check, networks: int = 3) -> dict[str, float]:
@@ -32,12 +33,13 @@ def test_every_statement_has_a_claim_with_its_tolerance() -> None:
     experiment = load_experiment("grokalign/theorems")
     assert experiment.arms == {}
     bounds = {c.quantity.name.removeprefix("deviations."): c for c in experiment.claims}
-    found = package(None, networks=1)
+    nothing = Trained.__new__(Trained)  # the analysis looks at no training
+    found = ANALYSES["theorems"](nothing, networks=1)
     assert set(bounds) == set(found["deviations"])
     for row, claim in zip(found["theorems"], bounds.values(), strict=True):
         assert claim.at_most in (row["tolerance"], None)
     with pytest.raises(ValueError, match="networks must be a positive integer"):
-        package(None, networks=0)
+        ANALYSES["theorems"](nothing, networks=0)
 
 
 def test_the_optimum_is_found_and_not_assumed() -> None:
@@ -51,7 +53,7 @@ def test_the_optimum_is_found_and_not_assumed() -> None:
 
 
 def test_wrong_formulas_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "closed_form", lambda model, x: x @ x.T)
+    monkeypatch.setattr(kernel, "closed_form", lambda model, scale, x: x @ x.T)
     assert not found(kernel.kernel_findings)["lemma_8"].held
     monkeypatch.setattr(cells, "optimal_entries", lambda alpha, classes, length: (1.0, -1.0))
     assert not found(cells.centroid_findings)["proposition_6_cross_entropy"].held

@@ -125,6 +125,24 @@ def test_time_is_told_apart_from_steps(runs: Path) -> None:
     assert sentence == ("In training time, GrokAlign took 3.4 s instead of 33.9 s: 10 times sooner")
 
 
+def test_of_many_arms_the_first_is_told_and_the_table_has_the_rest(tmp_path: Path) -> None:
+    steps = {"baseline": 8000, "a": 4000, "b": 400, "c": 2000, "d": 1000, "e": 800}
+    run = {"name": "many", "milestones": made_up_runs.spec()["milestones"]}
+    arms = {arm: {"title": arm.upper()} for arm in steps}
+    with RunDirectory.create(tmp_path / "run", {**run, "arms": arms}, "cpu", [0]) as writer:
+        for arm, step in steps.items():
+            trial = writer.trial(arm, 0)
+            for at, train, test in (BEGIN, (step, 1.0, 0.9)):
+                row = {"step": at, "train_accuracy": train, "test_accuracy": test}
+                trial.append(row, {"train_seconds": at / 100})
+            made_up_runs.finish(trial, step)
+    found = finding(summary(tmp_path / "run"))
+    assert found.headline == "B generalised 20 times sooner: 400 steps instead of 8,000"
+    assert found.further == ["The table has the other 4 arms"]
+    (sentence,) = time_sentences(summary(tmp_path / "run"))
+    assert sentence.startswith("In training time, B took 4.0 s instead of 80.0 s")
+
+
 def test_milestones_are_explained_in_words(runs: Path) -> None:
     assert finding(summary(runs / "finished")).meaning == (
         "Memorised: train accuracy has reached 99 %. Generalised: test accuracy has reached 90 %. "

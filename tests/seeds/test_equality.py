@@ -17,8 +17,8 @@ PLAIN = {
     "lr": 3e-3,
     "weight_decay": 0.02,
     "batch_size": 12,
-    "max_steps": 60,
-    "evaluate": 10,
+    "max_steps": 40,
+    "evaluate": 8,
     "dtype": torch.float64,
     "device": "cpu",
 }
@@ -63,7 +63,7 @@ def test_every_method(methods: Any) -> None:
         {"loss": "cross_entropy", "label_smoothing": 0.2},
         {"loss": lambda outputs, y: F.cross_entropy(2 * outputs, y) + outputs.square().sum()},
     ],
-    ids=str,
+    ids=lambda settings: ", ".join(settings),
 )
 def test_every_way_to_train(settings: dict[str, Any]) -> None:
     methods = METHODS["projected"]
@@ -72,8 +72,9 @@ def test_every_way_to_train(settings: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("loss", ["mse", "binary_cross_entropy"])
-@pytest.mark.parametrize("methods", ["perturbed", "adversarial", "offset"])
-@pytest.mark.parametrize("low", [0, -1])
+@pytest.mark.parametrize(
+    ("methods", "low"), [("perturbed", 0), ("perturbed", -1), ("adversarial", 0), ("offset", -1)]
+)
 def test_scalar_outputs(loss: str, methods: str, low: int) -> None:
     y, test_y = (part.eq(1).long() for part in (Y, TEST_Y))
     if low == -1 and loss == "mse":
@@ -117,6 +118,12 @@ def nested(seed: int) -> nn.Module:
     return nn.Sequential(first, middle, nn.Identity(), nn.Hardtanh(), middle, nn.ReLU(), last)
 
 
+def in_place(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    bounded = nn.Sequential(nn.Hardtanh(-0.5, 0.5, inplace=True), nn.LeakyReLU(0.1, inplace=True))
+    return nn.Sequential(nn.Linear(6, 8), *bounded, nn.Linear(8, 3))
+
+
 def tied(seed: int) -> nn.Module:
     torch.manual_seed(seed)
     model = nn.Sequential(nn.Linear(6, 6), nn.Tanh(), nn.Linear(6, 6), nn.Linear(6, 3))
@@ -135,11 +142,11 @@ def frozen(seed: int) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("methods", ["none", "two", "exact", "adversarial", "noise"])
-@pytest.mark.parametrize("build", [Branches, smooth, nested, tied, scaled, frozen])
+@pytest.mark.parametrize("methods", ["two", "exact", "adversarial"])
+@pytest.mark.parametrize("build", [Branches, smooth, nested, in_place, tied, scaled, frozen])
 def test_every_kind_of_network(build: Any, methods: str) -> None:
     made = METHODS[methods]
-    settings = {**PLAIN, "max_steps": 30}
+    settings = {**PLAIN, "max_steps": 20}
     assert_same(together(build, methods=made, **settings), alone(build, made, **settings))
 
 

@@ -88,7 +88,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[
 
 
 @pytest.mark.parametrize("checkpoint_seconds", [0.0, 1e9])
-@pytest.mark.parametrize("step", [1, 4, 6, 9, 10, 14])
+@pytest.mark.parametrize("step", [1, 4, 9, 10, 14])
 def test_a_crash_at_any_step(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -102,7 +102,8 @@ def test_a_crash_at_any_step(
         crash_at(patch, step)
         with pytest.raises(ConnectionResetError):
             train(broken, checkpoint_seconds=checkpoint_seconds)
-    resumed = train(broken, "auto", checkpoint_seconds=checkpoint_seconds)
+    # goes on as it was begun, whatever is asked for
+    resumed = train(broken, vectorise=bool(step % 2), checkpoint_seconds=checkpoint_seconds)
     assert (path / "metrics.jsonl").read_bytes() == (broken / "metrics.jsonl").read_bytes()
     assert stored(path) == stored(broken)
     for one, other in zip(resumed, whole, strict=True):

@@ -11,7 +11,9 @@ from grokscope.cli.console import OUT
 from grokscope.cli.progress import LiveProgress
 
 Preset = Annotated[str, typer.Option(help="quick or paper.", metavar="NAME")]
-Seeds = Annotated[int | None, typer.Option(help="Run seeds 0 to N-1.", metavar="N")]
+Seeds = Annotated[
+    int | None, typer.Option(help="Run seeds 0 to N-1, as one where that pays.", metavar="N")
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="Change a setting, as in training.lr=1e-3.", metavar="PATH=VALUE"),

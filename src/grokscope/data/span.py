@@ -50,9 +50,8 @@ class SpanReduction:
 
     def lift(self, model: nn.Module) -> nn.Module:
         """A copy of ``model``, such as ``self.model`` once trained, for inputs of d features."""
-        inner = model.get_submodule(self.layer)
-        assert isinstance(inner, nn.Linear)
-        return _with_first_weight(model, self.layer, inner.weight.detach() @ self.basis)
+        weight = _linear(model, self.layer).weight.detach()
+        return _with_first_weight(model, self.layer, weight @ self.basis)
 
 
 def reduce_to_span(model: nn.Module, data: Dataset, layer: str | None = None) -> SpanReduction:
@@ -84,8 +83,8 @@ def reduce_to_span(model: nn.Module, data: Dataset, layer: str | None = None) ->
     Dataset('xor': 20 train, 400 test, inputs (50,) float32, scalar targets, cpu)
     """
     layer = _first_layer(model) if layer is None else layer
-    linear = model.get_submodule(layer)
-    if not isinstance(linear, nn.Linear) or linear.in_features != data.num_features:
+    linear = _linear(model, layer)
+    if linear.in_features != data.num_features:
         raise ValueError(
             f"layer {layer!r} must be a linear layer with {data.num_features} inputs, the features "
             f"of {data.name}: got {linear}"
@@ -107,6 +106,13 @@ def reduce_to_span(model: nn.Module, data: Dataset, layer: str | None = None) ->
     )
     _check_outputs(model, inner, data, reduced)
     return replace(reduction, data=reduced)
+
+
+def _linear(model: nn.Module, layer: str) -> nn.Linear:
+    found = model.get_submodule(layer)
+    if not isinstance(found, nn.Linear):
+        raise ValueError(f"layer {layer!r} must be a linear layer: got {type(found).__name__}")
+    return found
 
 
 def _first_layer(model: nn.Module) -> str:
@@ -132,7 +138,7 @@ def _first_layer(model: nn.Module) -> str:
 
 def _with_first_weight(model: nn.Module, layer: str, weight: Tensor) -> nn.Module:
     """A copy of the model whose first layer has another weight, and so another number of inputs."""
-    old = model.get_submodule(layer)
+    old = _linear(model, layer)
     assert isinstance(old, nn.Linear)
     new = nn.Linear(
         weight.shape[1],

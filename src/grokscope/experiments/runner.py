@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
 
-from grokscope.data import Dataset, load, reduce_to_span
+from grokscope.data import Dataset, reduce_to_span
 from grokscope.experiments.analyses import ANALYSES
+from grokscope.experiments.building import (
+    build_method,
+    build_model,
+    build_monitor,
+    build_trial_model,
+    load_dataset,
+    noise_on_test_points,
+)
 from grokscope.experiments.errors import SpecError
 from grokscope.experiments.spec import (
-    DataSpec,
     Experiment,
-    ModelSpec,
-    MonitorSpec,
     TrainingSpec,
     TrialSpec,
 )
 from grokscope.experiments.trained import Trained
-from grokscope.measures.robustness import gaussian_noise
-from grokscope.methods import METHODS
-from grokscope.methods.base import Method
-from grokscope.models import build
 from grokscope.runs import Run, RunDirectory, Trial
 from grokscope.training import (
     FitResult,
-    LayerGeometry,
-    Monitor,
-    NoiseAccuracy,
-    NTKDistance,
     Schedule,
     Target,
     fit,
     fit_seeds,
 )
 from grokscope.training.device import resolve_device
-from grokscope.training.recorder import Recorder
+
+_LOG = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -115,12 +112,16 @@ def run_experiment(
 def _order(experiment: Experiment) -> list[tuple[list[str], list[int]]]:
     """Which arms are trained with which seeds at a time: together where they may, then alone."""
     seeds = list(experiment.seeds)
-    many = len(seeds) > 1 and experiment.vectorise is not False
-    # In the span of its own first layer each network has data of its own.
-    together = [
-        arm for arm, spec in experiment.arms.items() if many and not spec.data.reduce_to_span
-    ]
-    alone = [arm for arm in experiment.arms if arm not in together]
+    if len(seeds) == 1 or experiment.vectorise is False:
+        return [(list(experiment.arms), [seed]) for seed in seeds]
+    alone = [arm for arm, spec in experiment.arms.items() if spec.data.reduce_to_span]
+    together = [arm for arm in experiment.arms if arm not in alone]
+    for arm in alone:
+        _LOG.warning(
+            "training the seeds of %s one after another: data.reduce_to_span gives each network "
+            "data of its own",
+            arm,
+        )
     return [(together, seeds), *((alone, [seed]) for seed in seeds)]
 
 
@@ -199,86 +200,6 @@ def _settings(how: TrainingSpec) -> dict[str, Any]:
         "evaluate": Schedule(**how.evaluate.model_dump()),
         "dtype": getattr(torch, how.dtype),
     }
-
-
-def load_dataset(spec: DataSpec, dtype: str, data_dir: str | Path | None) -> Dataset:
-    """The examples that a spec names."""
-    settings = spec.model_dump(exclude={"name", "options", "reduce_to_span"})
-    return load(
-        spec.name, data_dir=data_dir, dtype=getattr(torch, dtype), **settings, **spec.options
-    )
-
-
-def build_model(spec: ModelSpec, data: Dataset, seed: int) -> nn.Module:
-    """The network that a spec describes, initialised from the seed."""
-    settings = spec.model_dump(exclude={"name", "scalar_output"})
-    out_features = None if spec.scalar_output else data.num_classes
-    return build(spec.name, data.train_x.shape[1:], out_features, seed=seed, **settings)
-
-
-def build_trial_model(
-    experiment: Experiment, data: Mapping[str, Dataset]
-) -> Callable[[str, int], nn.Module]:
-    """A function that builds the network of an arm and a seed, as it was before training."""
-
-    def build_model_of(arm: str, seed: int) -> nn.Module:
-        spec = experiment.arms[arm]
-        dtype = getattr(torch, spec.training.dtype)
-        return build_model(spec.model, data[arm], seed).to(dtype)
-
-    return build_model_of
-
-
-def build_method(settings: dict[str, Any], seed: int) -> Method:
-    """A method by its name and settings; what it draws, it draws from the seed."""
-    method = METHODS[settings.pop("name")]
-    drawn = {"seed": seed} if "seed" in signature(method).parameters else {}
-    return method(**drawn, **settings)
-
-
-def noise_on_test_points(spec: MonitorSpec, data: Dataset) -> Tensor | None:
-    """The noise for the test points, in the data's own features; None where none is asked for."""
-    if NoiseAccuracy.name not in spec.measures:
-        return None
-    generator = torch.Generator().manual_seed(spec.noise.seed)
-    return gaussian_noise(
-        data.test_x[: spec.test_size], slice(spec.noise.from_feature, None), generator
-    )
-
-
-def build_monitor(
-    spec: MonitorSpec, model: nn.Module, data: Dataset, loss: str, noise: Tensor | None = None
-) -> Monitor | None:
-    """The monitor that a spec describes, on the first points of the split that it names.
-
-    ``noise`` is that of ``noise_accuracy``, where the data's features are no longer their own.
-    """
-    if not spec.measures:
-        return None
-    x, y = (data.train_x, data.train_y) if spec.probe == "train" else (data.test_x, data.test_y)
-    recorders: dict[str, Recorder] = {
-        NTKDistance.name: NTKDistance(**spec.ntk.model_dump()),
-        LayerGeometry.name: LayerGeometry(**spec.manifolds.model_dump()),
-        NoiseAccuracy.name: NoiseAccuracy(
-            spec.noise.std,
-            slice(spec.noise.from_feature, None),
-            spec.noise.seed,
-            threshold=spec.noise.threshold,
-            noise=noise,
-        ),
-    }
-    test = (
-        (data.test_x[: spec.test_size], data.test_y[: spec.test_size]) if spec.test_size else None
-    )
-    return Monitor(
-        model,
-        probe=(x[: spec.probe_size], y[: spec.probe_size]),
-        measures=[recorders.get(name, name) for name in spec.measures],
-        schedule=Schedule(**spec.schedule.model_dump()),
-        test=test,
-        loss=loss,
-        pictures=spec.pictures,
-    )
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -16,6 +17,7 @@ from grokscope.integrations.extras import require
 
 MAX_RETRIES = 5
 _STOP_SECONDS = 30.0
+_ATTEMPTS = 3
 _OBJECT_STORE_BYTES = 100_000_000  # runs are passed by their folder, results by a word
 
 
@@ -35,7 +37,8 @@ class RayEngine:
 
     Raises:
         MissingExtra: Ray is not installed.
-        ValueError: ``workers`` is not positive, or there is no cluster at the address.
+        ValueError: ``workers`` is not positive, there is no cluster at the address, or Ray does not
+            start here.
     """
 
     def __init__(
@@ -47,7 +50,7 @@ class RayEngine:
     ) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"--workers must be a positive number: got {workers}")
-        # Before Ray is imported: it says and sends nothing of its own accord.
+        # Before Ray is imported: it sends nothing of its own accord.
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # A job that takes no GPU for itself may still use what there is.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -94,27 +97,35 @@ class RayEngine:
         self._ray.shutdown()
 
     def _connect(self, address: str | None) -> None:
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        cluster: dict[str, Any] = {"address": address}
         if address is None:
-            local = {
+            cluster = {
+                "address": "local",
                 "include_dashboard": False,
                 "object_store_memory": _OBJECT_STORE_BYTES,
                 "num_cpus": None if self._workers is None else self._workers * self._needs["CPU"],
             }
-            self._ray.init(**local, **quiet)
-            return
-        try:
-            self._ray.init(address=address, **quiet)
-        except (ConnectionError, OSError, RuntimeError, ValueError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"no Ray cluster at --address {address}: {reason}") from None
+        # Ray gives its own processes half a minute to start, which a busy machine may exceed.
+        attempts = _ATTEMPTS if address is None else 1
+        for attempt in range(attempts):
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what matters comes again as an error
+                    self._ray.init(**cluster, log_to_driver=False, logging_level=logging.ERROR)
+                return
+            except Exception as error:
+                self._ray.shutdown()
+                if attempt + 1 == attempts:
+                    where = f"no cluster at --address {address}" if address else "it did not start"
+                    reason = (str(error).splitlines() or [type(error).__name__])[0]
+                    raise ValueError(f"Ray cannot be used as asked: {where}: {reason}") from None
 
     def _outcome(self, task: Any, job: Job) -> Outcome:
         try:
             state, message = self._ray.get(task)
         except self._ray.exceptions.RayError as error:
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            return Outcome(job, "failed", f"its worker was lost {MAX_RETRIES + 1} times: {reason}")
+            lines = [type(error).__name__, *str(error).strip().splitlines()[:LAST_LINES]]
+            return Outcome(job, "failed", "\n".join(["Ray has given it up", *lines]))
         return Outcome(job, state, message)
 
 

@@ -15,6 +15,7 @@ from grokscope.report.wording import (
     target_value,
 )
 
+_MOST = 4  # arms beside the baseline that are told one by one
 _SAME = 1.1  # less than a tenth either way is "as soon as"
 
 
@@ -52,6 +53,8 @@ def finding(summary: RunSummary) -> Finding:
         return Finding(_none(measured), [], meaning)
     others.sort(key=lambda arm: _steps(arm) or float("inf"))
     headline, *further = [_against(arm, baseline) for arm in others]
+    if len(others) > _MOST:
+        further = [f"The table has the other {len(further)} arms"]
     return Finding(headline, further, meaning)
 
 
@@ -179,7 +182,8 @@ def _meaning(summary: RunSummary) -> str:
 def time_sentences(summary: RunSummary) -> list[str]:
     """The comparison in training time, a sentence for each arm that generalised like its baseline.
 
-    A method that needs fewer steps can still need more time, each step being dearer.
+    A method that needs fewer steps can still need more time, each step being dearer. Of many arms
+    only the one that the finding begins with has a sentence.
     """
     baseline = next((arm for arm in summary.arms if arm.arm == summary.baseline), None)
     theirs = None if baseline is None else baseline.milestones.get(END)
@@ -187,7 +191,11 @@ def time_sentences(summary: RunSummary) -> list[str]:
     if other is None:
         return []
     sentences = []
-    for arm in summary.arms:
+    arms = summary.arms
+    if len(arms) - 1 > _MOST:
+        others = [arm for arm in arms if arm is not baseline]
+        arms = [min(others, key=lambda arm: _steps(arm) or float("inf"))]
+    for arm in arms:
         own = arm.milestones[END].seconds.median if END in arm.milestones else None
         speed_up = arm.speed_up.get("seconds")
         if own is not None and speed_up is not None and not speed_up.is_lower_bound:

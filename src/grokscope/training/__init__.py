@@ -10,6 +10,7 @@ from grokscope.training.ntk_distance import NTKDistance
 from grokscope.training.phase import Phase
 from grokscope.training.recorder import Recorder
 from grokscope.training.schedule import Schedule
+from grokscope.training.settled import StopWhenSettled
 
 __all__ = [
     "FitResult",
@@ -20,6 +21,7 @@ __all__ = [
     "Phase",
     "Recorder",
     "Schedule",
+    "StopWhenSettled",
     "Target",
     "fit",
     "fit_seeds",

@@ -22,6 +22,7 @@ from grokscope.training.monitor import Monitor
 from grokscope.training.objective import Objective
 from grokscope.training.optimisers import learning_rate_schedule, optimiser
 from grokscope.training.schedule import Schedule
+from grokscope.training.settled import StopWhenSettled
 from grokscope.training.state import TrainingState
 
 Data = Dataset | Sequence[Tensor]
@@ -45,7 +46,7 @@ def fit(
     label_smoothing: float = 0.0,
     batch_size: int | None = None,
     max_steps: int = 10_000,
-    stop_at: Target | None = None,
+    stop_at: Target | StopWhenSettled | None = None,
     evaluate: str | int | Sequence[int] | Schedule = "log",
     seed: int = 0,
     device: str | torch.device = "auto",
@@ -78,7 +79,8 @@ def fit(
             that is minimised and recorded; accuracies and the monitor go by the labels.
         batch_size: mini-batches without replacement; None for the full batch.
         max_steps: where training stops at the latest.
-        stop_at: where it may stop sooner.
+        stop_at: where it may stop sooner: at a ``Target``, or by ``StopWhenSettled``, which needs a
+            monitor.
         evaluate: when loss and accuracy on all training and test data are recorded: "log",
             every so many steps, a list of steps, or a ``Schedule``; the last step always is.
         seed: decides the order of the batches; the initialisation is the model's own.
@@ -155,7 +157,7 @@ def assembled(
     label_smoothing: float,
     batch_size: int | None,
     max_steps: int,
-    stop_at: Target | None,
+    stop_at: Target | StopWhenSettled | None,
     evaluate: str | int | Sequence[int] | Schedule,
     seed: int,
     device: str | torch.device,
@@ -167,6 +169,11 @@ def assembled(
     """The loop that ``fit`` runs, with the arguments of ``fit``; it writes nowhere as yet."""
     if max_steps < 1:
         raise ValueError(f"max_steps must be a positive integer: got {max_steps}")
+    if isinstance(stop_at, StopWhenSettled) and stop_at.use_alignment and monitor is None:
+        raise ValueError(
+            "stop_at=StopWhenSettled() looks at alignment: pass monitor=gs.Monitor(model, (x, y)), "
+            "or set use_alignment=False"
+        )
     place = resolve_device(device)
     model.to(device=place, dtype=dtype)
     dataset = data_of(data).to(place, next((p.dtype for p in model.parameters()), torch.float32))

@@ -63,7 +63,7 @@ def fit_seeds(
             that is possible and not slower, and logs why where it is not.
         device: "auto" (the best there is), "cpu", "cuda" or "mps".
         out: a folder to write a run directory to, with a training for each seed.
-        resume: go on with the run in ``out``, if there is one.
+        resume: go on with the run in ``out``, if there is one, the way in which it was begun.
         on_evaluation: called with the seed, each row and the training seconds so far.
         **settings: what else ``fit`` takes; ``optimizer`` by name.
 
@@ -138,16 +138,22 @@ def _members(
     group: TrialGroup | None,
 ) -> list[Member]:
     """The trainings that go on as one; none if they are to go one after another."""
-    if vectorise is False or len(plans) == 1 or (group is not None and group.has_begun_apart()):
+    begun = group is not None and group.has_begun_together()
+    if len(plans) == 1 or (group is not None and group.has_begun_apart()):
         return []
-    members = [assembled(Member, plan.model, data, **plan.arguments, **shared) for plan in plans]
+    if vectorise is False and not begun:
+        return []
+    members: list[Member] = []
+    for plan in plans:
+        members.append(assembled(Member, plan.model, data, **plan.arguments, **shared))
+        data = members[0].evaluation.data  # which may be a copy: one will do
     for member, trial in zip(members, group.trials if group else [], strict=False):
         member.trial = trial
     reason = obstacle(members)
-    if reason and (vectorise is True or (group is not None and group.has_begun_together())):
+    if reason and (vectorise is True or begun):
         raise ValueError(f"these networks cannot be trained as one: {reason}; use vectorise=False")
-    begun = vectorise is True or (group is not None and group.has_begun_together())
-    reason = reason or (None if begun else slower(members))
+    if not (vectorise is True or begun):
+        reason = reason or slower(members)
     if reason:
         _LOG.warning("training %d seeds one after another: %s", len(plans), reason)
     return [] if reason else members

@@ -17,6 +17,7 @@ from grokscope.training.device import synchronise
 from grokscope.training.evaluation import Evaluation
 from grokscope.training.monitor import Monitor
 from grokscope.training.schedule import Schedule
+from grokscope.training.settled import ALIGNMENTS, StopWhenSettled
 from grokscope.training.state import TrainingState
 
 ACCURACIES = ("train_accuracy", "test_accuracy")
@@ -41,7 +42,8 @@ class Target:
 class FitResult:
     """What came of a training.
 
-    ``stopped`` is "target", "max_steps" or "diverged" (the training loss was no longer finite);
+    ``stopped`` is "target", "settled" (by ``StopWhenSettled``), "max_steps" or "diverged" (the
+    training loss was no longer finite);
     ``train_seconds`` is the time of the training steps alone, without evaluation and monitoring.
     """
 
@@ -68,7 +70,7 @@ class Loop:
         *,
         schedule: Schedule,
         max_steps: int,
-        stop_at: Target | None = None,
+        stop_at: Target | StopWhenSettled | None = None,
         monitor: Monitor | None = None,
         trial: Trial | None = None,
         keep_checkpoints: bool | Sequence[int] = False,
@@ -168,6 +170,10 @@ class Loop:
             if stopped is not None:
                 monitor.finish()
         self.history.append(row)
+        if stopped is None and self._has_settled(row):
+            stopped = "settled"
+            if monitor is not None:
+                monitor.finish()
         if self.trial is not None:
             self._write(self.trial, row, stopped)
         if self.on_evaluation is not None:
@@ -178,9 +184,18 @@ class Loop:
         if not math.isfinite(row["train_loss"]):
             return "diverged"
         target = self.stop_at
-        if target is not None and row[target.metric] >= target.value:
+        if isinstance(target, Target) and row[target.metric] >= target.value:
             return "target"
         return "max_steps" if step >= self.max_steps else None
+
+    def _has_settled(self, row: dict[str, Any]) -> bool:
+        """Whether the rule for stopping says so; it is asked where the monitor has measured."""
+        rule = self.stop_at
+        if not isinstance(rule, StopWhenSettled):
+            return False
+        return (not rule.use_alignment or any(name in row for name in ALIGNMENTS)) and rule(
+            self.history
+        )
 
     def _write(self, trial: Trial, row: dict[str, Any], stopped: str | None) -> None:
         step = row["step"]

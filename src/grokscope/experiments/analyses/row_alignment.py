@@ -48,7 +48,7 @@ def row_alignment(
         rows = [_figures(trained, arm, seed, points) for seed in trained.run.seeds(arm)]
         by_seed[arm] = {name: [row[name] for row in rows] for name in _FIGURES}
     return {
-        "table": {arm: _row(trained, arm, by_seed[arm], published or {}) for arm in by_seed},
+        "table": [_row(trained, arm, by_seed[arm], published or {}) for arm in by_seed],
         "by_seed": by_seed,
         "gain": {
             arm: {
@@ -88,6 +88,7 @@ def _row(
     smallest, largest = published.get(arm, (None, None))
     seeds = trained.run.seeds(arm)
     return {
+        "arm": arm,
         "title": trained.run.spec["arms"][arm].get("title") or arm,
         "seeds": len(seeds),
         "steps": max(int(trained.run.history(arm, seed).steps[-1]) for seed in seeds),

@@ -213,9 +213,9 @@ def _word(value: Any) -> str:
         return "-".join(map(_word, value))
     if isinstance(value, bool):
         value = "yes" if value else "no"
-    if isinstance(value, float):
+    if isinstance(value, float) and float(f"{value:g}") == value:
         value = f"{value:g}"
-    return re.sub(r"[^A-Za-z0-9.+-]+", "-", str(value)).strip("-.")[:40]
+    return re.sub(r"[^A-Za-z0-9.+-]+", "-", str(value)).rstrip("-.")[:40]
 
 
 def _differ(settings: Sequence[Setting]) -> None:

@@ -195,6 +195,8 @@ def _layers(model: nn.Module, stacked: dict[int, nn.Parameter]) -> _Layers | Non
         if type(leaf) is nn.Linear and _is_stacked(leaf, stacked):
             steps.append(_affine(leaf, stacked))
         elif type(leaf) in _ELEMENTWISE:
+            if getattr(leaf, "inplace", False) and not (steps and _is_affine(steps[-1])):
+                return None  # it would change what is looked at later
             steps.append(leaf)
         elif type(leaf) is not nn.Identity:
             return None

@@ -91,8 +91,9 @@ def _diagrams(seed: int, generator: torch.Generator) -> list[float]:
     x = torch.randn(_POINTS, 3, dtype=torch.float64, generator=generator)
     rows = input_jacobian(model, x).sum(1)
     formula = float((centroids(model, x) - rows).abs().max() / rows.abs().max())
-    one = nn.Sequential(model.linear1, model.activation1)
-    two = nn.Sequential(one, model.linear2, model.activation2)
+    layers = dict(model.named_children())
+    one = nn.Sequential(layers["linear1"], layers["activation1"])
+    two = nn.Sequential(one, layers["linear2"], layers["activation2"])
     code = one(x) > 0
     values, counts = code.unique(dim=0, return_counts=True)
     inside = x[(code == values[counts.argmax()]).all(1)]
