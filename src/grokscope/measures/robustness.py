@@ -118,6 +118,10 @@ def noise_accuracy(
     tensor([1., 1.])
     """
     check_batch(x)
+    if not x.is_floating_point():
+        raise TypeError(
+            f"x must be floating point to add noise to it: got {x.dtype}; pass x.float()"
+        )
     noise = gaussian_noise(x, dims, generator)
     deviations = [float(std)] if isinstance(std, (int, float)) else [float(s) for s in std]
     shares = perturbed_accuracy(model, x, y, noise, deviations, threshold, chunk_size)
@@ -198,7 +202,9 @@ def _half_spaces(
 def _check_labels(y: Tensor, n: int) -> None:
     if not isinstance(y, Tensor) or tuple(y.shape) != (n,):
         got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
-        raise ValueError(f"y must hold a label for each of the {n} examples, shape ({n},): {got}")
+        raise ValueError(
+            f"y must hold a label for each of the {n} examples, shape ({n},): got {got}"
+        )
 
 
 def _check_classes(y: Tensor, k: int) -> None:

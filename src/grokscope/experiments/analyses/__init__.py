@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from grokscope.experiments.analyses.course import course
 from grokscope.experiments.analyses.feature_learning import feature_learning, scaling
 from grokscope.experiments.analyses.regions import regions_around_points
 from grokscope.experiments.analyses.representation import representation
@@ -15,6 +16,7 @@ from grokscope.experiments.analyses.row_alignment import row_alignment
 from grokscope.experiments.analyses.theorems import theorems
 
 ANALYSES: dict[str, Callable[..., dict[str, Any]]] = {
+    "course": course,
     "feature_learning": feature_learning,
     "regions": regions_around_points,
     "representation": representation,

@@ -1,0 +1,51 @@
+"""Where a recorded figure began and where it came to, for experiments that are about one figure."""
+
+from __future__ import annotations
+
+from statistics import median
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from grokscope.experiments.trained import Trained
+from grokscope.runs import History
+
+
+def course(trained: Trained, *, metric: str, name: str = "") -> dict[str, Any]:
+    """The first, the largest and the last reading of a column in every arm.
+
+    Args:
+        trained: an experiment whose monitor measured ``metric``.
+        metric: the column.
+        name: what to call it in a sentence; the column's own name by default.
+
+    Returns:
+        ``finding``: a sentence. ``arms``: by arm, lists over seeds of ``first``, ``largest`` and
+        ``last``. ``table``: by title of arm, their medians.
+
+    Raises:
+        ValueError: an arm has no reading of ``metric``.
+    """
+    run = trained.run
+    arms, table = {}, {}
+    for arm in run.arms:
+        readings = [_readings(run.history(arm, seed), metric, arm) for seed in run.seeds(arm)]
+        arms[arm] = {
+            "first": [float(values[0]) for values in readings],
+            "largest": [float(values.max()) for values in readings],
+            "last": [float(values[-1]) for values in readings],
+        }
+        title = run.spec["arms"][arm]["title"] or arm
+        table[title] = {moment: median(values) for moment, values in arms[arm].items()}
+    ends = ", ".join(
+        f"{figures['first']:.2f} to {figures['last']:.2f} ({title})"
+        for title, figures in table.items()
+    )
+    return {"finding": f"{name or metric}: {ends}", "arms": arms, "table": table}
+
+
+def _readings(history: History, metric: str, arm: str) -> NDArray[np.float64]:
+    if metric not in history or np.isnan(history[metric]).all():
+        raise ValueError(f"{arm} has no reading of {metric}: name it in monitor.measures")
+    return history[metric][~np.isnan(history[metric])]
