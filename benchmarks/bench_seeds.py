@@ -68,6 +68,8 @@ NETWORKS: dict[str, tuple[int, Callable[[int], nn.Module]]] = {
     "64-128-128-10": (64, perceptron(64, 128, 128, 10)),
     "784-200-200-10": (784, perceptron(784, 200, 200, 10)),
     "784-1000-10": (784, perceptron(784, 1000, 10)),
+    "784-1000-1000-10": (784, perceptron(784, 1000, 1000, 10)),
+    "convolution": (784, convolution),
 }
 METHODS: dict[str, Methods] = {
     "plain": lambda seed: [],
@@ -145,11 +147,12 @@ def medians(work: dict[str, Callable[[], None]], rounds: int, device: str) -> di
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
-def costs(rounds: int, device: str, console: Console) -> dict[str, Any]:
+def costs(networks: list[str], rounds: int, device: str, console: Console) -> dict[str, Any]:
     """Together over apart for every network, method and number of seeds."""
     found: dict[str, Any] = {}
     table = Table("network", "method", *(f"{s} seeds" for s in SEEDS), title="together over apart")
-    for network, (inputs, build) in {**NETWORKS, "convolution": (784, convolution)}.items():
+    for network in networks:
+        inputs, build = NETWORKS[network]
         usual = network in ("64-128-128-10", "784-200-200-10")
         for method in METHODS if usual else ["plain", "grokalign"]:
             row = {}
@@ -204,6 +207,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS)
     parser.add_argument("--only", choices=["steps", "targets"])
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -218,7 +222,9 @@ def main() -> None:
     }
     if options.only != "targets":
         part["rounds"] = options.rounds
-        part["steps"] = costs(options.rounds, options.device, console)
+        networks = options.networks or list(NETWORKS)
+        found = costs(networks, options.rounds, options.device, console)
+        part["steps"] = {**part.get("steps", {}), **found}
     if options.only != "steps":
         part["targets"] = targets(options.device, console)
     RESULT.parent.mkdir(exist_ok=True)

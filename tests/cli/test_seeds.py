@@ -58,10 +58,14 @@ def assert_equal_up_to_rounding(together: Run, apart: Run) -> None:
 
 def test_networks_that_cannot_be_one_are_told_of_in_a_line(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(EXPERIMENT)
-    settings = ["--set", "training.max_steps=2", "--set", "model.widths=[4000]"]
+    changes = ["training.max_steps=2", "training.optimizer=sgd", "data.reduce_to_span=true"]
+    settings = [part for change in changes for part in ("--set", change)]
     done = grokscope(*COMMAND, *settings, "--set", "arms={baseline: {}}", folder=tmp_path)
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
-        "training 3 seeds one after another: on a CPU networks of 300,010 parameters are faster "
-        "alone"
+        "training the seeds of baseline one after another: data.reduce_to_span gives each network "
+        "data of its own"
     ]
+    done = grokscope(*COMMAND, *settings, "--set", "vectorise=true", folder=tmp_path)
+    assert done.returncode == 2
+    assert "vectorise: true does not go with data.reduce_to_span" in done.stderr

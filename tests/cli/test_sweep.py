@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from grokscope.cli.sweep import sweep
 from grokscope.runs import SweepFolder
 from tests.cli.running import grokscope, start
 from tests.cli.sweeping import (
@@ -33,24 +36,24 @@ def test_a_sweep_killed_and_interrupted_comes_to_what_its_runs_come_to_alone(
     rows: dict[int, bytes], tmp_path: Path
 ) -> None:
     (tmp_path / "swept.yaml").write_text(SWEPT)
-    sweep = tmp_path / "sweep"
+    folder = tmp_path / "sweep"
 
     # One run is killed: the other is finished all the same, and the sweep says what happened.
     process = start(*COMMAND, "--workers", "2", folder=tmp_path)
-    kill(wait_for_rows(process, sweep / "seed-0", 5))
+    kill(wait_for_rows(process, folder / "seed-0", 5))
     out, err = process.communicate(timeout=280)
     assert process.returncode == 1
     assert "failed seed-0" in out
     assert "killed by SIGKILL" in out
     assert "finished seed-1" in out
     assert "1 of 2 runs failed: seed-0; the same command goes on with them" in err
-    states = [run.status["state"] for run in SweepFolder(sweep).runs()[0].runs.values()]
+    states = [run.status["state"] for run in SweepFolder(folder).runs()[0].runs.values()]
     assert states == ["killed", "finished"]
-    finished = (sweep / "seed-1/status.json").read_bytes()
+    finished = (folder / "seed-1/status.json").read_bytes()
 
     # Repeated, it goes on with the one alone, and is interrupted.
     process = start(*COMMAND, "--workers", "1", folder=tmp_path)
-    pid = wait_for_rows(process, sweep / "seed-0", 26)
+    pid = wait_for_rows(process, folder / "seed-0", 26)
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=280)
     assert process.returncode == 130
@@ -59,15 +62,15 @@ def test_a_sweep_killed_and_interrupted_comes_to_what_its_runs_come_to_alone(
     )
     assert "1 run(s) were finished before" in out
     assert not is_alive(pid)
-    assert json.loads((sweep / "seed-0/status.json").read_text())["state"] == "interrupted"
+    assert json.loads((folder / "seed-0/status.json").read_text())["state"] == "interrupted"
 
     # Repeated once more, it is finished, and the other run was never touched again.
     done = grokscope(*COMMAND, "--workers", "3", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert (sweep / "seed-1/status.json").read_bytes() == finished
-    assert_same(sweep, rows)
-    assert (sweep / "report.html").exists()
-    assert SweepFolder(sweep).runs()[0].status["state"] == "finished"
+    assert (folder / "seed-1/status.json").read_bytes() == finished
+    assert_same(folder, rows)
+    assert (folder / "report.html").exists()
+    assert SweepFolder(folder).runs()[0].status["state"] == "finished"
 
 
 def test_a_run_that_cannot_work_says_why(tmp_path: Path) -> None:
@@ -82,20 +85,28 @@ def test_a_run_that_cannot_work_says_why(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("options", "said"),
     [
-        (["--workers", "0"], "--workers must be a positive number: got 0"),
-        (["--engine", "rey"], "unknown engine 'rey'; did you mean 'ray'?"),
-        (["--engine", "slurm", "--address", "auto"], "--address is for the engine ray"),
-        (["--slurm", "gpu"], "--slurm takes key=value, as in partition=gpu: got 'gpu'"),
+        ({"engine": "rey"}, "unknown engine 'rey'; did you mean 'ray'?"),
+        ({"engine": "slurm", "address": "auto"}, "--address is for the engine ray"),
+        ({"engine": "ray", "slurm": ["partition=gpu"]}, "--slurm is for the engine slurm"),
+        ({"slurm": ["gpu"]}, "--slurm takes key=value, as in partition=gpu: got 'gpu'"),
+        ({"workers": -2}, "--workers must be a positive number: got -2"),
+        ({"grid": ["training.lrr=1,2"]}, "did you mean 'lr'?"),
     ],
 )
-def test_mistakes_are_one_line_and_leave_nothing_behind(
-    tmp_path: Path, arguments: list[str], said: str
+def test_mistakes_are_told_before_anything_is_written(
+    tmp_path: Path, options: dict[str, Any], said: str
 ) -> None:
     (tmp_path / "swept.yaml").write_text(SWEPT)
-    done = grokscope(*COMMAND, *arguments, folder=tmp_path)
+    with pytest.raises(ValueError, match=re.escape(said)):
+        sweep(str(tmp_path / "swept.yaml"), out=tmp_path / "sweep", **options)
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_mistake_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "swept.yaml").write_text(SWEPT)
+    done = grokscope(*COMMAND, "--workers", "0", folder=tmp_path)
     assert done.returncode == 2
-    assert said in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.stderr == "grokscope: --workers must be a positive number: got 0\n"
     assert not (tmp_path / "sweep").exists()

@@ -18,6 +18,7 @@ from grokscope.report import (
     run_summary,
     write_report,
 )
+from grokscope.report.judgement import judgement
 from grokscope.report.seeds import seed_statistics, sweep_table
 from grokscope.report.subject import open_subjects
 from grokscope.runs import RunDirectory, open_runs
@@ -154,3 +155,25 @@ def test_settings_of_a_single_arm_are_held_against_the_first(tmp_path: Path) -> 
             record(tmp_path / setting / f"seed-{seed}", {"only": list(steps)}, [seed])
     rows = sweep_table([run_summary(subject) for subject in open_subjects(open_runs([tmp_path]))])
     assert [row[4] for row in rows] == ["sooner", "–", "5.0×"]
+
+
+@pytest.mark.parametrize(
+    ("baseline", "ours", "said"),
+    [
+        ([2000, 3000, 4000], [100, 100, 100], "30 times (median of 3 seeds, 20 times to 40 times)"),
+        ([2000, None, None], [100, 100, 100], "more than 50 times (median of 3 seeds, 1 of them"),
+        (
+            [2000, 3000, 1000],
+            [100, None, None],
+            "less than 0.6 times (median of 3 seeds, 1 of them",
+        ),
+        ([2000, None, None], [None, None, None], "not known (median of 3 seeds, 0 of them known)"),
+        ([2000, None, 3000], [1000, 4000, 300], "between 2.0 times and 10 times (median of"),
+    ],
+)
+def test_a_claim_says_what_is_known_of_the_median(
+    tmp_path: Path, baseline: list[int | None], ours: list[int | None], said: str
+) -> None:
+    record(tmp_path / "run", {"baseline": baseline, "grokalign": ours}, [0, 1, 2])
+    verdict = open_subject(tmp_path / "run").verdicts[0]
+    assert judgement(verdict).measured.startswith(said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,8 @@ from grokscope.training import (
     fit_seeds,
 )
 from grokscope.training.device import resolve_device
+
+_LOG = logging.getLogger(__name__)
 
 
 @runtime_checkable
@@ -109,12 +112,16 @@ def run_experiment(
 def _order(experiment: Experiment) -> list[tuple[list[str], list[int]]]:
     """Which arms are trained with which seeds at a time: together where they may, then alone."""
     seeds = list(experiment.seeds)
-    many = len(seeds) > 1 and experiment.vectorise is not False
-    # In the span of its own first layer each network has data of its own.
-    together = [
-        arm for arm, spec in experiment.arms.items() if many and not spec.data.reduce_to_span
-    ]
-    alone = [arm for arm in experiment.arms if arm not in together]
+    if len(seeds) == 1 or experiment.vectorise is False:
+        return [(list(experiment.arms), [seed]) for seed in seeds]
+    alone = [arm for arm, spec in experiment.arms.items() if spec.data.reduce_to_span]
+    together = [arm for arm in experiment.arms if arm not in alone]
+    for arm in alone:
+        _LOG.warning(
+            "training the seeds of %s one after another: data.reduce_to_span gives each network "
+            "data of its own",
+            arm,
+        )
     return [(together, seeds), *((alone, [seed]) for seed in seeds)]
 
 

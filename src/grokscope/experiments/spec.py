@@ -319,8 +319,14 @@ class Experiment(Strict):
         for option in self.analysis_options:
             if option not in options:
                 raise ValueError(unknown_name("option of the analysis", option, options))
-        if self.analysis and any(trial.data.reduce_to_span for trial in self.arms.values()):
+        reduced = any(trial.data.reduce_to_span for trial in self.arms.values())
+        if self.analysis and reduced:
             raise ValueError("an analysis needs networks of whole inputs: drop reduce_to_span")
+        if self.vectorise is True and reduced:
+            raise ValueError(
+                "vectorise: true does not go with data.reduce_to_span, which gives each network "
+                "data of its own"
+            )
         for claim in self.claims:
             for field in ("arm", "baseline"):
                 arm = getattr(claim.quantity, field, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -108,7 +109,9 @@ class RayEngine:
         attempts = _ATTEMPTS if address is None else 1
         for attempt in range(attempts):
             try:
-                self._ray.init(**cluster, log_to_driver=False, logging_level=logging.ERROR)
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # what matters comes again as an error
+                    self._ray.init(**cluster, log_to_driver=False, logging_level=logging.ERROR)
                 return
             except Exception as error:
                 self._ray.shutdown()

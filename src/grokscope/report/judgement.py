@@ -8,7 +8,7 @@ from typing import Any
 
 from grokscope.report.wording import count, duration, number, percent, ratio, target_value
 from grokscope.runs import Claim, Verdict
-from grokscope.runs.statistics import Sample
+from grokscope.runs.statistics import Bounds, Sample
 
 MARKS = {"held": "✓", "not held": "✗", "open": "?"}
 
@@ -50,14 +50,19 @@ def _measured(verdict: Verdict) -> str:
     figure = verdict.figure
     if figure is None:
         return "nothing yet"
-    quantity, bounds = verdict.claim.quantity, figure.bounds
-    text = _value(quantity, figure.median)
-    if bounds.high == math.inf and not bounds.is_exact:
-        text = f"more than {text}"
-    elif not bounds.is_exact:
-        most = _value(quantity, bounds.high)
-        text = f"between {text} and {most}" if bounds.low else f"less than {most}"
-    return text + _over_seeds(quantity, figure.sample)
+    quantity = verdict.claim.quantity
+    return _median(quantity, figure.bounds) + _over_seeds(quantity, figure.sample)
+
+
+def _median(quantity: Any, bounds: Bounds) -> str:
+    """The median over seeds, or what it lies between."""
+    text = _value(quantity, bounds.low)
+    if not bounds.low < bounds.high:
+        return text
+    if bounds.high == math.inf:
+        return f"more than {text}" if bounds.low else "not known"
+    most = _value(quantity, bounds.high)
+    return f"between {text} and {most}" if bounds.low else f"less than {most}"
 
 
 def _over_seeds(quantity: Any, sample: Sample) -> str:

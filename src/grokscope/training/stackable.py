@@ -13,9 +13,6 @@ from grokscope.methods.stacked import StackedNetwork, stacking_obstacle
 from grokscope.training.loop import Loop
 from grokscope.training.stacked_objective import StackedObjective
 
-# Above this, the numbers of several networks no longer share the processor's cache with their
-# gradients and moments, and a stack is slower than its networks (benchmarks/bench_seeds.py).
-CACHED_PARAMETERS = 250_000
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -33,16 +30,11 @@ def obstacle(loops: Sequence[Loop]) -> str | None:
 
 
 def slower(loops: Sequence[Loop]) -> str | None:
-    """Why one after another is the faster way here, or None."""
-    model, device = loops[0].state.model, loops[0].state.device
-    if device.type != "cpu":
+    """Why one after another is the faster way here, or None; see benchmarks/bench_seeds.py."""
+    state = loops[0].state
+    if state.device.type != "cpu" or StackedNetwork([state.model]).is_layered:
         return None
-    if not StackedNetwork([model]).is_layered:
-        return "on a CPU only perceptrons are faster together"
-    size = sum(parameter.numel() for parameter in model.parameters())
-    if size > CACHED_PARAMETERS:
-        return f"on a CPU networks of {size:,} parameters are faster alone"
-    return None
+    return "on a CPU only perceptrons are faster together"
 
 
 def _difference(models: Sequence[nn.Module]) -> str | None:
