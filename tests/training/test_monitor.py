@@ -126,5 +126,5 @@ def test_a_phase_before_any_figure_is_refused() -> None:
 def test_the_norm_of_the_last_layer_is_that_of_its_weight_and_bias() -> None:
     model = gs.MLP(5, [7], 3, output_scale=0.5, seed=0)
     row = gs.Monitor(model, (torch.randn(4, 5), torch.arange(4) % 3), ["last_layer_norm"]).step(0)
-    last = torch.cat([model.linear2.weight.flatten(), model.linear2.bias])
+    last = torch.cat([model.linear2.weight.flatten(), model.linear2.bias]).detach()
     assert row["last_layer_norm"] == pytest.approx(float(last.norm()), rel=1e-6)
