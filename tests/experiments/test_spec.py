@@ -75,6 +75,18 @@ def test_every_shipped_experiment_is_valid(name: str, preset: str) -> None:
     assert set(experiment.duration) == {"quick", "paper"}
 
 
+@pytest.mark.parametrize("preset", ["quick", "paper"])
+def test_panels_on_the_geometry_of_training_images_have_it_measured(preset: str) -> None:
+    asking = {
+        name: experiment
+        for name in shipped()
+        if "train_capacity" in str((experiment := load_experiment(name, preset)).panels)
+    }
+    assert "rich-emnist" in asking
+    for experiment in asking.values():
+        assert all(trial.monitor.manifolds.probe_points for trial in experiment.arms.values())
+
+
 def test_figures_are_found_by_the_name_of_what_they_reproduce() -> None:
     for figure, names in reproducible().items():
         assert all(figure in load_experiment(name).reproduces for name in names)
