@@ -162,8 +162,9 @@ def onset(
         return Onset(state, at, None, None, None, before, after, rising, last)
     # Beyond the octave of the highest level the curve may fall; the way up ends there.
     top = late_steps <= max(_OCTAVE * late_steps[peak], late_steps[min(peak + 2, len(late) - 1)])
+    way_up = _isotonic(late[top])
     start, middle, end = (
-        _crossing(late_steps[top], late[top], before + share * (after - before))
+        _crossing(late_steps[top], way_up, before + share * (after - before))
         for share in (0.1, 0.5, 0.9)
     )
     return Onset("delayed", at, start, middle, None if rising else end, before, after, rising, last)
@@ -260,9 +261,8 @@ def _had_risen(early: Column, before: float, train: Column) -> bool:
     return close or before - bottom >= (1 - bottom) / 2
 
 
-def _crossing(steps: Column, values: Column, level: float) -> float:
-    """Where the best nondecreasing fit passes a level, between readings in logarithmic time."""
-    fit = _isotonic(values)
+def _crossing(steps: Column, fit: Column, level: float) -> float:
+    """Where a nondecreasing fit passes a level, between readings in logarithmic time."""
     above = int(np.argmax(fit >= level)) if (fit >= level).any() else len(fit) - 1
     if above == 0:
         return float(steps[0])
