@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import grokscope as gs
+from grokscope.runs.environment import environment
 
 RESULT = Path(__file__).parent / "results" / "grokalign.json"
 STEPS_A_TURN = 4
@@ -96,13 +96,6 @@ def medians(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, floa
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 
-def cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def report(steps: dict[str, Callable[[], None]], rounds: int, result: Path) -> None:
     """Measure, print a table and write the result."""
     torch.set_num_threads(1)
@@ -115,7 +108,7 @@ def report(steps: dict[str, Callable[[], None]], rounds: int, result: Path) -> N
     record = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "cpu": cpu_model(),
+        "cpu": environment("cpu", [])["processor"],
         "rounds": rounds,
         "steps_a_turn": STEPS_A_TURN,
         "clock": "process CPU time",

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import resource
 import statistics
 import subprocess
@@ -209,11 +208,9 @@ def machine() -> dict[str, Any]:
     """Where the figures come from."""
     import torch
 
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [n for n in info.read_text().splitlines() if n.startswith("model name")]
-        cpu = names[0].partition(":")[2].strip() if names else cpu
+    from grokscope.runs.environment import environment
+
+    cpu = environment("cpu", [])["processor"]
     return {"cpu": cpu, "threads": 1, "torch": torch.__version__, "python": sys.version.split()[0]}
 
 
