@@ -12,7 +12,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -21,44 +21,51 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import grokscope as gs
+from grokscope.methods import Method
 from grokscope.runs.environment import environment
 
 RESULT = Path(__file__).parent / "results" / "grokalign.json"
 STEPS_A_TURN = 4
-Penalty = Callable[[int, nn.Module, Tensor, Tensor], Tensor | None]
+Loss = Callable[..., Tensor]
 
 
-def double_backward(_step: int, _model: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
+class DoubleBackward(Method):
     """The same penalty as autograd alone has it, on the training forward pass."""
-    directions = torch.randn_like(outputs)
-    directions = directions / directions.norm(dim=1, keepdim=True)
-    (rows,) = torch.autograd.grad(outputs, x, directions, create_graph=True)
-    return 1e-3 * outputs.shape[1] * rows.square().sum(1).mean()
+
+    def perturb(
+        self, _step: int, _model: nn.Module, x: Tensor, _y: Tensor, _loss_function: Loss
+    ) -> Tensor:
+        """The inputs, of which the outputs are to be differentiated."""
+        return x.requires_grad_()
+
+    def penalty(self, _step: int, _model: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
+        """The squared norm of one row of the Jacobian, scaled to that of all."""
+        directions = torch.randn_like(outputs)
+        directions = directions / directions.norm(dim=1, keepdim=True)
+        (rows,) = torch.autograd.grad(outputs, x, directions, create_graph=True)
+        return 1e-3 * outputs.shape[1] * rows.square().sum(1).mean()
 
 
-def variants() -> dict[str, gs.GrokAlign | Penalty | None]:
+def variants() -> dict[str, list[Method]]:
     return {
-        "plain": None,
-        "double backward": double_backward,
-        "GrokAlign": gs.GrokAlign(),
-        "GrokAlign, every=4": gs.GrokAlign(every=4),
-        "GrokAlign, exact": gs.GrokAlign(projections=None),
+        "plain": [],
+        "double backward": [DoubleBackward()],
+        "GrokAlign": [gs.GrokAlign()],
+        "GrokAlign, every=4": [gs.GrokAlign(every=4)],
+        "GrokAlign, exact": [gs.GrokAlign(projections=None)],
     }
 
 
-def training(variant: gs.GrokAlign | Penalty | None) -> Callable[[], None]:
-    """A function that takes the next training step."""
+def training(
+    methods: Sequence[Method], loss_function: Loss = nn.functional.cross_entropy
+) -> Callable[[], None]:
+    """A function that takes the next training step, with hooks in the order of grokscope's loop."""
     torch.manual_seed(0)
     images = torch.rand(1000, 784) * (torch.rand(1000, 784) < 0.2)
     labels = torch.randint(0, 10, (1000,))
-    model = nn.Sequential(
-        nn.Linear(784, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10)
-    )
+    model = gs.MLP(784, [200, 200], 10, seed=0)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
-    loss_function = nn.CrossEntropyLoss()
-    method = variant if isinstance(variant, gs.GrokAlign) else None
-    penalty = variant.penalty if isinstance(variant, gs.GrokAlign) else variant
-    if method:
+    for method in methods:
         method.start(model)
     steps = 0
 
@@ -67,17 +74,17 @@ def training(variant: gs.GrokAlign | Penalty | None) -> Callable[[], None]:
         steps += 1
         chosen = torch.randint(0, 1000, (200,))
         x, y = images[chosen], labels[chosen]
-        if method:
+        for method in methods:
             x = method.perturb(steps, model, x, y, loss_function)
-        elif penalty:
-            x.requires_grad_()
         outputs = model(x)
         loss = loss_function(outputs, y)
-        added = penalty(steps, model, x, outputs) if penalty else None
-        if added is not None:
-            loss = loss + added
+        for method in methods:
+            penalty = method.penalty(steps, model, x, outputs)
+            loss = loss if penalty is None else loss + penalty
         optimiser.zero_grad()
         loss.backward()
+        for method in methods:
+            method.filter_gradients(steps, model)
         optimiser.step()
 
     return step
@@ -123,7 +130,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
     rounds = parser.parse_args().rounds
-    report({name: training(variant) for name, variant in variants().items()}, rounds, RESULT)
+    report({name: training(methods) for name, methods in variants().items()}, rounds, RESULT)
 
 
 if __name__ == "__main__":
