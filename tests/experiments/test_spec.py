@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from grokscope.experiments import SpecError, load_experiment, reproducible, shipped
+import grokscope as gs
+from grokscope.experiments import (
+    SpecError,
+    load_experiment,
+    reproducible,
+    run_experiment,
+    shipped,
+)
+from grokscope.experiments.building import build_stop
 from grokscope.experiments.yaml_files import parse_yaml
 from grokscope.report import panel_problems
+from grokscope.runs import Run
 
 SMALL = """
 name: small
@@ -145,6 +154,20 @@ def test_a_resolved_spec_resolves_to_itself(small: str, tmp_path: Path) -> None:
             "training.keep_checkpoints: takes true, false or",
         ),
         ("lr: 1e-3", "keep_checkpoints: often", "training.keep_checkpoints: takes true, false or"),
+        ("lr: 1e-3", "stop_at: setled", "training.stop_at.name: unknown value 'setled'; did you"),
+        ("lr: 1e-3", "stop_at: 0.9", "training.stop_at: takes a section with fields of its own; got"),
+        ("lr: 1e-3", "stop_at: {value: high}", "training.stop_at.value: Input should be a valid"),
+        ("lr: 1e-3", "stop_at: {metrics: a, value: 1}", "training.stop_at.metrics: unknown field"),
+        (
+            "lr: 1e-3",
+            "stop_at: {name: settled, patienc: 3}",
+            "training.stop_at.patienc: unknown field 'patienc'; did you mean 'patience'?",
+        ),
+        (
+            "lr: 1e-3",
+            "stop_at: {name: settled, patience: 1}",
+            "training.stop_at.patience: Input should be greater than or equal to 2",
+        ),
         ("title: A", "titel: A", "titel: unknown field 'titel'; did you mean 'title'?"),
         ("arms:", "arm:", "arms: missing"),
         ("data: {name: digits, train_size: 100}", "", "data: missing"),
@@ -160,6 +183,39 @@ def test_kept_checkpoints_are_a_switch_or_steps(small: str) -> None:
     for text, value in (("true", True), ("[0, 5]", (0, 5))):
         experiment = load_experiment(small, settings=[f"training.keep_checkpoints={text}"])
         assert experiment.arms["baseline"].training.keep_checkpoints == value
+
+
+def test_training_stops_at_a_target_or_where_it_has_settled(small: str) -> None:
+    def stop(text: str) -> object:
+        experiment = load_experiment(small, settings=[f"training.stop_at={text}"])
+        return build_stop(experiment.arms["baseline"].training.stop_at)
+
+    assert stop("{value: 0.8}") == gs.Target("test_accuracy", 0.8)
+    assert stop("settled") == gs.StopWhenSettled()
+    asked = "{name: settled, patience: 3, aligned: 0.02, give_up: 30}"
+    assert stop(asked) == gs.StopWhenSettled(patience=3, aligned=0.02, give_up=30)
+
+
+def test_a_rule_that_looks_at_alignment_needs_it_measured(small: str) -> None:
+    settings = ["training.stop_at=settled", "monitor.measures=[jacobian_norm]"]
+    with pytest.raises(SpecError, match="add one of them to monitor.measures"):
+        load_experiment(small, settings=settings)
+    settings[0] = "training.stop_at={name: settled, use_alignment: false}"
+    assert load_experiment(small, settings=settings)
+
+
+def test_a_run_stops_where_it_has_settled(tmp_path: Path) -> None:
+    settings = [
+        "training.stop_at={name: settled, patience: 3, aligned: 0.02}",
+        *("training.lr=1e-2", "training.max_steps=1000", "training.evaluate={every: 10}"),
+        *("model.widths=[32]", "monitor.measures=[row_alignment]"),
+    ]
+    (tmp_path / "small.yaml").write_text(SMALL)
+    experiment = load_experiment(str(tmp_path / "small.yaml"), settings=settings)
+    run_experiment(experiment, tmp_path / "run", device="cpu")
+    run = Run(tmp_path / "run")
+    assert run.checkpoint("baseline", 0)["stopped"] == "settled"
+    assert 0 < run.history("baseline", 0).steps[-1] < 1000
 
 
 def test_all_mistakes_are_reported_at_once_and_each_once(tmp_path: Path) -> None:

@@ -11,12 +11,27 @@ import torch
 from torch import Tensor, nn
 
 from grokscope.data import Dataset, load
-from grokscope.experiments.spec import DataSpec, Experiment, ModelSpec, MonitorSpec
+from grokscope.experiments.spec import (
+    DataSpec,
+    Experiment,
+    ModelSpec,
+    MonitorSpec,
+    SettledSpec,
+    TargetSpec,
+)
 from grokscope.measures.robustness import gaussian_noise
 from grokscope.methods import METHODS
 from grokscope.methods.base import Method
 from grokscope.models import build
-from grokscope.training import LayerGeometry, Monitor, NoiseAccuracy, NTKDistance, Schedule
+from grokscope.training import (
+    LayerGeometry,
+    Monitor,
+    NoiseAccuracy,
+    NTKDistance,
+    Schedule,
+    StopWhenSettled,
+    Target,
+)
 from grokscope.training.recorder import Recorder
 
 
@@ -53,6 +68,13 @@ def build_method(settings: dict[str, Any], seed: int) -> Method:
     method = METHODS[settings.pop("name")]
     drawn = {"seed": seed} if "seed" in signature(method).parameters else {}
     return method(**drawn, **settings)
+
+
+def build_stop(spec: TargetSpec | SettledSpec | None) -> Target | StopWhenSettled | None:
+    """Where training may stop, as ``fit`` takes it."""
+    if isinstance(spec, SettledSpec):
+        return StopWhenSettled(**spec.model_dump(exclude={"name"}))
+    return Target(spec.metric, spec.value) if spec else None
 
 
 def noise_on_test_points(spec: MonitorSpec, data: Dataset) -> Tensor | None:

@@ -33,6 +33,8 @@ def _reason(detail: Any, model: type[BaseModel]) -> str:
         return unknown_name("field", detail["loc"][-1], fields)
     if detail["type"] == "missing":
         return "missing"
+    if detail["type"] == "model_type":
+        return f"takes a section with fields of its own; got {given!r}"
     if detail["type"] == "literal_error":
         known = detail["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return unknown_name("value", given, known)
@@ -65,7 +67,7 @@ def _members(annotation: Any) -> list[Any]:
 
 
 def _tag(member: Any) -> str | None:
-    """The name by which a discriminated union knows one of its members."""
+    """The name by which a union knows one of its members: its kind, or its class."""
     if isinstance(member, type) and issubclass(member, BaseModel):
         for field in ("kind", "name"):
             info = member.model_fields.get(field)
@@ -74,6 +76,7 @@ def _tag(member: Any) -> str | None:
                 values = get_args(info.annotation)
                 if len(values) == 1:
                     return str(values[0])
+        return member.__name__
     return None
 
 

@@ -16,6 +16,7 @@ from grokscope.experiments.building import (
     build_method,
     build_model,
     build_monitor,
+    build_stop,
     build_trial_model,
     load_dataset,
     noise_on_test_points,
@@ -31,7 +32,6 @@ from grokscope.runs import Run, RunDirectory, Trial
 from grokscope.training import (
     FitResult,
     Schedule,
-    Target,
     fit,
     fit_seeds,
 )
@@ -193,10 +193,9 @@ def train_seeds(
 
 def _settings(how: TrainingSpec) -> dict[str, Any]:
     """The arguments of ``fit`` that a spec gives."""
-    stop = how.stop_at
     return {
         **how.model_dump(exclude={"stop_at", "evaluate", "dtype"}),
-        "stop_at": Target(stop.metric, stop.value) if stop else None,
+        "stop_at": build_stop(how.stop_at),
         "evaluate": Schedule(**how.evaluate.model_dump()),
         "dtype": getattr(torch, how.dtype),
     }

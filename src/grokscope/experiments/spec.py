@@ -5,7 +5,7 @@ from __future__ import annotations
 from inspect import signature
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from grokscope._spelling import unknown_name
 from grokscope.data import DATASETS
@@ -14,6 +14,7 @@ from grokscope.models import ACTIVATIONS
 from grokscope.runs.claims import Claim, Strict
 from grokscope.training.loop import CHECKPOINT_SECONDS
 from grokscope.training.monitor import DEFAULT_MEASURES, MEASURES
+from grokscope.training.settled import ALIGNMENTS
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegativeInt = Annotated[int, Field(ge=0)]
@@ -74,11 +75,40 @@ class ScheduleSpec(Strict):
     at: tuple[int, ...] = ()
 
 
-class StopSpec(Strict):
-    """Where training may stop."""
+class TargetSpec(Strict):
+    """Training may stop where an accuracy has reached a value."""
 
     metric: Literal["train_accuracy", "test_accuracy"] = "test_accuracy"
     value: float
+
+
+class SettledSpec(Strict):
+    """Training may stop where nothing is left to wait for; see ``grokscope.StopWhenSettled``.
+
+    ``settled`` alone is the rule as it is; a mapping with that ``name`` has settings of its own.
+    """
+
+    name: Literal["settled"]
+    patience: Annotated[float, Field(ge=2, allow_inf_nan=False)] = 4.0
+    aligned: Annotated[float, Field(ge=0, lt=1)] = 0.05
+    use_alignment: bool = True
+    give_up: Annotated[float, Field(ge=2, allow_inf_nan=False)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _may_be_its_name(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+def _stop_tag(value: Any) -> str:
+    named = isinstance(value, (str, SettledSpec)) or (isinstance(value, dict) and "name" in value)
+    return "settled" if named else TargetSpec.__name__
+
+
+StopSpec = Annotated[
+    Annotated[TargetSpec, Tag(TargetSpec.__name__)] | Annotated[SettledSpec, Tag("settled")],
+    Discriminator(_stop_tag),
+]
 
 
 class TrainingSpec(Strict):
@@ -254,6 +284,17 @@ class TrialSpec(Strict):
     model: ModelSpec = ModelSpec()
     training: TrainingSpec = TrainingSpec()
     monitor: MonitorSpec = MonitorSpec()
+
+    @model_validator(mode="after")
+    def _measures_what_stops_it(self) -> TrialSpec:
+        stop, measures = self.training.stop_at, self.monitor.measures
+        blind = not any(name in measures for name in ALIGNMENTS)
+        if isinstance(stop, SettledSpec) and stop.use_alignment and blind:
+            raise ValueError(
+                f"training.stop_at settled looks at {' or '.join(ALIGNMENTS)}: add one of them to "
+                "monitor.measures, or set use_alignment: false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _stays_in_the_span(self) -> TrialSpec:
