@@ -155,7 +155,11 @@ def test_a_resolved_spec_resolves_to_itself(small: str, tmp_path: Path) -> None:
         ),
         ("lr: 1e-3", "keep_checkpoints: often", "training.keep_checkpoints: takes true, false or"),
         ("lr: 1e-3", "stop_at: setled", "training.stop_at.name: unknown value 'setled'; did you"),
-        ("lr: 1e-3", "stop_at: 0.9", "training.stop_at: takes a section with fields of its own; got"),
+        (
+            "lr: 1e-3",
+            "stop_at: 0.9",
+            "training.stop_at: takes a section with fields of its own; got",
+        ),
         ("lr: 1e-3", "stop_at: {value: high}", "training.stop_at.value: Input should be a valid"),
         ("lr: 1e-3", "stop_at: {metrics: a, value: 1}", "training.stop_at.metrics: unknown field"),
         (
@@ -198,7 +202,7 @@ def test_training_stops_at_a_target_or_where_it_has_settled(small: str) -> None:
 
 def test_a_rule_that_looks_at_alignment_needs_it_measured(small: str) -> None:
     settings = ["training.stop_at=settled", "monitor.measures=[jacobian_norm]"]
-    with pytest.raises(SpecError, match="add one of them to monitor.measures"):
+    with pytest.raises(SpecError, match="add one of them to monitor"):
         load_experiment(small, settings=settings)
     settings[0] = "training.stop_at={name: settled, use_alignment: false}"
     assert load_experiment(small, settings=settings)
