@@ -161,18 +161,24 @@ def test_a_method_of_ones_own_joins_by_its_stacked_counterpart(
             torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-10)
 
 
-def test_other_architectures_are_faster_alone_on_a_cpu(caplog: pytest.LogCaptureFixture) -> None:
+def test_some_networks_are_no_slower_alone_on_a_cpu(caplog: pytest.LogCaptureFixture) -> None:
     def convolution(seed: int) -> nn.Module:
         return nn.Sequential(
             nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3)
         )
 
+    def large(seed: int) -> nn.Module:
+        return gs.MLP(6, [1000, 1000], 3, seed=seed)
+
     settings = {**SETTINGS, "max_steps": 1}
-    for build in (convolution, mlp):
+    for build in (convolution, large, mlp):
         gs.fit_seeds(build, DATA, SEEDS, **settings)
-    together(convolution, **settings)
+    for build in (convolution, large):
+        together(build, **settings)
+    one_after_another = "training 3 seeds one after another: on a CPU "
     assert [record.getMessage() for record in caplog.records] == [
-        "training 3 seeds one after another: on a CPU only perceptrons are faster together"
+        f"{one_after_another}only perceptrons are faster together",
+        f"{one_after_another}networks of more than 1,000,000 parameters are not faster together",
     ]
 
 

@@ -19,6 +19,7 @@ _HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
+_LARGE = 1_000_000  # parameters of a network whose products alone keep a CPU core busy
 
 
 def obstacle(loops: Sequence[Loop]) -> str | None:
@@ -32,9 +33,13 @@ def obstacle(loops: Sequence[Loop]) -> str | None:
 def slower(loops: Sequence[Loop]) -> str | None:
     """Why one after another is the faster way here, or None; see benchmarks/bench_seeds.py."""
     state = loops[0].state
-    if state.device.type != "cpu" or StackedNetwork([state.model]).is_layered:
+    if state.device.type != "cpu":
         return None
-    return "on a CPU only perceptrons are faster together"
+    if not StackedNetwork([state.model]).is_layered:
+        return "on a CPU only perceptrons are faster together"
+    if sum(parameter.numel() for parameter in state.model.parameters()) > _LARGE:
+        return f"on a CPU networks of more than {_LARGE:,} parameters are not faster together"
+    return None
 
 
 def _difference(models: Sequence[nn.Module]) -> str | None:
