@@ -7,8 +7,6 @@ mnist-table1-mse, finished or stopped; only seeds that all arms have finished ar
 from __future__ import annotations
 
 import argparse
-import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,15 +15,15 @@ from grokscope.report.wording import count, duration, ratio
 from grokscope.runs import Run
 from grokscope.runs.reach import Unit, time_to
 from grokscope.runs.statistics import Sample, wilcoxon_p
+from records import RESULTS, environment_of, write_record
 
-RESULT = Path(__file__).parents[1] / "docs" / "results" / "table1.json"
+RESULT = RESULTS / "table1.json"
 FIGURES = "{:.6g}".format
 TARGET, SINCE = 0.85, 0.2
 HEAD = (
     "| | got there | steps | fewer steps | training time | less time "
     "| time from 20 % | less time from 20 % |\n" + "|---" * 8 + "|"
 )
-ENVIRONMENT = ("grokscope", "packages", "python", "platform", "processor", "threads", "started")
 CLOCKS: dict[str, tuple[Unit, float | None]] = {
     "steps": ("steps", None),
     "seconds": ("seconds", None),
@@ -82,8 +80,7 @@ def table(run: Run) -> dict[str, Any]:
             ),
         }
         print_row(rows[arm]["title"], clocks, ratios, is_baseline=arm == "baseline")
-    environment = {name: run.env[name] for name in ENVIRONMENT}
-    return {"seeds": seeds, "environment": environment, "arms": rows}
+    return {"seeds": seeds, "environment": environment_of(run), "arms": rows}
 
 
 def print_row(
@@ -110,9 +107,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", type=Path)
     found = {run.spec["name"]: table(run) for run in map(Run, parser.parse_args().runs)}
-    text = json.dumps(found, indent=1)
-    flat = re.sub(r"\[[^][{}]*\]", lambda numbers: " ".join(numbers[0].split()), text)
-    RESULT.write_text(flat + "\n")
+    write_record(RESULT, found)
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from grokscope.experiments import (
     shipped,
 )
 from grokscope.experiments.building import build_stop
+from grokscope.experiments.sweep import plan_sweep
 from grokscope.experiments.yaml_files import parse_yaml
 from grokscope.report import panel_problems
-from grokscope.runs import Run
+from grokscope.runs import Run, RunError
 
 SMALL = """
 name: small
@@ -220,6 +221,34 @@ def test_a_run_stops_where_it_has_settled(tmp_path: Path) -> None:
     run = Run(tmp_path / "run")
     assert run.checkpoint("baseline", 0)["stopped"] == "settled"
     assert 0 < run.history("baseline", 0).steps[-1] < 1000
+
+
+def without_eps(spec: Path) -> None:
+    """A recorded experiment as it was written before there was this field."""
+    text = spec.read_text()
+    assert "eps: 1.0e-08" in text
+    lines = [line for line in text.splitlines() if not line.strip().startswith("eps:")]
+    spec.write_text("\n".join(lines) + "\n")
+
+
+def test_what_was_recorded_before_a_field_came_goes_on(small: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_experiment(load_experiment(small), run, device="cpu")
+    without_eps(run / "spec.yaml")
+    run_experiment(load_experiment(small), run, device="cpu", resume=True)
+    assert len(Run(run).env["resumed"]) == 1
+    other = load_experiment(small, settings=["training.eps=1e-5"])
+    with pytest.raises(SpecError, match=r"arms\.baseline\.training\.eps"):
+        run_experiment(other, run, device="cpu", resume=True)
+
+
+def test_a_sweep_from_before_a_field_came_goes_on(small: str, tmp_path: Path) -> None:
+    plan_sweep(small).write(tmp_path / "sweep")
+    without_eps(tmp_path / "sweep/experiment.yaml")
+    plan_sweep(small).write(tmp_path / "sweep")
+    without_eps(tmp_path / "sweep/experiment.yaml")
+    with pytest.raises(RunError, match="of another experiment"):
+        plan_sweep(small, settings=["training.eps=1e-5"]).write(tmp_path / "sweep")
 
 
 def test_all_mistakes_are_reported_at_once_and_each_once(tmp_path: Path) -> None:

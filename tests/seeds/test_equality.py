@@ -51,7 +51,7 @@ def test_every_method(methods: Any) -> None:
 @pytest.mark.parametrize(
     "settings",
     [
-        {"optimizer": "adam", "betas": (0.8, 0.95)},
+        {"optimizer": "adam", "betas": (0.8, 0.95), "eps": 1e-3},
         {"optimizer": "sgd", "momentum": 0.9, "lr": 0.02},
         {"optimizer": "sgd", "lr": 0.02},
         {"warmup": 7, "decay": "cosine"},

@@ -47,6 +47,7 @@ def by_hand(loss: str, optimizer: type[torch.optim.Optimizer], steps: int, **set
     [
         ("adamw", torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
         ("adam", torch.optim.Adam, {"lr": 0.01, "weight_decay": 0.1, "betas": (0.8, 0.9)}),
+        ("adamw", torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.0, "eps": 0.1}),
         ("sgd", torch.optim.SGD, {"lr": 0.1, "weight_decay": 0.01, "momentum": 0.9}),
     ],
 )

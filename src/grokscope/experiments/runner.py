@@ -26,6 +26,7 @@ from grokscope.experiments.spec import (
     Experiment,
     TrainingSpec,
     TrialSpec,
+    as_now,
 )
 from grokscope.experiments.trained import Trained
 from grokscope.runs import Run, RunDirectory, Trial
@@ -216,7 +217,7 @@ def _directory(experiment: Experiment, out: Path, device: str, resume: bool) -> 
     spec = experiment.model_dump(mode="json")
     if not resume:
         return RunDirectory.create(out, spec, device, list(experiment.seeds))
-    before = Run(out).spec
+    before = as_now(Run(out).spec)
     if before != spec:
         changed = ", ".join(_differences(before, spec))
         raise SpecError(

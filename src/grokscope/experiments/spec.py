@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from inspect import signature
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from grokscope._spelling import unknown_name
 from grokscope.data import DATASETS
@@ -119,6 +120,7 @@ class TrainingSpec(Strict):
     weight_decay: NotNegative = 0.0
     momentum: NotNegative = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
+    eps: NotNegative = 1e-8
     warmup: NotNegativeInt = 0
     decay: Literal["none", "linear", "cosine"] = "none"
     loss: Literal["cross_entropy", "mse", "binary_cross_entropy", "stablemax"] = "cross_entropy"
@@ -376,3 +378,14 @@ class Experiment(Strict):
                         f"the claim {claim.says!r}: {unknown_name('arm', arm, self.arms)}"
                     )
         return self
+
+
+def as_now(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded experiment with the fields that have come since, at their defaults.
+
+    One that can no longer be read is given back as it is.
+    """
+    try:
+        return Experiment.model_validate(recorded).model_dump(mode="json")
+    except ValidationError:
+        return dict(recorded)

@@ -16,7 +16,7 @@ work on one sweep.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ def write_sweep(
     experiments: Mapping[str, Mapping[str, Any]],
     seeds: Iterable[int],
     command: list[str],
+    as_now: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict,
 ) -> SweepFolder:
     """Start a sweep in a folder, or widen the one it holds by further settings and seeds.
 
@@ -100,6 +101,7 @@ def write_sweep(
         experiments: the resolved experiment of each setting.
         seeds: seeds of all settings.
         command: what was typed.
+        as_now: brings an experiment that was written before up to date, to be compared.
 
     Raises:
         RunError: the folder holds a run, or a setting of that name which is another experiment.
@@ -118,7 +120,9 @@ def write_sweep(
         known = {**before["settings"], **{name: dict(of) for name, of in settings.items()}}
         written = {setting: read_experiment(path / setting) for setting in known}
         for setting, spec in experiments.items():
-            _same(path / setting, written[setting], spec)
+            earlier = written[setting]
+            if earlier is not None:
+                _same(path / setting, as_now(earlier), spec)
         for setting in known:
             spec = experiments.get(setting) or written[setting] or {}
             write_experiment(path / setting, {**spec, "seeds": sorted(wanted)})
@@ -155,9 +159,7 @@ def is_finished(run: Path) -> bool:
     return bool(read_json(run / STATUS).get("state") == "finished")
 
 
-def _same(folder: Path, before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> None:
-    if before is None:
-        return
+def _same(folder: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
     changed = sorted(
         key for key in {*before, *after} - {"seeds"} if before.get(key) != after.get(key)
     )

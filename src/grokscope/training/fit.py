@@ -40,6 +40,7 @@ def fit(
     weight_decay: float = 0.0,
     momentum: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
     warmup: int = 0,
     decay: str = "none",
     loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
@@ -70,6 +71,7 @@ def fit(
         weight_decay: decoupled for "adamw", L2 for "adam" and "sgd".
         momentum: for "sgd".
         betas: for "adamw" and "adam".
+        eps: for "adamw" and "adam": what keeps their steps small where gradients vanish.
         warmup: steps of linear warm-up.
         decay: course of the learning rate afterwards: "none", "linear" or "cosine".
         loss: "cross_entropy", "mse" (on one-hot targets, mean over all elements),
@@ -119,6 +121,7 @@ def fit(
         weight_decay=weight_decay,
         momentum=momentum,
         betas=betas,
+        eps=eps,
         warmup=warmup,
         decay=decay,
         loss=loss,
@@ -151,6 +154,7 @@ def assembled(
     weight_decay: float,
     momentum: float,
     betas: tuple[float, float],
+    eps: float,
     warmup: int,
     decay: str,
     loss: str | Callable[[Tensor, Tensor], Tensor],
@@ -185,6 +189,7 @@ def assembled(
             weight_decay=weight_decay,
             momentum=momentum,
             betas=betas,
+            eps=eps,
         )
     return kind(
         Evaluation(model, dataset, Objective(loss, label_smoothing)),

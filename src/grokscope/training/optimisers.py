@@ -23,6 +23,7 @@ def optimiser(
     weight_decay: float = 0.0,
     momentum: float = 0.0,
     betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
 ) -> Optimizer:
     """An optimiser by name: "adamw" (decoupled decay), "adam" (L2 decay) or "sgd" (L2 decay).
 
@@ -41,7 +42,7 @@ def optimiser(
             trained, lr=lr, weight_decay=weight_decay, momentum=momentum, fused=True
         )
     kind = torch.optim.AdamW if name == "adamw" else torch.optim.Adam
-    return kind(trained, lr=lr, weight_decay=weight_decay, betas=betas, fused=True)
+    return kind(trained, lr=lr, weight_decay=weight_decay, betas=betas, eps=eps, fused=True)
 
 
 def learning_rate_schedule(

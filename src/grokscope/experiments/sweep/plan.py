@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from grokscope.experiments.errors import SpecError, mistakes
 from grokscope.experiments.registry import assign, raw_experiment, resolve
-from grokscope.experiments.spec import Experiment
+from grokscope.experiments.spec import Experiment, as_now
 from grokscope.experiments.sweep.engine import Job
 from grokscope.experiments.yaml_files import parse_yaml
 from grokscope.runs.claims import Strict
@@ -88,6 +88,7 @@ class Plan:
             {setting.name: setting.experiment.model_dump(mode="json") for setting in self.settings},
             self.seeds,
             list(command),
+            as_now,
         )
 
     def jobs(

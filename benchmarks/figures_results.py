@@ -1,0 +1,183 @@
+"""GrokAlign's Figures 2, 4, 6, 7 and theorems from run directories: docs/results/grokalign-figures.
+
+Run it: python benchmarks/figures_results.py RUN..., with runs of mnist-jacobian-rank,
+xor-robustness, mnist-centroids, mnist-constrain and theorems, of either preset. The .json has what
+was recorded and which claims held, an entry for each run; entries of runs that are not given stay.
+The .png is drawn where runs of the first three with the preset "paper" are among those given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.figure import SubFigure
+
+from grokscope.runs import History, Run
+from grokscope.runs.claims import verdicts
+from records import RESULTS, environment_of, write_record
+
+RESULT = RESULTS / "grokalign-figures.json"
+NOISE = tuple(f"noise_accuracy/{deviation}" for deviation in ("0.2", "0.4", "0.6", "0.8", "1"))
+ACCURACIES = ("train_accuracy", "test_accuracy")
+FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
+    "mnist-jacobian-rank": (
+        "fig2",
+        (
+            "train_loss",
+            *ACCURACIES,
+            "weight_norm",
+            "jacobian_norm",
+            "jacobian_pc1",
+            "row_alignment",
+        ),
+    ),
+    "xor-robustness": ("fig4", (*ACCURACIES, "row_alignment", "centroid_norm", *NOISE)),
+    "mnist-centroids": (
+        "fig6",
+        (*ACCURACIES, "centroid_alignment", "centroid_alignment_min", "centroid_norm"),
+    ),
+    "mnist-constrain": ("fig7", (*ACCURACIES, "centroid_alignment", "jacobian_norm")),
+    "theorems": ("theorems", ()),
+}
+MOST_ROWS = 30
+DIGITS = 4
+
+
+def entry(run: Run) -> dict[str, Any]:
+    """What a run recorded, and which of its claims held."""
+    _, columns = FIGURES[run.spec["name"]]
+    seed = run.spec["seeds"][0]
+    judged = [
+        {
+            "says": verdict.claim.says,
+            "state": verdict.state,
+            "figure": None if verdict.figure is None else round(verdict.figure.median, DIGITS),
+        }
+        for verdict in verdicts(run)
+    ]
+    found = {
+        "experiment": run.spec["name"],
+        "preset": run.spec["preset"],
+        "seed": seed,
+        "environment": environment_of(run),
+        "arms": {arm: course(run, arm, seed, columns) for arm in run.spec["arms"]},
+        "claims": judged,
+        "results": run.results,
+    }
+    return {name: of for name, of in found.items() if of not in ({}, [])}
+
+
+def course(run: Run, arm: str, seed: int, columns: tuple[str, ...]) -> dict[str, Any]:
+    """Some of the rows that an arm recorded, the last among them, column by column."""
+    history = run.history(arm, seed)
+    measured = [row for row in history if columns[-1] in row]
+    apart = -(-(len(measured) - 1) // MOST_ROWS)
+    rows = measured[:-1:apart] + measured[-1:]
+    targets = [(mark["metric"], mark["target"]) for mark in run.spec["milestones"].values()]
+    targets += [(name, 0.95) for name in columns if name in NOISE]
+    return {
+        "title": run.spec["arms"][arm]["title"],
+        "first_step": {f"{m} >= {target}": history.first_step(m, target) for m, target in targets},
+        "step": [row["step"] for row in rows],
+        **{name: [round(row[name], DIGITS) for row in rows] for name in columns},
+    }
+
+
+def line(axes: Any, history: History, name: str, **style: Any) -> None:
+    """A column over steps, which are logarithmic; step 0 stands where 0.7 would."""
+    known = np.isfinite(history[name])
+    axes.semilogx(np.maximum(history.steps[known], 0.7), history[name][known], **style)
+
+
+def draw(rank: Run, noise: Run, centroids: Run) -> None:
+    figure = plt.figure(figsize=(12.4, 9.2), layout="constrained")
+    halves: Any = figure.subfigures(2, 1, height_ratios=[1.15, 1])
+    first, second, third = halves[0].subplots(1, 3)
+    for axes in (first, second, third):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_xlabel("step")
+    first.set_title("Figure 2: PC1 of Jacobians, MNIST")
+    first.set_ylim(0, 1.02)
+    for arm, colour, words in (
+        ("mse", "tab:blue", "squared error"),
+        ("ce", "tab:red", "cross-entropy"),
+    ):
+        for suffix, dash, method in (("", "--", "weight decay"), ("-grokalign", "-", "GrokAlign")):
+            own = rank.history(arm + suffix, 0)
+            label = f"{words}, {method}"
+            line(first, own, "jacobian_pc1", color=colour, linestyle=dash, label=label)
+    second.set_title(
+        "Figure 4: XOR, accuracy under noise\n(dashed: weight decay, solid: GrokAlign)"
+    )
+    third.set_title(
+        "Figure 4: alignment and centroid norm\n(dashed: weight decay, solid: GrokAlign)"
+    )
+    for arm, dash in (("baseline", "--"), ("grokalign", "-")):
+        own = noise.history(arm, 0)
+        solid = dash == "-"
+        line(second, own, "test_accuracy", color="black", linestyle=dash, label="no noise" * solid)
+        for name, colour in zip(NOISE[::2], ("#1b4f72", "#2e86c1", "#85c1e9"), strict=True):
+            label = f"deviation {name.split('/')[1]}" * solid
+            line(second, own, name, color=colour, linestyle=dash, label=label)
+        for name, colour in (("row_alignment", "tab:green"), ("centroid_norm", "tab:orange")):
+            label = name.replace("row_", "").replace("_", " ") * solid
+            line(third, own, name, color=colour, linestyle=dash, label=label)
+    third.axhline(
+        2 / np.sqrt(2 * 102), color="grey", linewidth=1, label="deciding coordinates alone"
+    )
+    for axes in (first, second, third):
+        axes.legend(frameon=False, fontsize="small")
+    images(halves[1], centroids)
+    figure.savefig(RESULT.with_suffix(".png"), dpi=100)
+
+
+def images(figure: SubFigure, run: Run) -> None:
+    """Training images over their centroids at the end, in each arm."""
+    shown = {"image": kept(run, "baseline", "probe", "x")}
+    for arm, words in (("baseline", "weight decay"), ("grokalign", "GrokAlign")):
+        name = max(name for name in run.array_names(arm, 0) if name.startswith("step-"))
+        shown[words] = kept(run, arm, name, "centroids")
+        last = int(name.removeprefix("step-"))
+    figure.suptitle(f"Figure 6: training images and their centroids after {last:,} steps")
+    places = figure.subplots(len(shown), len(shown["image"]))
+    for row, (words, pictures) in zip(places, shown.items(), strict=True):
+        row[0].set_ylabel(words)
+        for axes, picture in zip(row, pictures, strict=True):
+            if words == "image":
+                axes.imshow(picture, cmap="gray")
+            else:
+                size = np.abs(picture).max()
+                axes.imshow(picture, cmap="RdBu_r", vmin=-size, vmax=size)
+            axes.set(xticks=[], yticks=[])
+            axes.spines[:].set_visible(False)
+
+
+def kept(run: Run, arm: str, name: str, part: str) -> np.ndarray:
+    """Pictures that a run has stored: (n, 28, 28)."""
+    arrays = run.arrays(arm, 0, name)
+    if arrays is None:
+        raise SystemExit(f"{run.path}: {arm} has stored no {name}")
+    return np.asarray(arrays[part]).reshape(-1, 28, 28)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("runs", nargs="+", type=Path)
+    record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    given: dict[str, Run] = {}
+    for run in map(Run, parser.parse_args().runs):
+        key = f"{FIGURES[run.spec['name']][0]}-{run.spec['preset']}"
+        given[key], record[key] = run, entry(run)
+    write_record(RESULT, dict(sorted(record.items())))
+    pictured = ("fig2-paper", "fig4-paper", "fig6-paper")
+    if all(key in given for key in pictured):
+        draw(*(given[key] for key in pictured))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,25 @@
+"""How results are kept under docs/results."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from grokscope.runs import Run
+
+RESULTS = Path(__file__).parents[1] / "docs" / "results"
+_ENVIRONMENT = ("grokscope", "packages", "python", "platform", "processor", "threads", "started")
+
+
+def environment_of(run: Run) -> dict[str, Any]:
+    """Where and with what a run was made."""
+    return {name: run.env[name] for name in _ENVIRONMENT}
+
+
+def write_record(path: Path, content: Any) -> None:
+    """Write JSON for people too: a list of plain values stands on one line."""
+    text = json.dumps(content, indent=1)
+    flat = re.sub(r"\[[^][{}]*\]", lambda values: " ".join(values[0].split()), text)
+    path.write_text(flat + "\n")
