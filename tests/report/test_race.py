@@ -53,7 +53,7 @@ def cells(path: Path, **panel: Any) -> list[list[str]]:
 
 
 def text(cell: str) -> str:
-    return re.sub(r"<[^>]*>", "", cell)
+    return re.sub(r"<[^>]*>", "", cell).replace("\N{NO-BREAK SPACE}", " ")
 
 
 def test_steps_time_and_ratios_over_seeds(race: Path) -> None:

@@ -49,7 +49,7 @@ class Bounds:
         return self.low == self.high
 
     def text(self, write: Callable[[float], str] = "{:,.0f}".format) -> str:
-        """In words; ``write`` writes one number."""
+        """In words; ``write`` writes one number. Ends that it writes alike are one."""
         if math.isnan(self.low) or math.isnan(self.high):
             return "unknown"
         below, above = self.low in (0.0, -math.inf), self.high == math.inf
@@ -59,9 +59,10 @@ class Bounds:
             return "unknown"
         if below:
             return f"at most {write(self.high)}"
-        return (
-            f"at least {write(self.low)}" if above else f"{write(self.low)} to {write(self.high)}"
-        )
+        low, high = write(self.low), write(self.high)
+        if above:
+            return f"at least {low}"
+        return low if low == high else f"{low} to {high}"
 
     def span(self, write: Callable[[float], str] = "{:,.0f}".format) -> str:
         """An interval in words.

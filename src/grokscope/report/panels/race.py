@@ -70,10 +70,10 @@ class Race(Panel):
         return [Drawing(title=self.title, look_for=self.look_for, html=html, wide=self.wide)]
 
     def _heads(self) -> list[str]:
-        target = target_value(self.metric, self.target)
+        target = _unbroken(target_value(self.metric, self.target))
         heads = ["", "Got there", f"Steps to {target}", "Fewer steps", "Training time", "Less time"]
         if self.since is not None:
-            since = f"{target_value(self.metric, self.since)} to {target}"
+            since = f"{_unbroken(target_value(self.metric, self.since))} to {target}"
             heads += [f"Time from {since}", f"Less time from {since}"]
         return heads
 
@@ -121,14 +121,23 @@ class Race(Panel):
 
 def _lines(sample: Sample, write: Callable[[float], str]) -> list[str]:
     """Median; mean and deviation; bootstrap interval of the median."""
-    lines = [sample.median.text(write)]
+
+    def whole(value: float) -> str:
+        return _unbroken(write(value))
+
+    lines = [sample.median.text(whole)]
     if len(sample) > 1:
-        spread = "" if sample.std is None else f" ± {write(sample.std)}"
-        lines.append(f"mean {sample.mean.text(write)}{spread}")
+        spread = "" if sample.std is None else f" {_unbroken(f'± {write(sample.std)}')}"
+        lines.append(f"mean {sample.mean.text(whole)}{spread}")
         interval = sample.interval()
         if interval is not None and interval.low < interval.high:
-            lines.append(f"95 %: {interval.text(write)}")
+            lines.append(f"{_unbroken('95 %')}: {interval.text(whole)}")
     return lines
+
+
+def _unbroken(text: str) -> str:
+    """A number with its unit, which no line is to break."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _cell(first: str, *rest: str) -> Markup:
