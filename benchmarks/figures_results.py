@@ -95,8 +95,8 @@ def line(axes: Any, history: History, name: str, **style: Any) -> None:
 
 
 def draw(rank: Run, noise: Run, centroids: Run) -> None:
-    figure = plt.figure(figsize=(12.4, 9.2), layout="constrained")
-    halves: Any = figure.subfigures(2, 1, height_ratios=[1.15, 1])
+    figure = plt.figure(figsize=(12.4, 11.4), layout="constrained")
+    halves: Any = figure.subfigures(2, 1, height_ratios=[0.8, 1])
     first, second, third = halves[0].subplots(1, 3)
     for axes in (first, second, third):
         axes.spines[["top", "right"]].set_visible(False)
@@ -137,13 +137,12 @@ def draw(rank: Run, noise: Run, centroids: Run) -> None:
 
 
 def images(figure: SubFigure, run: Run) -> None:
-    """Training images over their centroids at the end, in each arm."""
+    """Training images over their centroids in each arm, where they align most and at the end."""
     shown = {"image": kept(run, "baseline", "probe", "x")}
-    for arm, words in (("baseline", "weight decay"), ("grokalign", "GrokAlign")):
-        name = max(name for name in run.array_names(arm, 0) if name.startswith("step-"))
-        shown[words] = kept(run, arm, name, "centroids")
-        last = int(name.removeprefix("step-"))
-    figure.suptitle(f"Figure 6: training images and their centroids after {last:,} steps")
+    for step in (10_000, 50_000):
+        for arm, words in (("baseline", "weight decay"), ("grokalign", "GrokAlign")):
+            shown[f"{words}\n{step:,}"] = kept(run, arm, f"step-{step:08}", "centroids")
+    figure.suptitle("Figure 6: training images and their centroids after 10,000 and 50,000 steps")
     places = figure.subplots(len(shown), len(shown["image"]))
     for row, (words, pictures) in zip(places, shown.items(), strict=True):
         row[0].set_ylabel(words)
