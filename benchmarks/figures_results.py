@@ -1,16 +1,16 @@
 """GrokAlign's Figures 2, 4, 6, 7 and theorems from run directories: docs/results/grokalign-figures.
 
 Run it: python benchmarks/figures_results.py RUN..., with runs of mnist-jacobian-rank,
-xor-robustness, mnist-centroids, mnist-constrain and theorems, of either preset. The .json has what
-was recorded and which claims held, an entry for each run; entries of runs that are not given stay.
-The .png is drawn where runs of the first three with the preset "paper" are among those given.
+xor-robustness, mnist-centroids, mnist-constrain and theorems, of either preset; or with
+fig2-NAME=RUN for one whose settings were changed. The .json has what was recorded and which claims
+held, an entry for each run; entries of runs that are not given stay. The .png is drawn where runs
+of the first three with the preset "paper" are among those given.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,39 +24,32 @@ from records import RESULTS, environment_of, write_record
 RESULT = RESULTS / "grokalign-figures.json"
 NOISE = tuple(f"noise_accuracy/{deviation}" for deviation in ("0.2", "0.4", "0.6", "0.8", "1"))
 ACCURACIES = ("train_accuracy", "test_accuracy")
-FIGURES: dict[str, tuple[str, tuple[str, ...]]] = {
-    "mnist-jacobian-rank": (
-        "fig2",
-        (
-            "train_loss",
-            *ACCURACIES,
-            "weight_norm",
-            "jacobian_norm",
-            "jacobian_pc1",
-            "row_alignment",
-        ),
-    ),
-    "xor-robustness": ("fig4", (*ACCURACIES, "row_alignment", "centroid_norm", *NOISE)),
-    "mnist-centroids": (
-        "fig6",
-        (*ACCURACIES, "centroid_alignment", "centroid_alignment_min", "centroid_norm"),
-    ),
-    "mnist-constrain": ("fig7", (*ACCURACIES, "centroid_alignment", "jacobian_norm")),
-    "theorems": ("theorems", ()),
+FIGURES = {
+    "mnist-jacobian-rank": "fig2",
+    "xor-robustness": "fig4",
+    "mnist-centroids": "fig6",
+    "mnist-constrain": "fig7",
+    "theorems": "theorems",
 }
-MOST_ROWS = 30
-DIGITS = 4
+ALIGNMENT = ("jacobian_norm", "row_alignment", "centroid_alignment", "centroid_norm")
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "fig2": ("train_loss", *ACCURACIES, "weight_norm", *ALIGNMENT, "jacobian_pc1"),
+    "fig4": (*ACCURACIES, "row_alignment", "centroid_norm", *NOISE),
+    "fig6": (*ACCURACIES, *ALIGNMENT, "centroid_alignment_min", "centroid_inner_product"),
+    "fig7": (*ACCURACIES, *ALIGNMENT),
+    "theorems": (),
+}
+MOST_ROWS = 60
 
 
-def entry(run: Run) -> dict[str, Any]:
+def entry(run: Run, columns: tuple[str, ...]) -> dict[str, Any]:
     """What a run recorded, and which of its claims held."""
-    _, columns = FIGURES[run.spec["name"]]
     seed = run.spec["seeds"][0]
     judged = [
         {
             "says": verdict.claim.says,
             "state": verdict.state,
-            "figure": None if verdict.figure is None else round(verdict.figure.median, DIGITS),
+            "figure": None if verdict.figure is None else rounded(verdict.figure.median),
         }
         for verdict in verdicts(run)
     ]
@@ -72,6 +65,11 @@ def entry(run: Run) -> dict[str, Any]:
     return {name: of for name, of in found.items() if of not in ({}, [])}
 
 
+def rounded(value: float) -> float:
+    """To four significant digits."""
+    return float(f"{value:.4g}")
+
+
 def course(run: Run, arm: str, seed: int, columns: tuple[str, ...]) -> dict[str, Any]:
     """Some of the rows that an arm recorded, the last among them, column by column."""
     history = run.history(arm, seed)
@@ -84,7 +82,7 @@ def course(run: Run, arm: str, seed: int, columns: tuple[str, ...]) -> dict[str,
         "title": run.spec["arms"][arm]["title"],
         "first_step": {f"{m} >= {target}": history.first_step(m, target) for m, target in targets},
         "step": [row["step"] for row in rows],
-        **{name: [round(row[name], DIGITS) for row in rows] for name in columns},
+        **{name: [rounded(row[name]) for row in rows] for name in columns},
     }
 
 
@@ -166,12 +164,14 @@ def kept(run: Run, arm: str, name: str, part: str) -> np.ndarray:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("runs", nargs="+", metavar="RUN")
     record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
     given: dict[str, Run] = {}
-    for run in map(Run, parser.parse_args().runs):
-        key = f"{FIGURES[run.spec['name']][0]}-{run.spec['preset']}"
-        given[key], record[key] = run, entry(run)
+    for text in parser.parse_args().runs:
+        key, _, path = text.rpartition("=")
+        run = Run(path)
+        key = key or f"{FIGURES[run.spec['name']]}-{run.spec['preset']}"
+        given[key], record[key] = run, entry(run, COLUMNS[key.split("-")[0]])
     write_record(RESULT, dict(sorted(record.items())))
     pictured = ("fig2-paper", "fig4-paper", "fig6-paper")
     if all(key in given for key in pictured):
