@@ -4,7 +4,7 @@ Run it: python benchmarks/figures_results.py RUN..., with runs of mnist-jacobian
 xor-robustness, mnist-centroids, mnist-constrain and theorems, of either preset; or with
 fig2-NAME=RUN for one whose settings were changed. The .json has what was recorded and which claims
 held, an entry for each run; entries of runs that are not given stay. The .png is drawn where runs
-of the first three with the preset "paper" are among those given.
+of the first three with the preset "paper", and fig6-offset-weight-1, are among those given.
 """
 
 from __future__ import annotations
@@ -92,9 +92,9 @@ def line(axes: Any, history: History, name: str, **style: Any) -> None:
     axes.semilogx(np.maximum(history.steps[known], 0.7), history[name][known], **style)
 
 
-def draw(rank: Run, noise: Run, centroids: Run) -> None:
-    figure = plt.figure(figsize=(12.4, 11.4), layout="constrained")
-    halves: Any = figure.subfigures(2, 1, height_ratios=[0.8, 1])
+def draw(rank: Run, noise: Run, centroids: Run, offsets: Run) -> None:
+    figure = plt.figure(figsize=(12.4, 13.6), layout="constrained")
+    halves: Any = figure.subfigures(2, 1, height_ratios=[0.55, 1])
     first, second, third = halves[0].subplots(1, 3)
     for axes in (first, second, third):
         axes.spines[["top", "right"]].set_visible(False)
@@ -130,16 +130,21 @@ def draw(rank: Run, noise: Run, centroids: Run) -> None:
     )
     for axes in (first, second, third):
         axes.legend(frameon=False, fontsize="small")
-    images(halves[1], centroids)
+    images(halves[1], centroids, offsets)
     figure.savefig(RESULT.with_suffix(".png"), dpi=100)
 
 
-def images(figure: SubFigure, run: Run) -> None:
-    """Training images over their centroids in each arm, where they align most and at the end."""
+def images(figure: SubFigure, run: Run, offsets: Run) -> None:
+    """Training images over their centroids in each arm, on the way and at the end."""
     shown = {"image": kept(run, "baseline", "probe", "x")}
-    for step in (10_000, 50_000):
-        for arm, words in (("baseline", "weight decay"), ("grokalign", "GrokAlign")):
-            shown[f"{words}\n{step:,}"] = kept(run, arm, f"step-{step:08}", "centroids")
+    arms = {
+        "weight decay": (run, "baseline"),
+        "GrokAlign": (run, "grokalign"),
+        "with offsets": (offsets, "grokalign"),
+    }
+    for words, (of, arm) in arms.items():
+        for step in (10_000, 50_000):
+            shown[f"{words}\n{step:,}"] = kept(of, arm, f"step-{step:08}", "centroids")
     figure.suptitle("Figure 6: training images and their centroids after 10,000 and 50,000 steps")
     places = figure.subplots(len(shown), len(shown["image"]))
     for row, (words, pictures) in zip(places, shown.items(), strict=True):
@@ -173,7 +178,7 @@ def main() -> None:
         key = key or f"{FIGURES[run.spec['name']]}-{run.spec['preset']}"
         given[key], record[key] = run, entry(run, COLUMNS[key.split("-")[0]])
     write_record(RESULT, dict(sorted(record.items())))
-    pictured = ("fig2-paper", "fig4-paper", "fig6-paper")
+    pictured = ("fig2-paper", "fig4-paper", "fig6-paper", "fig6-offset-weight-1")
     if all(key in given for key in pictured):
         draw(*(given[key] for key in pictured))
 
