@@ -168,7 +168,7 @@ def test_some_networks_are_no_slower_alone_on_a_cpu(caplog: pytest.LogCaptureFix
         )
 
     def large(seed: int) -> nn.Module:
-        return gs.MLP(6, [1000, 1000], 3, seed=seed)
+        return gs.MLP(6, [320, 320], 3, seed=seed)
 
     settings = {**SETTINGS, "max_steps": 1}
     for build in (convolution, large, mlp):
@@ -178,7 +178,7 @@ def test_some_networks_are_no_slower_alone_on_a_cpu(caplog: pytest.LogCaptureFix
     one_after_another = "training 3 seeds one after another: on a CPU "
     assert [record.getMessage() for record in caplog.records] == [
         f"{one_after_another}only perceptrons are faster together",
-        f"{one_after_another}networks of more than 1,000,000 parameters are not faster together",
+        f"{one_after_another}networks of more than 100,000 parameters are not faster together",
     ]
 
 

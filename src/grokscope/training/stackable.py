@@ -19,7 +19,7 @@ _HOOKS = (
     "_backward_hooks",
     "_backward_pre_hooks",
 )
-_LARGE = 1_000_000  # parameters of a network whose products alone keep a CPU core busy
+_LARGE = 100_000  # parameters of a network whose products alone keep a CPU core busy
 
 
 def obstacle(loops: Sequence[Loop]) -> str | None:
