@@ -39,7 +39,6 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "fig7": (*ACCURACIES, *ALIGNMENT),
     "theorems": (),
 }
-MOST_ROWS = 60
 
 
 def entry(run: Run, columns: tuple[str, ...]) -> dict[str, Any]:
@@ -71,11 +70,9 @@ def rounded(value: float) -> float:
 
 
 def course(run: Run, arm: str, seed: int, columns: tuple[str, ...]) -> dict[str, Any]:
-    """Some of the rows that an arm recorded, the last among them, column by column."""
+    """The rows in which an arm was measured, column by column."""
     history = run.history(arm, seed)
-    measured = [row for row in history if columns[-1] in row]
-    apart = -(-(len(measured) - 1) // MOST_ROWS)
-    rows = measured[:-1:apart] + measured[-1:]
+    rows = [row for row in history if columns[-1] in row]
     targets = [(mark["metric"], mark["target"]) for mark in run.spec["milestones"].values()]
     targets += [(name, 0.95) for name in columns if name in NOISE]
     return {

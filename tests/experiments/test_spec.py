@@ -209,15 +209,13 @@ def test_a_rule_that_looks_at_alignment_needs_it_measured(small: str) -> None:
     assert load_experiment(small, settings=settings)
 
 
-def test_a_run_stops_where_it_has_settled(tmp_path: Path) -> None:
+def test_a_run_stops_where_it_has_settled(small: str, tmp_path: Path) -> None:
     settings = [
         "training.stop_at={name: settled, patience: 3, aligned: 0.02}",
         *("training.lr=1e-2", "training.max_steps=1000", "training.evaluate={every: 10}"),
         *("model.widths=[32]", "monitor.measures=[row_alignment]"),
     ]
-    (tmp_path / "small.yaml").write_text(SMALL)
-    experiment = load_experiment(str(tmp_path / "small.yaml"), settings=settings)
-    run_experiment(experiment, tmp_path / "run", device="cpu")
+    run_experiment(load_experiment(small, settings=settings), tmp_path / "run", device="cpu")
     run = Run(tmp_path / "run")
     assert run.checkpoint("baseline", 0)["stopped"] == "settled"
     assert 0 < run.history("baseline", 0).steps[-1] < 1000
