@@ -39,7 +39,7 @@ MEMORY_CASE = (47, 200, 512)
 
 
 def clouds(count: int, num_points: int, num_features: int) -> list[Tensor]:
-    """Rectified clouds of decaying spectrum around partly shared centres, as in a hidden layer."""
+    """Rectified clouds of decaying spectrum around partly shared centers, as in a hidden layer."""
     generator = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:

@@ -64,7 +64,7 @@ def training(
     images = torch.rand(1000, 784) * (torch.rand(1000, 784) < 0.2)
     labels = torch.randint(0, 10, (1000,))
     model = gs.MLP(784, [200, 200], 10, seed=0)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
     for method in methods:
         method.start(model)
     steps = 0
@@ -81,11 +81,11 @@ def training(
         for method in methods:
             penalty = method.penalty(steps, model, x, outputs)
             loss = loss if penalty is None else loss + penalty
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
         for method in methods:
             method.filter_gradients(steps, model)
-        optimiser.step()
+        optimizer.step()
 
     return step
 

@@ -67,9 +67,9 @@ def training_data(folder: Path | None) -> tuple[Tensor, Tensor, str]:
         return images, found["train-labels"].long(), "MNIST"
     generator = torch.Generator().manual_seed(0)
     labels = torch.randint(10, (20_000,), generator=generator)
-    centres = torch.rand(10, 784, generator=generator)
+    centers = torch.rand(10, 784, generator=generator)
     noise = 0.3 * torch.randn(len(labels), 784, generator=generator)
-    return (centres[labels] + noise).clamp(0, 1), labels, "random clusters"
+    return (centers[labels] + noise).clamp(0, 1), labels, "random clusters"
 
 
 def trained(widths: list[int], x: Tensor, y: Tensor, epochs: int = 10) -> nn.Sequential:
@@ -79,12 +79,12 @@ def trained(widths: list[int], x: Tensor, y: Tensor, epochs: int = 10) -> nn.Seq
     for a, b in pairwise([784, *widths]):
         layers += [nn.Linear(a, b), nn.ReLU()]
     model = nn.Sequential(*layers, nn.Linear(widths[-1], 10))
-    optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for _ in range(epochs):
         for batch in torch.randperm(len(x)).split(256):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             nn.functional.cross_entropy(model(x[batch]), y[batch]).backward()
-            optimiser.step()
+            optimizer.step()
     return model
 
 

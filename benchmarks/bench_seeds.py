@@ -33,7 +33,7 @@ from grokscope.experiments.building import load_dataset
 from grokscope.experiments.runner import train, train_seeds
 from grokscope.methods import Method
 from grokscope.runs.environment import environment
-from grokscope.training.device import synchronise
+from grokscope.training.device import synchronize
 from grokscope.training.fit import assembled
 from grokscope.training.fit_seeds import fit_defaults
 from grokscope.training.loop import Loop
@@ -138,10 +138,10 @@ def medians(work: dict[str, Callable[[], None]], rounds: int, device: str) -> di
     taken: dict[str, list[float]] = {name: [] for name in work}
     for turn in range(-1, rounds):
         for name, run in work.items():
-            synchronise(torch.device(device))
+            synchronize(torch.device(device))
             begin = clock()
             run()
-            synchronise(torch.device(device))
+            synchronize(torch.device(device))
             if turn >= 0:
                 taken[name].append(clock() - begin)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}

@@ -17,8 +17,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import SubFigure
 
+from grokscope.findings.claims import verdicts
 from grokscope.runs import History, Run
-from grokscope.runs.claims import verdicts
 from records import RESULTS, environment_of, write_record
 
 RESULT = RESULTS / "grokalign-figures.json"

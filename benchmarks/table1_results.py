@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from grokscope.findings.reach import Unit, time_to
+from grokscope.findings.statistics import Sample, wilcoxon_p
 from grokscope.report.wording import count, duration, ratio
 from grokscope.runs import Run
-from grokscope.runs.reach import Unit, time_to
-from grokscope.runs.statistics import Sample, wilcoxon_p
 from records import RESULTS, environment_of, write_record
 
 RESULT = RESULTS / "table1.json"

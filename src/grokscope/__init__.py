@@ -6,6 +6,7 @@ The names below are the public interface; ``docs/`` has one page for each group.
 from grokscope._version import __version__
 from grokscope.data import Dataset
 from grokscope.data import load as load_data
+from grokscope.findings import Onset, onset
 from grokscope.measures.activations import layer_activations
 from grokscope.measures.capacity import ManifoldGeometry, manifold_geometry
 from grokscope.measures.centers import CenterStructure, center_structure
@@ -50,7 +51,7 @@ from grokscope.methods.orthograd import OrthoGrad, orthogonal_gradient
 from grokscope.methods.penalty import jacobian_penalty
 from grokscope.methods.stablemax import stable_logits, stablemax_cross_entropy
 from grokscope.models import MLP
-from grokscope.runs import History, Onset, Run, RunDirectory, onset
+from grokscope.runs import History, Run, RunDirectory
 from grokscope.training import (
     FitResult,
     LayerGeometry,

@@ -22,16 +22,16 @@ def test_seeds_killed_again_and_again_end_with_the_numbers_of_seeds_left_alone(
     for name in ("whole", "killed", "apart"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "small.yaml").write_text(EXPERIMENT)
-    whole = grokscope(*COMMAND, "--set", "vectorise=true", folder=tmp_path / "whole")
+    whole = grokscope(*COMMAND, "--set", "vectorize=true", folder=tmp_path / "whole")
     assert (whole.returncode, whole.stderr) == (0, "")
     # Rows at which to kill: in the first arm and in the second.
     for kill, lines in enumerate((8, 80)):
         resume = ["--resume"] if kill else []
-        arguments = [*COMMAND, "--set", "vectorise=true", *resume]
+        arguments = [*COMMAND, "--set", "vectorize=true", *resume]
         process = start(*arguments, folder=tmp_path / "killed")
         rows = tmp_path / "killed/run/metrics.jsonl"
         assert stop_after(process, rows, lines, signal.SIGKILL) == -9
-    done = grokscope(*COMMAND, "--set", "vectorise=true", "--resume", folder=tmp_path / "killed")
+    done = grokscope(*COMMAND, "--set", "vectorize=true", "--resume", folder=tmp_path / "killed")
     assert done.returncode == 0, done.stderr
     runs = {name: Run(tmp_path / name / "run") for name in ("whole", "killed")}
     rows = [(run.path / "metrics.jsonl").read_bytes() for run in runs.values()]
@@ -41,7 +41,7 @@ def test_seeds_killed_again_and_again_end_with_the_numbers_of_seeds_left_alone(
             ours, theirs = (run.checkpoint(arm, seed)["model"] for run in runs.values())
             assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
     assert (
-        grokscope(*COMMAND, "--set", "vectorise=false", folder=tmp_path / "apart").returncode == 0
+        grokscope(*COMMAND, "--set", "vectorize=false", folder=tmp_path / "apart").returncode == 0
     )
     assert_equal_up_to_rounding(runs["whole"], Run(tmp_path / "apart/run"))
 
@@ -66,6 +66,6 @@ def test_networks_that_cannot_be_one_are_told_of_in_a_line(tmp_path: Path) -> No
         "training the seeds of baseline one after another: data.reduce_to_span gives each network "
         "data of its own"
     ]
-    done = grokscope(*COMMAND, *settings, "--set", "vectorise=true", folder=tmp_path)
+    done = grokscope(*COMMAND, *settings, "--set", "vectorize=true", folder=tmp_path)
     assert done.returncode == 2
-    assert "vectorise: true does not go with data.reduce_to_span" in done.stderr
+    assert "vectorize: true does not go with data.reduce_to_span" in done.stderr

@@ -125,14 +125,14 @@ def test_scaled_divides_in_the_requested_precision() -> None:
         )
     with pytest.raises(ValueError, match="turns uint8 pixels"):
         data.scaled().scaled()
-    with pytest.raises(ValueError, match="normalise needs floating-point"):
-        data.normalised(0.5, 0.5)
+    with pytest.raises(ValueError, match="normalize needs floating-point"):
+        data.normalized(0.5, 0.5)
 
 
 @pytest.mark.parametrize("flatten", [False, True])
-def test_normalised_per_channel_flattened_or_not(flatten: bool) -> None:
+def test_normalized_per_channel_flattened_or_not(flatten: bool) -> None:
     data = make().flattened() if flatten else make()
-    normal = data.normalised((0.5, 0.25), (2.0, 4.0))
+    normal = data.normalized((0.5, 0.25), (2.0, 4.0))
     expected = torch.stack(
         [(make().test_x[:, 0] - 0.5) / 2, (make().test_x[:, 1] - 0.25) / 4], dim=1
     )
@@ -140,10 +140,10 @@ def test_normalised_per_channel_flattened_or_not(flatten: bool) -> None:
     assert normal.test_x.shape == data.test_x.shape
 
 
-def test_normalised_refuses_what_makes_no_sense() -> None:
+def test_normalized_refuses_what_makes_no_sense() -> None:
     with pytest.raises(ValueError, match="std must be positive"):
-        make().normalised(0.0, 0.0)
+        make().normalized(0.0, 0.0)
     with pytest.raises(ValueError, match=r"one for each of 2 channel\(s\)"):
-        make().normalised((0.1, 0.2, 0.3), 1.0)
+        make().normalized((0.1, 0.2, 0.3), 1.0)
     with pytest.raises(ValueError, match="mean must be a finite number"):
-        make().normalised(float("nan"), 1.0)
+        make().normalized(float("nan"), 1.0)

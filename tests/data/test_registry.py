@@ -34,8 +34,8 @@ def test_pixels_are_scaled_and_flattened(folder: Path) -> None:
     assert torch.equal(images.test_x, ARRAYS["test_x"].unsqueeze(1).double() / 255)
 
 
-def test_subsets_and_normalisation(folder: Path) -> None:
-    data = load("mnist", data_dir=folder, train_size=4, test_size=2, normalise=(0.5, 0.25))
+def test_subsets_and_normalization(folder: Path) -> None:
+    data = load("mnist", data_dir=folder, train_size=4, test_size=2, normalize=(0.5, 0.25))
     assert torch.equal(data.train_y, ARRAYS["train_y"][:4])
     assert torch.equal(data.test_x, (ARRAYS["test_x"][:2].flatten(1).float() / 255 - 0.5) / 0.25)
     seeded = load("mnist", data_dir=folder, train_size=4, subset="seeded", seed=1)
@@ -82,7 +82,7 @@ def test_classes_of_a_set_that_has_no_published_split(subset: str) -> None:
         ("mnist", {"modulus": 9}, "mnist takes no option 'modulus'"),
         ("mnist", {"train_size": 8}, "train_size must be an integer from 1 to 7 for mnist: got 8"),
         ("mnist", {"dtype": torch.int64}, "dtype must be a floating-point type"),
-        ("modular", {"normalise": (0.0, 1.0), "encoding": "tokens"}, "normalise needs floating"),
+        ("modular", {"normalize": (0.0, 1.0), "encoding": "tokens"}, "normalize needs floating"),
     ],
 )
 def test_mistakes_are_named(folder: Path, name: str, options: dict, problem: str) -> None:

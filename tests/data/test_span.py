@@ -57,7 +57,7 @@ def test_training_takes_the_same_course(data: Dataset, bias: bool, batch_size: i
     assert_close(noisy, model(x.flatten(1) + noise), rtol=0, atol=1e-9)
 
 
-def test_an_optimiser_by_coordinates_takes_another_course(data: Dataset) -> None:
+def test_an_optimizer_by_coordinates_takes_another_course(data: Dataset) -> None:
     """What the comparison above would not see, it could not vouch for."""
     model = network()
     reduced = reduce_to_span(model, data)

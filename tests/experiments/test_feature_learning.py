@@ -13,8 +13,8 @@ from scipy import stats
 import grokscope as gs
 from grokscope.experiments import load_experiment, run_experiment
 from grokscope.experiments.analyses.feature_learning import rank_correlation
+from grokscope.findings.claims import verdicts
 from grokscope.report import write_report
-from grokscope.runs.claims import verdicts
 from tests.reference.ntk import full_kernel
 
 SPEC = """
@@ -147,7 +147,7 @@ def test_the_shipped_experiments_run_from_end_to_end(
     assert all(verdict.figure is not None for verdict in verdicts(run))
     assert "could not be drawn" not in write_report([run.path]).read_text()
     data = gs.load_data(
-        "mnist", data_dir=shared_data, classes=[1, 0], train_size=3, normalise=(0.1307, 0.3081)
+        "mnist", data_dir=shared_data, classes=[1, 0], train_size=3, normalize=(0.1307, 0.3081)
     )
     assert data.train_y[0] == 1, "the image that is followed is a zero, and its output rises"
     arm, seed = run.trials[0]

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grokscope.runs import History, onset
-from grokscope.runs.onset import value_at
+from grokscope.findings import onset
+from grokscope.findings.onset import value_at
+from grokscope.runs import History
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results" / "rich-regime.json"
 

@@ -125,9 +125,9 @@ def test_isolated_points_have_the_perceptrons_capacity(margin: float) -> None:
 
 
 def _circles(radius: float, count: int = 3, num_points: int = 80) -> Tensor:
-    """Circles in planes of their own about orthogonal centres.
+    """Circles in planes of their own about orthogonal centers.
 
-    The radius is in units of a centre's distance from the mean over all points.
+    The radius is in units of a center's distance from the mean over all points.
     """
     angle = torch.arange(num_points) * (2 * torch.pi / num_points)
     scale = radius * (1 - 1 / count) ** 0.5
@@ -293,7 +293,7 @@ def test_manifold_without_a_scale_is_named() -> None:
     spread = _normal(21)(20, 6)
     spread -= spread.mean(0)
     clouds = [spread + shift for shift in (torch.eye(6)[0], torch.zeros(6), -torch.eye(6)[0])]
-    with pytest.raises(ValueError, match=r"manifolds\[1\]: its centre coincides"):
+    with pytest.raises(ValueError, match=r"manifolds\[1\]: its center coincides"):
         gs.manifold_geometry([points.double() for points in clouds], correlations="keep")
 
 

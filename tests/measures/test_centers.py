@@ -11,7 +11,7 @@ from tests.reference import capacity as twin
 
 
 def _centers(seed: int, count: int = 9, num_features: int = 30, shared: int = 2) -> Tensor:
-    """Centres whose first few directions are shared."""
+    """Centers whose first few directions are shared."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -44,7 +44,7 @@ def test_search_ends_at_minima() -> None:
     centers = _centers(0)
     coordinates = torch.linalg.qr((centers - centers.mean(0)).T).R.T.numpy()[:, :-1]
     starts = np.random.default_rng(0).standard_normal((6, coordinates.shape[1], 2))
-    found = search.minimise(coordinates, starts, 1e-9, 500)
+    found = search.minimize(coordinates, starts, 1e-9, 500)
     gram = coordinates @ coordinates.T
     cost, slope, _, kept = search._evaluate(coordinates, gram, found)
     settled = kept > 1e-3
@@ -103,5 +103,5 @@ def test_global_random_state_is_left_alone() -> None:
 
 def test_center_at_the_mean_is_named() -> None:
     centers = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 1.0], [0.0, -1.0]])
-    with pytest.raises(ValueError, match=r"manifolds\[1\].*mean of the centres"):
+    with pytest.raises(ValueError, match=r"manifolds\[1\].*mean of the centers"):
         gs.center_structure(centers)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from grokscope.measures._inputs import check_batch, check_not_batch_dependent, check_outputs
+from grokscope.measures.inputs import check_batch, check_not_batch_dependent, check_outputs
 
 
 def test_a_missing_batch_axis_is_named_with_its_fix() -> None:

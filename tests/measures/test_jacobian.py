@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import grokscope as gs
-from grokscope.measures._chain import chain_of
+from grokscope.measures.chain import chain_of
 from tests.measures.networks import NETWORKS, Network, mixed_chain, relu_mlp
 from tests.reference import jacobian as slow
 
@@ -83,14 +83,14 @@ def test_a_chain_that_is_no_longer_certain_is_differentiated() -> None:
     before.register_forward_pre_hook(lambda module, args: (args[0] * args[0],))
     patched = nn.Linear(3, 3)
     patched.forward = lambda x: x * x
-    parametrised = nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
+    parametrized = nn.utils.parametrizations.weight_norm(nn.Linear(3, 3))
     models: list[nn.Module] = [
         nn.Sequential(nn.Linear(3, 3), Doubled(3, 3)),
         Backwards(nn.Linear(3, 3), nn.ReLU()),
         nn.Sequential(hooked, nn.ReLU()),
         nn.Sequential(before, nn.ReLU()),
         nn.Sequential(patched, nn.ReLU()),
-        nn.Sequential(parametrised, nn.ReLU()),
+        nn.Sequential(parametrized, nn.ReLU()),
         nn.Sequential(nn.Linear(3, 4), nn.LeakyReLU(-0.5), nn.Linear(4, 3)),
     ]
     x = torch.randn(4, 3).double()

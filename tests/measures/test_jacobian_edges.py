@@ -153,7 +153,7 @@ def test_bad_arguments_are_named() -> None:
 
 
 def test_gradients_by_tokens_are_refused() -> None:
-    from grokscope.measures._local_map import in_chunks
+    from grokscope.measures.local_map import in_chunks
 
     with pytest.raises(TypeError, match="embeddings"):
         in_chunks(nn.Embedding(5, 3), torch.ones(2, 4, dtype=torch.long), None, lambda x: (x,))

@@ -76,12 +76,12 @@ def test_sgd_probe_is_a_linear_layer_trained_by_sgd() -> None:
         with torch.no_grad():
             layer.weight.copy_(start[repeat, :, :-1])
             layer.bias.copy_(start[repeat, :, -1])
-        optimiser = torch.optim.SGD(layer.parameters(), lr=0.5)
+        optimizer = torch.optim.SGD(layer.parameters(), lr=0.5)
         for order in orders:
             for batch in subset[repeat][order[repeat]].split(16):
-                optimiser.zero_grad()
+                optimizer.zero_grad()
                 torch.nn.functional.cross_entropy(layer(x[batch]), y[batch]).backward()
-                optimiser.step()
+                optimizer.step()
         expected = (layer(x_test).argmax(1) == y_test).double().mean()
         assert float(found[repeat]) == pytest.approx(float(expected))
     assert len(set(found.tolist())) > 1

@@ -26,7 +26,7 @@ def train(
     """Steps ``first`` to ``last`` of a fixed run, in the order in which a loop calls a method."""
     data = torch.Generator().manual_seed(seed)
     x, y = torch.randn(20, 6, generator=data), torch.randint(0, 4, (20,), generator=data)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.05)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     if method:
         method.start(model)
     for step in range(first, last + 1):
@@ -37,9 +37,9 @@ def train(
         outputs = model(inputs)
         loss = nn.functional.cross_entropy(outputs, y[part])
         penalty = method.penalty(step, model, inputs, outputs) if method else None
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         (loss if penalty is None else loss + penalty).backward()
-        optimiser.step()
+        optimizer.step()
     if method:
         method.finish()
     return model
@@ -111,11 +111,11 @@ def test_constrain_holds_the_mean_norm_at_the_target() -> None:
     model = nn.Sequential(nn.Linear(6, 20), nn.ReLU(), nn.Linear(20, 4))
     x = torch.randn(50, 6)
     hold = gs.GrokAlign(weight=1.0, mode="constrain", target=2.5, projections=None)
-    optimiser = torch.optim.Adam(model.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     for _ in range(150):
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         hold(model, x).backward()
-        optimiser.step()
+        optimizer.step()
     assert abs(gs.jacobian_norm(model, x).mean().item() - 2.5) < 0.1
 
 
@@ -167,7 +167,7 @@ def test_the_captured_forward_pass_gives_the_same_penalty(name: str) -> None:
 def test_a_chain_runs_no_second_forward_pass_when_watched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from grokscope.measures._chain import Chain
+    from grokscope.measures.chain import Chain
 
     model, x = mlp(), torch.randn(5, 6)
     method = gs.GrokAlign()
@@ -247,7 +247,7 @@ def test_hooks_of_others_keep_their_effect() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"mode": "maximise"}, "mode must be 'minimise' or 'constrain': got 'maximise'"),
+        ({"mode": "maximize"}, "mode must be 'minimize' or 'constrain': got 'maximize'"),
         ({"weight": -1.0}, "weight must be 0 or positive, and finite: got -1.0"),
         ({"weight": float("nan")}, "weight must be"),
         ({"offset_weight": -0.1}, "offset_weight must be"),

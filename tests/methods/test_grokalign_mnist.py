@@ -36,7 +36,7 @@ def test_it_generalises_within_1500_steps(shared_data: Path, options: dict[str, 
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(8)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
     grokalign = gs.GrokAlign(weight=1e-3, **options)
     grokalign.start(model)
     accuracy = 0.0
@@ -44,9 +44,9 @@ def test_it_generalises_within_1500_steps(shared_data: Path, options: dict[str, 
         batch = torch.randperm(1000)[:200]
         x, y = images[batch], labels[batch]
         loss = nn.functional.cross_entropy(model(x), y) + grokalign(model, x)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         if step % 50 == 0:
             with torch.no_grad():
                 accuracy = (model(test_images).argmax(1) == test_labels).float().mean().item()

@@ -69,7 +69,7 @@ def test_projected_the_chain_equals_double_backward(
     assert_close(gradients(found, model), gradients(expected, model))
 
 
-class Penalised(nn.Module):
+class Penalized(nn.Module):
     def __init__(self, model: nn.Module, x: Tensor, options: dict[str, Any]) -> None:
         super().__init__()
         self.model, self.x, self.options = model, x, options
@@ -86,12 +86,12 @@ class Penalised(nn.Module):
 def test_gradcheck(make: Callable[[], Network], options: dict[str, Any]) -> None:
     model, x = make()
     assert isinstance(model, nn.Module)
-    penalised = Penalised(model, x, options)
-    names = [name for name, _ in penalised.named_parameters()]
-    values = tuple(p.detach().clone().requires_grad_() for p in penalised.parameters())
+    penalized = Penalized(model, x, options)
+    names = [name for name, _ in penalized.named_parameters()]
+    values = tuple(p.detach().clone().requires_grad_() for p in penalized.parameters())
 
     def function(*tensors: Tensor) -> Tensor:
-        return functional_call(penalised, dict(zip(names, tensors, strict=True)), ())
+        return functional_call(penalized, dict(zip(names, tensors, strict=True)), ())
 
     assert torch.autograd.gradcheck(function, values)
 
@@ -200,13 +200,13 @@ def test_a_cnn_with_batch_norm_and_dropout_trains_with_it() -> None:
             nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2),
             nn.Flatten(), nn.Dropout(0.3), nn.Linear(36, 3),
         )  # fmt: skip
-        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-2)
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
         for _ in range(30):
             penalty = gs.jacobian_penalty(model, x)
             loss = nn.functional.cross_entropy(model(x), y) + weight * penalty
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             loss.backward()
-            optimiser.step()
+            optimizer.step()
         return model.eval()
 
     x, y = torch.randn(32, 1, 8, 8), torch.randint(0, 3, (32,))

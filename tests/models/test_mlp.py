@@ -1,4 +1,4 @@
-"""The MLP: its modules, its initialisation, its scales."""
+"""The MLP: its modules, its initialization, its scales."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from grokscope.measures._chain import chain_of
+from grokscope.measures.chain import chain_of
 from grokscope.models import ACTIVATIONS, MLP, MODELS, Scale, build
 
 
@@ -21,7 +21,7 @@ def test_it_is_a_sequential_of_plain_modules() -> None:
     assert [tuple(parameter.shape) for parameter in model.parameters()] == shapes
 
 
-def test_the_measures_recognise_it_as_a_chain_of_layers() -> None:
+def test_the_measures_recognize_it_as_a_chain_of_layers() -> None:
     chain = chain_of(MLP(12, [5, 4], 3), torch.rand(7, 1, 4, 3))
     assert chain is not None
     assert [stage.linear.out_features for stage in chain.stages] == [5, 4, 3]
@@ -33,7 +33,7 @@ def test_images_are_flattened() -> None:
     assert model(x).shape == (7, 3)
 
 
-def test_a_seed_is_pytorchs_default_initialisation() -> None:
+def test_a_seed_is_pytorchs_default_initialization() -> None:
     torch.manual_seed(11)
     default = nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 3))
     seeded = MLP(6, [5], 3, seed=11)

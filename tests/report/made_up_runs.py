@@ -19,7 +19,7 @@ def spec(**changes: Any) -> dict[str, Any]:
     """A spec as the runner resolves it."""
     data = {"name": "digits", "train": 300, "test": 1497}
     model = {"name": "mlp", "widths": [64, 128, 128, 10], "weight_scale": 8.0}
-    training = {"optimiser": "adamw", "lr": 0.001, "weight_decay": 0.01, "batch_size": 200}
+    training = {"optimizer": "adamw", "lr": 0.001, "weight_decay": 0.01, "batch_size": 200}
     shared = {"data": data, "model": model, "training": training, "monitor": {"probe": 8}}
     return {
         "name": "digits-grokking",
@@ -41,7 +41,7 @@ def spec(**changes: Any) -> dict[str, Any]:
             "baseline": {"title": "Weight decay alone", "methods": [], **shared},
             "grokalign": {
                 "title": "GrokAlign",
-                "methods": [{"name": "grokalign", "weight": 0.001, "mode": "minimise"}],
+                "methods": [{"name": "grokalign", "weight": 0.001, "mode": "minimize"}],
                 **shared,
             },
         },

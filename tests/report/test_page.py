@@ -64,7 +64,7 @@ def test_the_page_says_what_was_run_found_and_claimed(runs: Path, tmp_path: Path
         "Measured: 10 times. Claimed: at least 5 times. Source: GrokAlign, Section 4.",
         "✗ not held Weight decay alone ends above 95 % test accuracy Measured: 92.7 %.",
         "? open Regions grow around the training points",
-        "GrokAlign : grokalign (weight 0.001, mode minimise).",
+        "GrokAlign : grokalign (weight 0.001, mode minimize).",
         "Weight decay alone : no method added.",
         "weight_decay: 0.01",
         "torch",

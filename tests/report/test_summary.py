@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from grokscope.findings.claims import SpeedUp, StepsTo
 from grokscope.report.amount import Amount
 from grokscope.report.subject import open_subject
 from grokscope.report.summary import RunSummary, run_summary
 from grokscope.runs import RunDirectory
-from grokscope.runs.claims import SpeedUp, StepsTo
 from tests.report import made_up_runs
 
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from grokscope.runs import Claim, Run, RunDirectory, RunError, SeedRuns, judge, open_runs
+from grokscope.findings import Claim, judge
+from grokscope.runs import Run, RunDirectory, RunError, SeedRuns, open_runs
 from grokscope.runs.sweep_folder import (
     SweepFolder,
     claim,

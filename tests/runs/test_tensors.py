@@ -12,7 +12,7 @@ from grokscope.runs.files import RunError
 from grokscope.runs.tensors import load_state, save_state
 
 
-def test_an_optimiser_state_comes_back_exactly(tmp_path: Path) -> None:
+def test_an_optimizer_state_comes_back_exactly(tmp_path: Path) -> None:
     model = nn.Linear(3, 2)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
     model(torch.randn(4, 3)).sum().backward()

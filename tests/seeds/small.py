@@ -39,7 +39,7 @@ def alone(
 
 
 def together(build: Build, data: Any = DATA, **settings: Any) -> list[gs.FitResult]:
-    return gs.fit_seeds(build, data, SEEDS, vectorise=True, **settings)
+    return gs.fit_seeds(build, data, SEEDS, vectorize=True, **settings)
 
 
 def assert_same(

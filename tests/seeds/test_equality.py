@@ -1,4 +1,4 @@
-"""Seed i among others is seed i alone: every method, loss, optimiser and kind of network."""
+"""Seed i among others is seed i alone: every method, loss, optimizer and kind of network."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_scalar_outputs(loss: str, methods: str, low: int) -> None:
 
 
 class Branches(nn.Module):
-    """No chain of layers: a convolution, a normalisation, a buffer and a residual sum."""
+    """No chain of layers: a convolution, a normalization, a buffer and a residual sum."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
@@ -242,7 +242,7 @@ def test_batches_are_those_of_each_seed() -> None:
     assert StackedBatchOrder(40, None, SEEDS, torch.device("cpu")).at(3) is None
 
 
-def test_the_first_rows_are_of_each_seeds_own_initialisation() -> None:
+def test_the_first_rows_are_of_each_seeds_own_initialization() -> None:
     settings = {**PLAIN, "max_steps": 1}
     for one, other in zip(together(mlp, **settings), alone(mlp, **settings), strict=True):
         assert one.history["test_loss"][0] == other.history["test_loss"][0]
@@ -261,7 +261,7 @@ def test_shares_of_the_time_add_up() -> None:
         mlp,
         DATA,
         SEEDS,
-        vectorise=True,
+        vectorize=True,
         on_evaluation=lambda seed, row, seconds: seen.append((seed, seconds)),
         **{**PLAIN, "stop_at": None},
     )

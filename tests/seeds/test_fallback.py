@@ -62,7 +62,7 @@ class Branching(Offset):
 
 
 def sequential(*layers: nn.Module) -> Build:
-    """The same layers for every seed, initialised anew."""
+    """The same layers for every seed, initialized anew."""
 
     def build(seed: int) -> nn.Module:
         torch.manual_seed(seed)
@@ -187,7 +187,7 @@ def test_some_networks_are_no_slower_alone_on_a_cpu(caplog: pytest.LogCaptureFix
     [
         ({"seeds": []}, "seeds is empty"),
         ({"seeds": [1, 1]}, "seeds must all be different"),
-        ({"vectorise": "yes"}, 'vectorise must be True, False or "auto"'),
+        ({"vectorize": "yes"}, 'vectorize must be True, False or "auto"'),
         ({"lrr": 1}, "unknown setting of fit_seeds 'lrr'; did you mean 'lr'"),
         ({"build": lambda seed: ONE}, "gave one network twice"),
         ({"max_steps": 0}, "max_steps must be a positive integer"),
@@ -197,11 +197,11 @@ def test_some_networks_are_no_slower_alone_on_a_cpu(caplog: pytest.LogCaptureFix
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
-@pytest.mark.parametrize("vectorise", ["auto", False])
+@pytest.mark.parametrize("vectorize", ["auto", False])
 def test_wrong_arguments_are_named(
-    arguments: dict[str, Any], said: str, vectorise: bool | str
+    arguments: dict[str, Any], said: str, vectorize: bool | str
 ) -> None:
-    given = {"build": mlp, "data": DATA, "seeds": SEEDS, "vectorise": vectorise, **arguments}
+    given = {"build": mlp, "data": DATA, "seeds": SEEDS, "vectorize": vectorize, **arguments}
     with pytest.raises(ValueError, match=said):
         gs.fit_seeds(**given, **({} if "max_steps" in given else {"max_steps": 2}))
 

@@ -16,12 +16,12 @@ from grokscope.training.stack import Stack
 from tests.seeds.small import DATA, SEEDS, X, Y, mlp
 
 
-def train(path: Path, vectorise: bool | str = True, **settings: Any) -> list[gs.FitResult]:
+def train(path: Path, vectorize: bool | str = True, **settings: Any) -> list[gs.FitResult]:
     return gs.fit_seeds(
         mlp,
         DATA,
         SEEDS,
-        vectorise=vectorise,
+        vectorize=vectorize,
         methods=lambda seed: [
             gs.GrokAlign(0.01, every=2, seed=seed),
             gs.Grokfast("ma", window=3, strength=0.5),
@@ -103,7 +103,7 @@ def test_a_crash_at_any_step(
         with pytest.raises(ConnectionResetError):
             train(broken, checkpoint_seconds=checkpoint_seconds)
     # goes on as it was begun, whatever is asked for
-    resumed = train(broken, vectorise=bool(step % 2), checkpoint_seconds=checkpoint_seconds)
+    resumed = train(broken, vectorize=bool(step % 2), checkpoint_seconds=checkpoint_seconds)
     assert (path / "metrics.jsonl").read_bytes() == (broken / "metrics.jsonl").read_bytes()
     assert stored(path) == stored(broken)
     for one, other in zip(resumed, whole, strict=True):
@@ -149,7 +149,7 @@ def test_a_finished_run_is_returned_as_it_is(
 def test_a_run_begun_one_after_another_goes_on_like_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    train(tmp_path / "whole", vectorise=False)
+    train(tmp_path / "whole", vectorize=False)
     take, steps = Loop._step, []
 
     def dying(self: Loop, at: int) -> None:
@@ -161,8 +161,8 @@ def test_a_run_begun_one_after_another_goes_on_like_that(
     with monkeypatch.context() as patch:
         patch.setattr(Loop, "_step", dying)
         with pytest.raises(ConnectionResetError):
-            train(tmp_path / "broken", vectorise=False)
-    train(tmp_path / "broken", vectorise=True)
+            train(tmp_path / "broken", vectorize=False)
+    train(tmp_path / "broken", vectorize=True)
     files = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "broken")]
     assert files[0] == files[1]
 
@@ -170,7 +170,7 @@ def test_a_run_begun_one_after_another_goes_on_like_that(
 def test_each_seed_is_written_as_if_it_were_alone(
     tmp_path: Path, uninterrupted: tuple[Path, list[gs.FitResult]]
 ) -> None:
-    train(tmp_path / "apart", vectorise=False)
+    train(tmp_path / "apart", vectorize=False)
     ours, theirs = Run(uninterrupted[0]), Run(tmp_path / "apart")
     assert not (ours.path / "checkpoints/run/together.safetensors").exists()
     for seed in SEEDS:

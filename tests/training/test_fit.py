@@ -98,7 +98,7 @@ def test_a_training_that_diverges_ends_and_says_so() -> None:
 def test_learning_rate_courses() -> None:
     model = small()
     optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-    from grokscope.training.optimisers import learning_rate_schedule
+    from grokscope.training.optimizers import learning_rate_schedule
 
     scheduler = learning_rate_schedule(optimizer, 8, warmup=4, decay="linear")
     rates = []
@@ -110,7 +110,7 @@ def test_learning_rate_courses() -> None:
     assert learning_rate_schedule(optimizer, 8) is None
 
 
-def test_float64_and_an_optimiser_of_ones_own() -> None:
+def test_float64_and_an_optimizer_of_ones_own() -> None:
     model = small()
     model.double()
     optimizer = torch.optim.RMSprop(model.parameters(), lr=1e-3)

@@ -20,8 +20,8 @@ def reproduce(
     device: Device = "auto",
 ) -> None:
     """Run what a paper shows, render it, and say claim by claim what held."""
-    from grokscope._spelling import unknown_name
     from grokscope.experiments import SpecError, reproducible
+    from grokscope.spelling import unknown_name
 
     known = reproducible()
     if figure not in known:

@@ -88,7 +88,7 @@ def sweep(
 
 
 def _engine_name(engine: str | None, address: str | None, slurm: list[str] | None) -> str:
-    from grokscope._spelling import unknown_name
+    from grokscope.spelling import unknown_name
 
     name = engine or ("ray" if address else "slurm" if slurm else "processes")
     if name not in ENGINES:

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from grokscope._spelling import unknown_name
+from grokscope.spelling import unknown_name
 
 SubsetRule = Literal["first", "seeded"]
 
@@ -154,11 +154,11 @@ class Dataset:
             self, train_x=self.train_x.to(dtype) / 255, test_x=self.test_x.to(dtype) / 255
         )
 
-    def normalised(self, mean: float | Sequence[float], std: float | Sequence[float]) -> Dataset:
+    def normalized(self, mean: float | Sequence[float], std: float | Sequence[float]) -> Dataset:
         """The same with inputs (x - mean) / std; a sequence has one number for each channel."""
         if not self.train_x.is_floating_point():
             raise ValueError(
-                f"normalise needs floating-point inputs: {self.name} holds {self.train_x.dtype}"
+                f"normalize needs floating-point inputs: {self.name} holds {self.train_x.dtype}"
             )
         shift, scale = self._per_channel("mean", mean), self._per_channel("std", std)
         if not bool((scale > 0).all()):

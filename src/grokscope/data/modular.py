@@ -14,8 +14,8 @@ from jaxtyping import Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from grokscope._spelling import unknown_name
 from grokscope.data.dataset import Dataset, check_size
+from grokscope.spelling import unknown_name
 
 Operation = Literal["add", "subtract", "multiply", "divide"]
 Encoding = Literal["one_hot", "tokens"]

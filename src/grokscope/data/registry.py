@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from grokscope._spelling import unknown_name
 from grokscope.data import cifar10, emnist, mnist
 from grokscope.data.dataset import Dataset, SubsetRule, check_floating
 from grokscope.data.digits import load_digits
 from grokscope.data.files import DataFiles, FetchedFile
 from grokscope.data.modular import load_modular
 from grokscope.data.xor import load_xor
+from grokscope.spelling import unknown_name
 
 Number = float | Sequence[float]
 
@@ -69,7 +69,7 @@ def load(
     test_size: int | None = None,
     subset: SubsetRule = "first",
     seed: int = 0,
-    normalise: tuple[Number, Number] | None = None,
+    normalize: tuple[Number, Number] | None = None,
     flatten: bool = True,
     dtype: torch.dtype = torch.float32,
     **options: Any,
@@ -89,7 +89,7 @@ def load(
         subset: which examples: the ``"first"`` of the file, or drawn from ``seed`` (``"seeded"``).
             xor and modular are always drawn from ``seed``.
         seed: decides a seeded subset and everything that is generated.
-        normalise: (mean, std): inputs become (x - mean) / std, each a number or one for each
+        normalize: (mean, std): inputs become (x - mean) / std, each a number or one for each
             channel; None leaves pixels in [0, 1].
         flatten: inputs of shape (n, d); False keeps images as (n, channels, height, width).
         dtype: floating-point type of the inputs.
@@ -126,8 +126,8 @@ def load(
     data = data.subset(**sizes, rule=subset, seed=seed)
     if data.train_x.dtype == torch.uint8:
         data = data.scaled(dtype)
-    if normalise is not None:
-        data = data.normalised(*normalise)
+    if normalize is not None:
+        data = data.normalized(*normalize)
     return data.flattened() if flatten else data
 
 

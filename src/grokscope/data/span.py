@@ -11,7 +11,7 @@ basis Q (r, d) of that span
 
 hold throughout for every x, also a test point or a noisy one, of which only the projection Q x
 meets weights that are not 0. Training W' on Q X takes the same steps as training W on X, for r / d
-of the cost. It does not hold where an optimiser treats coordinates one by one (Adam) or something
+of the cost. It does not hold where an optimizer treats coordinates one by one (Adam) or something
 random is added to inputs or gradients. This is what makes the XOR experiment of GrokAlign (Walker
 et al. 2025, Figure 4; d = 40,000, r = 2,448) a matter of minutes.
 """

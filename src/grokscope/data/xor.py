@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope._spelling import unknown_name
 from grokscope.data.dataset import Dataset
+from grokscope.spelling import unknown_name
 
 Targets = Literal["sign", "class"]
 

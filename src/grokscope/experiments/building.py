@@ -44,7 +44,7 @@ def load_dataset(spec: DataSpec, dtype: str, data_dir: str | Path | None) -> Dat
 
 
 def build_model(spec: ModelSpec, data: Dataset, seed: int) -> nn.Module:
-    """The network that a spec describes, initialised from the seed."""
+    """The network that a spec describes, initialized from the seed."""
     settings = spec.model_dump(exclude={"name", "scalar_output"})
     out_features = None if spec.scalar_output else data.num_classes
     return build(spec.name, data.train_x.shape[1:], out_features, seed=seed, **settings)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from grokscope._spelling import unknown_name
+from grokscope.spelling import unknown_name
 
 
 class SpecError(ValueError):

@@ -12,10 +12,10 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from grokscope._spelling import unknown_name
 from grokscope.experiments.errors import SpecError, mistakes
 from grokscope.experiments.spec import Experiment, TrialSpec
 from grokscope.experiments.yaml_files import parse_yaml, read_yaml
+from grokscope.spelling import unknown_name
 
 SECTIONS = ("data", "model", "training", "monitor")
 PRESETS = ("quick", "paper")

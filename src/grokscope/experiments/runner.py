@@ -98,7 +98,7 @@ def run_experiment(
                 if len(seeds) == 1:
                     results = [train(spec, data[arm], seeds[0], place, trials[0], observer)]
                 else:
-                    how = experiment.vectorise
+                    how = experiment.vectorize
                     results = train_seeds(spec, data[arm], seeds, place, trials, how, observer)
                 if observer:
                     for seed, result in zip(seeds, results, strict=True):
@@ -113,7 +113,7 @@ def run_experiment(
 def _order(experiment: Experiment) -> list[tuple[list[str], list[int]]]:
     """Which arms are trained with which seeds at a time: together where they may, then alone."""
     seeds = list(experiment.seeds)
-    if len(seeds) == 1 or experiment.vectorise is False:
+    if len(seeds) == 1 or experiment.vectorize is False:
         return [(list(experiment.arms), [seed]) for seed in seeds]
     alone = [arm for arm, spec in experiment.arms.items() if spec.data.reduce_to_span]
     together = [arm for arm in experiment.arms if arm not in alone]
@@ -167,7 +167,7 @@ def train_seeds(
     seeds: Sequence[int],
     device: torch.device,
     trials: Sequence[Trial] | None = None,
-    vectorise: bool | str = "auto",
+    vectorize: bool | str = "auto",
     observer: Observer | None = None,
 ) -> list[FitResult]:
     """The trainings of several seeds, as one where that is possible and pays."""
@@ -184,7 +184,7 @@ def train_seeds(
         seeds,
         methods=lambda seed: [build_method(own.model_dump(), seed) for own in spec.methods],
         monitor=lambda model: build_monitor(spec.monitor, model, data, how.loss, noise),
-        vectorise=vectorise,
+        vectorize=vectorize,
         device=device,
         out=trials,
         on_evaluation=evaluated,

@@ -8,11 +8,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from grokscope._spelling import unknown_name
 from grokscope.data import DATASETS
 from grokscope.experiments.analyses import ANALYSES
+from grokscope.findings.claims import Claim, Strict
 from grokscope.models import ACTIVATIONS
-from grokscope.runs.claims import Claim, Strict
+from grokscope.spelling import unknown_name
 from grokscope.training.loop import CHECKPOINT_SECONDS
 from grokscope.training.monitor import DEFAULT_MEASURES, MEASURES
 from grokscope.training.settled import ALIGNMENTS
@@ -37,7 +37,7 @@ class DataSpec(Strict):
     test_size: Positive | None = None
     subset: Literal["first", "seeded"] = "first"
     seed: int = 0
-    normalise: tuple[float, float] | None = None
+    normalize: tuple[float, float] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
     reduce_to_span: bool = False
 
@@ -202,7 +202,7 @@ class GrokAlignSpec(Strict):
 
     name: Literal["grokalign"]
     weight: NotNegative = 1e-3
-    mode: Literal["minimise", "constrain"] = "minimise"
+    mode: Literal["minimize", "constrain"] = "minimize"
     target: NotNegative | None = None
     every: Positive = 1
     projections: Positive | None = 1
@@ -325,7 +325,7 @@ class Experiment(Strict):
     ``threads`` is the number of CPU threads; None leaves PyTorch's. A small network is fastest on
     one, and with a fixed number the results are the same to the last bit on machines with more
     or fewer cores.
-    ``vectorise`` says whether the seeds of an arm are trained as one (see ``fit_seeds``): "auto"
+    ``vectorize`` says whether the seeds of an arm are trained as one (see ``fit_seeds``): "auto"
     where that is possible and not slower. Where seconds are to be those of a network by itself, it
     is false.
     """
@@ -339,7 +339,7 @@ class Experiment(Strict):
     preset: str = "quick"
     seeds: tuple[int, ...] = (0,)
     threads: Positive | None = None
-    vectorise: bool | Literal["auto"] = "auto"
+    vectorize: bool | Literal["auto"] = "auto"
     milestones: dict[str, Milestone] = Field(default_factory=_milestones)
     arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")], TrialSpec]
     analysis: str | None = None
@@ -365,9 +365,9 @@ class Experiment(Strict):
         reduced = any(trial.data.reduce_to_span for trial in self.arms.values())
         if self.analysis and reduced:
             raise ValueError("an analysis needs networks of whole inputs: drop reduce_to_span")
-        if self.vectorise is True and reduced:
+        if self.vectorize is True and reduced:
             raise ValueError(
-                "vectorise: true does not go with data.reduce_to_span, which gives each network "
+                "vectorize: true does not go with data.reduce_to_span, which gives each network "
                 "data of its own"
             )
         for claim in self.claims:

@@ -1,8 +1,8 @@
-"""Minimising the centres' squared correlations over k-dimensional subspaces, all starts at once.
+"""Minimizing the centers' squared correlations over k-dimensional subspaces, all starts at once.
 
 The work is a few thousand steps of some forty operations on matrices of a few hundred numbers, so
 it is the cost of a call that counts: NumPy on the host takes a quarter of PyTorch's time, and an
-accelerator would take longer than either. ``centers.py`` says what is minimised and why.
+accelerator would take longer than either. ``centers.py`` says what is minimized and why.
 
 Method: limited-memory BFGS on the frames Z of the subspaces, which F depends on by their span
 alone, so that gradients are horizontal and no transport is needed.
@@ -16,18 +16,18 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 _HISTORY = 12  # steps that the quasi-Newton direction remembers
-_COLLAPSED = 1e-2  # a start that shrinks some centre to this share can win only if all starts do
+_COLLAPSED = 1e-2  # a start that shrinks some center to this share can win only if all starts do
 _TINY = 1e-300
 
 
-def minimise(coordinates: Array, starts: Array, tolerance: float, max_steps: int) -> Array:
+def minimize(coordinates: Array, starts: Array, tolerance: float, max_steps: int) -> Array:
     """Local minima of F reached from each start, as orthonormal frames (b, r, k).
 
     Args:
-        coordinates: (P, r) centres in an orthonormal basis of their span.
+        coordinates: (P, r) centers in an orthonormal basis of their span.
         starts: (b, r, k) frames, any basis of the subspaces to start from.
         tolerance: a start is done when its gradient's norm is below this, when no step lowers F
-            any more, or when it has all but removed a centre.
+            any more, or when it has all but removed a center.
         max_steps: a start still going after so many steps stays where it is.
     """
     gram = coordinates @ coordinates.T
@@ -59,7 +59,7 @@ def minimise(coordinates: Array, starts: Array, tolerance: float, max_steps: int
 
 
 def stability(coordinates: Array, space: Array) -> Array:
-    """Squared share of its length that the most shrunken centre keeps, for each frame (b,)."""
+    """Squared share of its length that the most shrunken center keeps, for each frame (b,)."""
     before = np.square(coordinates).sum(1)
     return (1 - np.square(coordinates @ space).sum(2) / before).min(1)
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokscope.measures._inputs import (
+from grokscope.measures.inputs import (
     Model,
     check_batch,
     check_chunk_size,

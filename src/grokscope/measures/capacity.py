@@ -2,15 +2,15 @@ r"""Mean-field capacity, radius and dimension of class manifolds.
 
 Source: Chung, Lee and Sompolinsky, *Classification and Geometry of General Perceptual Manifolds*,
 Physical Review X 8:031003 (2018), for the geometry; Cohen, Chung, Lee and Sompolinsky, *Nature
-Communications* 11:746 (2020), for real data, whose centres are correlated (``centers.py``).
+Communications* 11:746 (2020), for real data, whose centers are correlated (``centers.py``).
 
-A manifold's points, about its centre and in units of the centre's norm, become the columns of S
-with a row of ones for the centre. For t ~ N(0, I),
+A manifold's points, about its center and in units of the center's norm, become the columns of S
+with a row of ones for the center. For t ~ N(0, I),
 
     v = argmin |v - t|^2  subject to  S' v <= -margin            (2018, Sec. III A)
 
 is a projection onto a polyhedral cone, and its dual a non-negative least squares problem:
-v = t - S a with a >= 0. A margin moves t by margin along the centre and changes nothing else. The
+v = t - S a with a >= 0. A margin moves t by margin along the center and changes nothing else. The
 anchor point is s = S a / sum(a), a convex combination of the points; where t itself is feasible,
 it is the point of largest projection on t. Then
 
@@ -18,10 +18,10 @@ it is the point of largest projection on t. Then
     radius    = sqrt < |s~ - <s~>|^2 >                           (2018, Eq. 28)
     dimension = D < t~.s~ / |t~||s~| >^2                         (2018, Eq. 29)
 
-s~ and t~ being the D coordinates without the centre's.
+s~ and t~ being the D coordinates without the center's.
 
 Cost: a thin QR O(N m^2) and ``num_samples`` problems of O(D m) a round for each manifold, and the
-centres' structure. Ten manifolds of 200 points take a fraction of a second on one core.
+centers' structure. Ten manifolds of 200 points take a fraction of a second on one core.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures._inputs import check_chunk_size
 from grokscope.measures.centers import CenterStructure, center_structure, mean_correlation
+from grokscope.measures.inputs import check_chunk_size
 from grokscope.measures.manifolds import (
     check_manifolds,
     principal_coordinates,
@@ -53,9 +53,9 @@ class ManifoldGeometry:
 
     Attributes:
         capacity: (P,) manifolds per dimension that a random dichotomy can separate.
-        radius: (P,) in units of the distance of the manifold's centre from the origin.
+        radius: (P,) in units of the distance of the manifold's center from the origin.
         dimension: (P,).
-        center_correlation: mean absolute correlation of the centres, before any removal.
+        center_correlation: mean absolute correlation of the centers, before any removal.
         center_subspace: (N, K) the directions that were projected out.
     """
 
@@ -67,7 +67,7 @@ class ManifoldGeometry:
 
     @property
     def num_center_components(self) -> int:
-        """K, the number of shared directions removed from the centres."""
+        """K, the number of shared directions removed from the centers."""
         return self.center_subspace.shape[1]
 
     @property
@@ -104,16 +104,16 @@ def manifold_geometry(
 
     Args:
         manifolds: one (m_i, N) tensor for each class, at least two; or one (P, m, N) tensor.
-        margin: of the separating hyperplane, in units of the centre's norm; not negative.
+        margin: of the separating hyperplane, in units of the center's norm; not negative.
         num_samples: Gaussian vectors for each manifold; the relative error of a capacity falls as
             their inverse root.
         generator: of the Gaussian vectors; None for a fixed stream of its own, so that calls
             repeat and checkpoints are compared on common random numbers.
         t: the vectors themselves, (D_i + 1, num_samples) with D_i = min(N, m_i), the last row for
-            the centre; in the coordinates of a thin QR where N > m_i, else in the N features.
+            the center; in the coordinates of a thin QR where N > m_i, else in the N features.
         center_subspace: (N, K) with orthonormal columns, to remove instead of searching for one.
-        correlations: "keep" removes no shared directions from the centres.
-        min_center_components: 0 lets the search remove nothing where that leaves the centres
+        correlations: "keep" removes no shared directions from the centers.
+        min_center_components: 0 lets the search remove nothing where that leaves the centers
             least correlated; the published procedure removes one direction at least.
         rank_reduced_dimension: count D in the directions along which a manifold extends, not in
             min(N, m_i), which includes at least one along which it does not where N >= m_i.
@@ -126,7 +126,7 @@ def manifold_geometry(
 
     Raises:
         ValueError: fewer than two manifolds, shapes that do not fit, NaN, a negative margin, or a
-            manifold whose centre vanishes; the message names the manifold.
+            manifold whose center vanishes; the message names the manifold.
         TypeError: a manifold is not a floating-point tensor.
 
     Example:
@@ -179,7 +179,7 @@ def _check_vectors(vectors: Tensor, num_rows: int, name: str) -> Tensor:
     if vectors.ndim != 2 or vectors.shape[0] != num_rows or vectors.shape[1] == 0:
         raise ValueError(
             f"{name} must have shape ({num_rows}, num_samples), the manifold's coordinates and the "
-            f"centre's by samples: got {tuple(vectors.shape)}"
+            f"center's by samples: got {tuple(vectors.shape)}"
         )
     if not bool(torch.isfinite(vectors).all()):
         raise ValueError(f"{name} holds NaN or infinity")
@@ -194,7 +194,7 @@ def _normal(num_rows: int, num_columns: int, generator: torch.Generator) -> Tens
 def _structure(
     clouds: list[Tensor], subspace: Tensor | None, correlations: str, min_components: int
 ) -> CenterStructure:
-    """The directions to remove: those given, none, or those the centres share."""
+    """The directions to remove: those given, none, or those the centers share."""
     centers = torch.stack([points.mean(0) for points in clouds])
     num_features = centers.shape[1]
     if subspace is None and correlations == "remove":

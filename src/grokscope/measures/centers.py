@@ -1,17 +1,17 @@
-r"""The low-rank structure that the manifolds' centres share.
+r"""The low-rank structure that the manifolds' centers share.
 
-Centres x_1..x_P (rows of X, their mean removed) may be correlated, which mean-field theory does not
+Centers x_1..x_P (rows of X, their mean removed) may be correlated, which mean-field theory does not
 foresee. Cohen, Chung, Lee and Sompolinsky (2020, *Nature Communications* 11:746, Methods) look for
 the k directions V whose removal leaves them least correlated,
 
-    minimise over V' V = I   F(V) = 1/2 sum_{i,j} C_ij^2 / (C_ii C_jj),   C = X X' - X V V' X',
+    minimize over V' V = I   F(V) = 1/2 sum_{i,j} C_ij^2 / (C_ii C_jj),   C = X X' - X V V' X',
 
 for k = 1, 2, ..., keep of ten random starts the most stable solution (the one whose most shrunken
-centre shrinks least), and take the k that leaves the smallest mean absolute correlation.
+center shrinks least), and take the k that leaves the smallest mean absolute correlation.
 
 F has many local minima, so the published recipe returns another subspace, at times of another
 rank, for other random starts. Ours draws its starts from a stream of its own, in the principal axes
-of the centres: the result depends on the centres alone, not on their rotation, their order or a
+of the centers: the result depends on the centers alone, not on their rotation, their order or a
 seed of the caller's.
 
 Cost: O(P^2 k) a step and start, on P x P matrices whatever the number of features.
@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures._center_search import minimise, stability
+from grokscope.measures._center_search import minimize, stability
 
 _SEARCH_GRADIENT = 1e-5  # gradient norm at which a start is far enough to be compared
 _SEARCH_STEPS = 200
@@ -46,7 +46,7 @@ class CenterStructure:
 
     Attributes:
         subspace: (N, K), orthonormal columns.
-        correlation: mean absolute off-diagonal correlation of the centres before removal.
+        correlation: mean absolute off-diagonal correlation of the centers before removal.
         residual_correlations: the same after removing nothing, one direction, two, ...
     """
 
@@ -66,17 +66,17 @@ def center_structure(
     min_components: int = 1,
     generator: torch.Generator | None = None,
 ) -> CenterStructure:
-    """The subspace whose removal leaves the centres least correlated.
+    """The subspace whose removal leaves the centers least correlated.
 
     Args:
         centers: (P, N) mean of each manifold; their mean is subtracted here.
         num_starts: random starts for every rank.
-        min_components: 1, as published, or 0 to allow that nothing is removed. Centres on a line,
+        min_components: 1, as published, or 0 to allow that nothing is removed. Centers on a line,
             those of two manifolds always, leave nothing to remove: K = 0 either way.
         generator: of the random starts; None for a fixed stream.
 
     Raises:
-        ValueError: a centre coincides with the mean of the centres.
+        ValueError: a center coincides with the mean of the centers.
 
     Example:
         >>> import grokscope as gs, torch
@@ -102,7 +102,7 @@ def center_structure(
     first = min(min_components, len(spaces) - 1)
     best = spaces[first + int(torch.stack(residuals[first:]).argmin())]
     if best.shape[1]:
-        best = _minimise(coordinates, best.unsqueeze(0), _FINAL_GRADIENT, _FINAL_STEPS)[0]
+        best = _minimize(coordinates, best.unsqueeze(0), _FINAL_GRADIENT, _FINAL_STEPS)[0]
     subspace = _as_published(centers, basis @ best)
     return CenterStructure(subspace, correlation, torch.stack(residuals))
 
@@ -122,7 +122,7 @@ def principal_signs(rows: Float[Tensor, "k n"]) -> Float[Tensor, "k 1"]:
 
 
 def _principal_coordinates(centered: Tensor) -> tuple[Tensor, Tensor]:
-    """The centres in their principal axes, (P, r), of unit largest spread; the axes (N, r)."""
+    """The centers in their principal axes, (P, r), of unit largest spread; the axes (N, r)."""
     left, values, axes = torch.linalg.svd(centered, full_matrices=False)
     rank = int((values > 1e-10 * values[0]).sum())
     left, values, axes = left[:, :rank], values[:rank], axes[:rank].mT
@@ -138,7 +138,7 @@ def _rank_limit(coordinates: Tensor) -> int:
 
 
 def _as_published(centers: Tensor, subspace: Tensor) -> Tensor:
-    """The same subspace in the published basis: NumPy's QR of the centres, features first.
+    """The same subspace in the published basis: NumPy's QR of the centers, features first.
 
     Features that never vary differ by rounding errors between bases, and the coordinates of a later
     thin QR take their signs from them. Vectors t recorded in those coordinates need that basis.
@@ -154,7 +154,7 @@ def _check_centers(centered: Tensor) -> None:
     vanished = (lengths <= 1e-10 * lengths.max()).nonzero()
     if len(vanished):
         raise ValueError(
-            f"manifolds[{int(vanished[0])}]: its centre coincides with the mean of the centres, so "
+            f"manifolds[{int(vanished[0])}]: its center coincides with the mean of the centers, so "
             "its correlation with the others is undefined; pass correlations='keep' or leave it out"
         )
 
@@ -167,16 +167,16 @@ def _most_stable(
     draw = torch.randn(
         num_starts, rank, generator=generator, dtype=torch.float64, device=generator.device
     )
-    # Distributed as a combination of the centres with independent normal weights.
+    # Distributed as a combination of the centers with independent normal weights.
     direction = draw.to(coordinates.device) * coordinates.norm(dim=0)
     direction = direction - direction @ previous @ previous.mT
     direction = direction / direction.norm(dim=1, keepdim=True)
     start = torch.cat([direction.unsqueeze(2), previous.expand(num_starts, -1, -1)], dim=2)
-    found = _minimise(coordinates, start, _SEARCH_GRADIENT, _SEARCH_STEPS)
+    found = _minimize(coordinates, start, _SEARCH_GRADIENT, _SEARCH_STEPS)
     kept = stability(coordinates.cpu().numpy(), found.cpu().numpy())
     return found[int(kept.argmax())]
 
 
-def _minimise(coordinates: Tensor, starts: Tensor, tolerance: float, max_steps: int) -> Tensor:
-    found = minimise(coordinates.cpu().numpy(), starts.cpu().numpy(), tolerance, max_steps)
+def _minimize(coordinates: Tensor, starts: Tensor, tolerance: float, max_steps: int) -> Tensor:
+    found = minimize(coordinates.cpu().numpy(), starts.cpu().numpy(), tolerance, max_steps)
     return torch.from_numpy(found).to(coordinates.device)

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures._inputs import Model
-from grokscope.measures._local_map import LocalMap, over_batch
+from grokscope.measures.inputs import Model
 from grokscope.measures.jacobian import cosine
+from grokscope.measures.local_map import LocalMap, over_batch
 
 
 def centroids(

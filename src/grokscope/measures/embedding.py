@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures._inputs import check_batch
+from grokscope.measures.inputs import check_batch
 
 
 def embedding_2d(

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures._inputs import Model
-from grokscope.measures._local_map import LocalMap, over_batch
+from grokscope.measures.inputs import Model
 from grokscope.measures.jacobian import cosine, first_component_share, row_alignment
+from grokscope.measures.local_map import LocalMap, over_batch
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,7 +20,7 @@ so that capacity = utility (1 + radius^-2) / dimension exactly.
 
 A manifold may have no point in a projection. It then takes, as in the mean-field theory, the point
 nearest to being used; the paper leaves this case open. Alignments are mean absolute cosines between
-different manifolds: of centres S0, of axes S1, of one's centre with another's axis.
+different manifolds: of centers S0, of axes S1, of one's center with another's axis.
 
 Cost: ``num_samples`` problems with all M points, O(N M) a round, and O(P^2 N + P^3) each after.
 """
@@ -34,7 +34,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from grokscope.measures._inputs import check_chunk_size
+from grokscope.measures.inputs import check_chunk_size
 from grokscope.measures.manifolds import check_manifolds
 from grokscope.measures.nnls import nonnegative_least_squares
 
@@ -48,11 +48,11 @@ class GlueGeometry:
     Attributes:
         capacity: manifolds per dimension that a random dichotomy can separate.
         dimension: effective dimension of the anchor points' variation.
-        radius: effective radius of that variation, in units of the centres; 0 without variation.
+        radius: effective radius of that variation, in units of the centers; 0 without variation.
         utility: share of the capacity-limiting field that the variation explains, 0 without.
-        center_alignment: mean absolute cosine between the centres of different manifolds.
+        center_alignment: mean absolute cosine between the centers of different manifolds.
         axis_alignment: the same between their axes.
-        center_axis_alignment: the same between one's centre and another's axis.
+        center_axis_alignment: the same between one's center and another's axis.
     """
 
     capacity: Float[Tensor, ""]
@@ -77,7 +77,7 @@ def glue_geometry(
 
     Args:
         manifolds: one (m_i, N) tensor for each class, at least two; or one (P, m, N) tensor. The
-            hyperplanes pass through the origin: centre the data first if it should not matter.
+            hyperplanes pass through the origin: center the data first if it should not matter.
         num_samples: pairs of Gaussian vector and labels.
         generator: of both; None for a fixed stream of its own.
         t: the Gaussian vectors themselves, (num_samples, N).

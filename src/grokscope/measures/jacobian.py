@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures._inputs import Model
-from grokscope.measures._local_map import LocalMap, Products, over_batch
+from grokscope.measures.inputs import Model
+from grokscope.measures.local_map import LocalMap, Products, over_batch
 
 
 def input_jacobian(
@@ -146,7 +146,7 @@ def jacobian_pc1(
     """The share of the Jacobian's first principal component, sigma_1^2 / sum_i sigma_i^2.
 
     It is 1 exactly where the Jacobian has rank one, and at least 1 / min(k, d). The singular
-    values are those of the matrix itself, not centred, and of one example: the paper's low-rank
+    values are those of the matrix itself, not centerd, and of one example: the paper's low-rank
     assumption is about each A_x.
 
     Args:

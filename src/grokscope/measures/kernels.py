@@ -31,7 +31,7 @@ def kernel_distance(
 
     Returns:
         A scalar in [0, 2], 0 for proportional kernels, [0, 1] for positive semidefinite ones;
-        computed in float64 as half the squared distance of the normalised kernels, which keeps
+        computed in float64 as half the squared distance of the normalized kernels, which keeps
         its relative accuracy when they are close.
 
     Raises:
@@ -131,7 +131,7 @@ def ntk_velocity(
 def kernel_alignment(
     K: Float[Tensor, ...],
     y: Shaped[Tensor, ...],
-    centred: bool = False,
+    centerd: bool = False,
 ) -> Float[Tensor, ""]:
     """The cosine of a kernel with the kernel of the labels (Cristianini et al. 2001).
 
@@ -143,14 +143,14 @@ def kernel_alignment(
         K: (n, n) or (n, n, k, k).
         y: (n,) class labels, integer; or targets, floating point, (n,) such as -1 and 1 or
             (n, k).
-        centred: subtract from both kernels their means over examples first (Cortes et al. 2012),
+        centerd: subtract from both kernels their means over examples first (Cortes et al. 2012),
             which does away with what all examples share.
 
     Returns:
         A scalar in [-1, 1]; in [0, 1] for a positive semidefinite kernel.
 
     Raises:
-        ValueError: shapes that do not fit, or a kernel, centred where asked, that is zero or not
+        ValueError: shapes that do not fit, or a kernel, centerd where asked, that is zero or not
             finite.
 
     Example:
@@ -161,7 +161,7 @@ def kernel_alignment(
     if K.ndim not in (2, 4) or K.shape[0] != K.shape[1] or K.shape[2:3] != K.shape[3:]:
         raise ValueError(f"K must be (n, n) or (n, n, k, k): got {_sizes(K)}")
     targets = _targets(y, K)
-    if centred:
+    if centerd:
         targets = targets - targets.mean(0)
         K = K - K.mean(0, keepdim=True)
         K = K - K.mean(1, keepdim=True)
@@ -174,7 +174,7 @@ def kernel_alignment(
         inner = (torch.einsum("abij,bj->ai", K, flat) * flat).sum().double()
         label_norm = targets.square().sum()
     if not label_norm > 0:
-        raise ValueError("y is the same for all examples; the centred label kernel is zero")
+        raise ValueError("y is the same for all examples; the centerd label kernel is zero")
     return (inner / (norm * label_norm)).to(K.dtype)
 
 

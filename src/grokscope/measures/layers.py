@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grokscope.measures._local_map import differentiable_outputs, in_chunks
+from grokscope.measures.local_map import differentiable_outputs, in_chunks
 
 _REARRANGING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from grokscope.measures.centers import principal_signs
 
-_VANISHED = 1e-10  # centre norm, relative to the data, below which there is nothing to divide by
+_VANISHED = 1e-10  # center norm, relative to the data, below which there is nothing to divide by
 
 
 def class_manifolds(
@@ -87,7 +87,7 @@ def check_manifolds(manifolds: Sequence[Tensor] | Tensor) -> list[Float[Tensor, 
 def without_subspace(
     manifolds: list[Tensor], subspace: Float[Tensor, "N K"]
 ) -> list[Float[Tensor, "_ N"]]:
-    """Each manifold about its own centre, in units of that centre's distance from the origin.
+    """Each manifold about its own center, in units of that center's distance from the origin.
 
     The origin is the mean over all points of all manifolds; ``subspace`` is projected out first.
     """
@@ -101,7 +101,7 @@ def without_subspace(
         distance = center.norm()
         if not bool(distance > _VANISHED * scale):
             raise ValueError(
-                f"manifolds[{i}]: its centre coincides with the mean over all points once the "
+                f"manifolds[{i}]: its center coincides with the mean over all points once the "
                 f"{subspace.shape[1]} shared directions are removed, so its geometry has no "
                 "scale; leave the manifold out or pass correlations='keep'"
             )

@@ -2,7 +2,7 @@ r"""Linear probes: how much of the labels a linear layer can read from frozen re
 
 ``linear_probe`` solves the convex problem, multinomial logistic regression
 
-    minimise  1/n sum_i cross_entropy(W h_i + b, y_i) + l2/2 |W|^2,
+    minimize  1/n sum_i cross_entropy(W h_i + b, y_i) + l2/2 |W|^2,
 
 to its optimum by L-BFGS on the full batch, so that the result depends on the representations alone.
 ``sgd_probe`` is the protocol of Zheng, Daruwalla, Benjamin and Klindt (*Delays in generalization
@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures._inputs import check_batch
+from grokscope.measures.inputs import check_batch
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LinearProbe:
 
     Attributes:
         weight: (k, N).
-        bias: (k,), not penalised.
+        bias: (k,), not penalized.
         train_accuracy: fraction of the training labels it predicts.
         loss: the objective at the end, penalty included.
         gradient: largest entry of the objective's gradient at the end.
@@ -61,7 +61,7 @@ def linear_probe(
     l2: float = 1e-3,
     max_steps: int = 1000,
 ) -> ProbeResult:
-    """Test accuracy of the best L2-regularised linear layer on frozen features.
+    """Test accuracy of the best L2-regularized linear layer on frozen features.
 
     Args:
         train_features: (n, ...), flattened to (n, N).
@@ -87,7 +87,7 @@ def linear_probe(
     target = torch.nn.functional.one_hot(train_y).to(x)
     num_classes = target.shape[1]
     weight, bias = x.new_zeros(num_classes, x.shape[1]), x.new_zeros(num_classes)
-    optimiser = torch.optim.LBFGS(
+    optimizer = torch.optim.LBFGS(
         [weight, bias],
         max_iter=max_steps,
         max_eval=2 * max_steps,
@@ -104,7 +104,7 @@ def linear_probe(
         fit = (logits.logsumexp(1) - (logits * target).sum(1)).mean()
         return float(fit + 0.5 * l2 * weight.square().sum())
 
-    optimiser.step(objective)
+    optimizer.step(objective)
     loss = objective()
     gradient = max(float(p.grad.abs().max()) for p in (weight, bias) if p.grad is not None)
     train_accuracy = _accuracy(x @ weight.mT + bias, train_y)

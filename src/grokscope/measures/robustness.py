@@ -19,14 +19,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures._inputs import (
+from grokscope.measures.inputs import (
     Model,
     check_batch,
     check_chunk_size,
     check_not_batch_dependent,
     check_outputs,
 )
-from grokscope.measures._local_map import LocalMap, over_batch
+from grokscope.measures.local_map import LocalMap, over_batch
 
 Dims = slice | Sequence[int]
 

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from grokscope.measures._inputs import Model
-from grokscope.measures._local_map import differentiable_outputs
+from grokscope.measures.inputs import Model
+from grokscope.measures.local_map import differentiable_outputs
 
 
 class DifferentiableMap:

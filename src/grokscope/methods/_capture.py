@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from grokscope.measures._chain import (
+from grokscope.measures.chain import (
     Chain,
     Fold,
     ObservingHook,
@@ -18,7 +18,7 @@ from grokscope.measures._chain import (
     chain_of,
     composed,
 )
-from grokscope.measures._inputs import Model
+from grokscope.measures.inputs import Model
 
 
 @dataclass

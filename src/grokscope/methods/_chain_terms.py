@@ -1,6 +1,6 @@
 """Jacobian norm and offset of a chain of linear layers, differentiated without double backward.
 
-For a chain (see `grokscope.measures._chain`) the slopes D_l of the activations are constant near
+For a chain (see `grokscope.measures.chain`) the slopes D_l of the activations are constant near
 x, so the projected Jacobian u^T A = u^T D_L W_L ... D_1 W_1 is a product in which each weight
 occurs once. With g_l = u^T D_L W_L ... D_l, the squared norm s = ||g_1 W_1||^2 has the gradients
 
@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from grokscope.measures._chain import Chain, Fold, gram
-from grokscope.measures._local_map import full_precision
+from grokscope.measures.chain import Chain, Fold, gram
+from grokscope.measures.local_map import full_precision
 
 
 def chain_squared_norms(

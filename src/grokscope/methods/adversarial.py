@@ -103,7 +103,7 @@ class AdversarialTraining(Method):
     >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
     >>> adversarial = gs.AdversarialTraining(size=0.03)
     >>> outputs = model(adversarial(model, x, y))
-    >>> adversarial.saw(outputs, y)  # and then the loss, backward and the optimiser's step
+    >>> adversarial.saw(outputs, y)  # and then the loss, backward and the optimizer's step
     """
 
     name: ClassVar[str] = "adversarial"

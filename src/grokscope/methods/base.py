@@ -15,7 +15,7 @@ class Method:
 
     A training loop calls, in this order: ``start`` once; then at each step ``perturb`` before
     the forward pass, ``penalty`` after it, and ``filter_gradients`` between ``backward`` and the
-    optimiser's step; ``finish`` once, also after an error. Steps count from 1. A method of
+    optimizer's step; ``finish`` once, also after an error. Steps count from 1. A method of
     strength 0 leaves every number as it would have been without it, bit for bit.
     """
 

@@ -29,7 +29,7 @@ def noise_deviation(step: int, variance: float = 0.01, decay: float = 0.55) -> f
 class GradientNoise(Method):
     """Adds fading Gaussian noise to the gradients.
 
-    In one's own loop call it with the model between ``backward`` and the optimiser's step.
+    In one's own loop call it with the model between ``backward`` and the optimizer's step.
 
     Args:
         variance: Of the noise at the first step; 0 leaves training as it is, bit for bit. The
@@ -44,7 +44,7 @@ class GradientNoise(Method):
     >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
     >>> noise = gs.GradientNoise(variance=0.01)
     >>> torch.nn.functional.cross_entropy(model(x), y).backward()
-    >>> noise(model)  # and then optimiser.step()
+    >>> noise(model)  # and then optimizer.step()
     """
 
     name: ClassVar[str] = "gradient_noise"

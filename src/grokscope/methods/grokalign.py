@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grokscope.measures._inputs import Model
+from grokscope.measures.inputs import Model
 from grokscope.methods._capture import ForwardCapture
 from grokscope.methods.base import LossFunction, Method
 from grokscope.methods.penalty import check_projections, mean_root, squared_terms
@@ -21,7 +21,7 @@ from grokscope.methods.penalty import check_projections, mean_root, squared_term
 class GrokAlign(Method):
     """Adds the Jacobian penalty to the training loss.
 
-    ``mode="minimise"`` adds weight * R with R the mean over the batch of ||A_x||_F^2 (of ||A_x||_F
+    ``mode="minimize"`` adds weight * R with R the mean over the batch of ||A_x||_F^2 (of ||A_x||_F
     if not ``squared``), A_x the Jacobian of the outputs at input x. ``mode="constrain"`` adds
     weight * |target - mean ||A_x||_F|, which holds the mean norm at a level and can so delay
     generalisation as well as hasten it (Figure 7 of the paper). ``offset_weight`` adds in either
@@ -33,11 +33,11 @@ class GrokAlign(Method):
 
     Args:
         weight: Strength; 0 leaves training as it is, bit for bit.
-        mode: "minimise" or "constrain".
+        mode: "minimize" or "constrain".
         target: The mean Frobenius norm to hold; for "constrain" only.
         every: Apply at every ``every``-th step, with ``every`` times the weight.
         projections: Random directions for each example (Hoffman et al. 2019); exact if None.
-        squared: For "minimise": the squared norm or the norm. "constrain" is always on the norm.
+        squared: For "minimize": the squared norm or the norm. "constrain" is always on the norm.
         offset_weight: Strength on ||b_x||^2 relative to the Jacobian's.
         seed: Of the method's own generator; the global random state is not touched.
 
@@ -55,7 +55,7 @@ class GrokAlign(Method):
     def __init__(
         self,
         weight: float = 1e-3,
-        mode: str = "minimise",
+        mode: str = "minimize",
         target: float | None = None,
         every: int = 1,
         projections: int | None = 1,
@@ -63,8 +63,8 @@ class GrokAlign(Method):
         offset_weight: float = 0.0,
         seed: int = 0,
     ) -> None:
-        if mode not in ("minimise", "constrain"):
-            raise ValueError(f"mode must be 'minimise' or 'constrain': got {mode!r}")
+        if mode not in ("minimize", "constrain"):
+            raise ValueError(f"mode must be 'minimize' or 'constrain': got {mode!r}")
         for name, value in (("weight", weight), ("offset_weight", offset_weight)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be 0 or positive, and finite: got {value}")
@@ -72,8 +72,8 @@ class GrokAlign(Method):
             raise ValueError(
                 f"mode='constrain' needs target, the mean Jacobian norm to hold: got {target}"
             )
-        if mode == "minimise" and target is not None:
-            raise ValueError(f"target is for mode='constrain': got {target} with mode='minimise'")
+        if mode == "minimize" and target is not None:
+            raise ValueError(f"target is for mode='constrain': got {target} with mode='minimize'")
         if every < 1:
             raise ValueError(f"every must be a positive integer: got {every}")
         check_projections(projections)

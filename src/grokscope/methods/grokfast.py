@@ -1,7 +1,7 @@
 """Grokfast: amplify the slow part of the gradients.
 
 Lee, Kang, Kim & Lee (2024), "Grokfast: Accelerated Grokking by Amplifying Slow Gradients",
-arXiv:2405.20233. With g_t the gradient of step t, the optimiser is given
+arXiv:2405.20233. With g_t the gradient of step t, the optimizer is given
 
     g_t + strength * m_t,    m_t = alpha m_{t-1} + (1 - alpha) g_t,  m_0 = g_1   ("ema")
                              m_t = mean of g_{t-window+1} ... g_t                ("ma")
@@ -26,7 +26,7 @@ def slow_gradient_ema(
 ) -> Float[Tensor, " *p"]:
     """The exponential moving average of a parameter's gradients, this one taken in.
 
-    Add ``strength`` times it to the gradient before the optimiser's step. Elementwise, so that
+    Add ``strength`` times it to the gradient before the optimizer's step. Elementwise, so that
     gradients of networks stacked on a leading axis serve as well.
 
     Args:
@@ -108,7 +108,7 @@ _Average = _Exponential | _Windowed
 class Grokfast(Method):
     """Adds the slow part of the gradients to them, ``strength`` times.
 
-    In one's own loop call it with the model between ``backward`` and the optimiser's step. The
+    In one's own loop call it with the model between ``backward`` and the optimizer's step. The
     defaults are those of the authors' code; on MNIST they used alpha 0.8 and strength 0.1. With
     "ma" nothing is added before ``window`` steps are seen, as in their code.
 
@@ -126,7 +126,7 @@ class Grokfast(Method):
     >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
     >>> grokfast = gs.Grokfast(alpha=0.98, strength=2.0)
     >>> torch.nn.functional.cross_entropy(model(x), y).backward()
-    >>> grokfast(model)  # and then optimiser.step()
+    >>> grokfast(model)  # and then optimizer.step()
     """
 
     name: ClassVar[str] = "grokfast"

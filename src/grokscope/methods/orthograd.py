@@ -3,7 +3,7 @@
 Prieto, Barsbey, Mediano & Birdal (2025), "Grokking at the Edge of Numerical Stability",
 arXiv:2501.04697. Once the training data are fitted, the gradient of cross-entropy points along
 the weights: growing them lowers the loss and changes no decision. For each parameter tensor w
-with gradient g the optimiser is given
+with gradient g the optimizer is given
 
     g' = (g - strength <w, g> / <w, w> w),   scaled to the length of g.
 
@@ -60,8 +60,8 @@ def orthogonal_gradient(
 class OrthoGrad(Method):
     """Takes from the gradient of each parameter tensor its part along the parameter.
 
-    Works with any optimiser. In one's own loop call it with the model between ``backward`` and
-    the optimiser's step. `stablemax_cross_entropy` is the paper's other remedy; the two combine.
+    Works with any optimizer. In one's own loop call it with the model between ``backward`` and
+    the optimizer's step. `stablemax_cross_entropy` is the paper's other remedy; the two combine.
 
     Args:
         strength: How much of that part is taken away: 1 all of it; 0 leaves training as it is,
@@ -74,7 +74,7 @@ class OrthoGrad(Method):
     >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
     >>> orthograd = gs.OrthoGrad()
     >>> torch.nn.functional.cross_entropy(model(x), y).backward()
-    >>> orthograd(model)  # and then optimiser.step()
+    >>> orthograd(model)  # and then optimizer.step()
     """
 
     name: ClassVar[str] = "orthograd"

@@ -3,7 +3,7 @@
     R = 1/n sum_x ||A_x||_F^2 + offset_weight / n sum_x ||b_x||^2,
 
 where A_x = d f(x) / d x and b_x = f(x) - A_x x. GrokAlign (Walker, Humayun, Balestriero & Baraniuk
-2025, arXiv:2506.12284, section 3) shows that minimising a loss under a bound on ||A_x||_F aligns
+2025, arXiv:2506.12284, section 3) shows that minimizing a loss under a bound on ||A_x||_F aligns
 A_x with x, which is what a network does when it groks; the bound on b_x extends that to networks
 with biases. The norm is estimated from random projections (Hoffman, Roberts & Yaida 2019,
 arXiv:1908.02729, algorithm 1).
@@ -20,10 +20,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures._chain import Chain, Fold, chain_of
-from grokscope.measures._inputs import Model, check_batch_shape, check_differentiable
-from grokscope.measures._local_map import full_precision
+from grokscope.measures.chain import Chain, Fold, chain_of
+from grokscope.measures.inputs import Model, check_batch_shape, check_differentiable
 from grokscope.measures.jacobian import unit_vectors
+from grokscope.measures.local_map import full_precision
 from grokscope.methods._autograd_terms import DifferentiableMap
 from grokscope.methods._chain_terms import chain_squared_norms, chain_squared_offsets
 

@@ -2,6 +2,6 @@
 
 from grokscope.models.mlp import ACTIVATIONS, MLP, Scale
 from grokscope.models.registry import MODELS, build
-from grokscope.models.seeding import seeded_initialisation
+from grokscope.models.seeding import seeded_initialization
 
-__all__ = ["ACTIVATIONS", "MLP", "MODELS", "Scale", "build", "seeded_initialisation"]
+__all__ = ["ACTIVATIONS", "MLP", "MODELS", "Scale", "build", "seeded_initialization"]

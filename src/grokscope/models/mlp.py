@@ -13,9 +13,9 @@ from itertools import pairwise
 import torch
 from torch import nn
 
-from grokscope._spelling import unknown_name
 from grokscope.measures.scale import Scale
-from grokscope.models.seeding import seeded_initialisation
+from grokscope.models.seeding import seeded_initialization
+from grokscope.spelling import unknown_name
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -43,9 +43,9 @@ class MLP(nn.Sequential):
         out_features: k, for outputs of shape (n, k); None for a scalar output, shape (n,).
         bias: whether the linear layers have biases.
         activation: one of ``ACTIVATIONS``, or a module class to be called without arguments.
-        weight_scale: every parameter is multiplied by it after PyTorch's default initialisation.
+        weight_scale: every parameter is multiplied by it after PyTorch's default initialization.
         output_scale: the outputs are multiplied by it.
-        seed: initialise from it, on the CPU, and leave the global random state alone; None draws
+        seed: initialize from it, on the CPU, and leave the global random state alone; None draws
             from the global random state, as PyTorch's own modules do.
 
     Raises:
@@ -76,7 +76,7 @@ class MLP(nn.Sequential):
         _check_scale("output_scale", output_scale)
         make_activation = _activation(activation)
         self.add_module("flatten", nn.Flatten())
-        with seeded_initialisation(seed):
+        with seeded_initialization(seed):
             for i, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
                 if i > 1:
                     self.add_module(f"activation{i - 1}", make_activation())

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from grokscope._spelling import unknown_name
 from grokscope.models.mlp import MLP
+from grokscope.spelling import unknown_name
 
 
 def _mlp(

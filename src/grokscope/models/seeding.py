@@ -1,4 +1,4 @@
-"""Initialisation from a seed of its own."""
+"""Initialization from a seed of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 @contextmanager
-def seeded_initialisation(seed: int | None) -> Iterator[None]:
+def seeded_initialization(seed: int | None) -> Iterator[None]:
     """Modules built inside draw their parameters from ``seed``; None changes nothing.
 
     The global random state is afterwards what it was before. Parameters are drawn on the CPU, so

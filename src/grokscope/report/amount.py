@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-from grokscope.runs.statistics import Sample
+from grokscope.findings.statistics import Sample
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def sooner(value: Ratio) -> str:
     """A speed-up in words.
 
     Example:
-        >>> from grokscope.runs.statistics import Sample
+        >>> from grokscope.findings.statistics import Sample
         >>> sooner(Ratio(Sample.exact([11.0]))), sooner(Ratio(Sample.exact([0.5])))
         ('11 times sooner', '2.0 times later')
         >>> sooner(Ratio(Sample((25.0,), (float("inf"),))))

@@ -6,9 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from grokscope.findings import Claim, Verdict
+from grokscope.findings.statistics import Bounds, Sample
 from grokscope.report.wording import count, duration, number, percent, ratio, target_value
-from grokscope.runs import Claim, Verdict
-from grokscope.runs.statistics import Bounds, Sample
 
 MARKS = {"held": "✓", "not held": "✗", "open": "?"}
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from grokscope.findings.statistics import Bounds, Sample, welch_p, wilcoxon_p
 from grokscope.report.summary import END, ArmSummary, RunSummary, Unit
 from grokscope.report.wording import NOTHING, count, duration, number, percent, ratio
-from grokscope.runs.statistics import Bounds, Sample, welch_p, wilcoxon_p
 
 HEAD = ("over seeds", "median", "mean", "reached", "sooner", "p-values")
 

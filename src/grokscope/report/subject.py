@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from grokscope.runs import History, Run, RunError, Verdict, open_runs, verdicts
+from grokscope.findings import Verdict, verdicts
+from grokscope.runs import History, Run, RunError, open_runs
 
 
 @dataclass(frozen=True)

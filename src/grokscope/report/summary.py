@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
+from grokscope.findings.statistics import Sample
 from grokscope.report.amount import Amount
 from grokscope.report.subject import Milestone, Subject
 from grokscope.runs import History
-from grokscope.runs.statistics import Sample
 
 Unit = Literal["steps", "seconds"]
 

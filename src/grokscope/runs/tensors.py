@@ -27,7 +27,7 @@ def _strip(value: Any, path: str, tensors: dict[str, Tensor]) -> Any:
         tensors[path] = value.detach().to("cpu").contiguous().clone()
         return {_TENSOR: path}
     if isinstance(value, Mapping):
-        # JSON turns integer keys, which optimiser states have, into strings: keep them as pairs.
+        # JSON turns integer keys, which optimizer states have, into strings: keep them as pairs.
         return {
             _PAIRS: [[key, _strip(item, f"{path}.{key}", tensors)] for key, item in value.items()]
         }

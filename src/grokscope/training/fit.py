@@ -20,7 +20,7 @@ from grokscope.training.evaluation import Evaluation
 from grokscope.training.loop import CHECKPOINT_SECONDS, FitResult, Loop, OnEvaluation, Target
 from grokscope.training.monitor import Monitor
 from grokscope.training.objective import Objective
-from grokscope.training.optimisers import learning_rate_schedule, optimiser
+from grokscope.training.optimizers import learning_rate_schedule
 from grokscope.training.schedule import Schedule
 from grokscope.training.settled import StopWhenSettled
 from grokscope.training.state import TrainingState
@@ -65,7 +65,7 @@ def fit(
         data: a ``Dataset``, or training inputs, training labels, test inputs and test labels.
         methods: what brings generalisation forward, such as ``GrokAlign()``.
         monitor: measures the network's geometry; its figures join the history.
-        optimizer: "adamw", "adam" or "sgd", or an optimiser of the model's parameters, which
+        optimizer: "adamw", "adam" or "sgd", or an optimizer of the model's parameters, which
             then brings its own settings.
         lr: learning rate.
         weight_decay: decoupled for "adamw", L2 for "adam" and "sgd".
@@ -78,14 +78,14 @@ def fit(
             "binary_cross_entropy", "stablemax" (see ``stablemax_cross_entropy``), or a function
             of outputs and labels.
         label_smoothing: share of each target that is spread evenly over the classes, in the loss
-            that is minimised and recorded; accuracies and the monitor go by the labels.
+            that is minimized and recorded; accuracies and the monitor go by the labels.
         batch_size: mini-batches without replacement; None for the full batch.
         max_steps: where training stops at the latest.
         stop_at: where it may stop sooner: at a ``Target``, or by ``StopWhenSettled``, which needs a
             monitor.
         evaluate: when loss and accuracy on all training and test data are recorded: "log",
             every so many steps, a list of steps, or a ``Schedule``; the last step always is.
-        seed: decides the order of the batches; the initialisation is the model's own.
+        seed: decides the order of the batches; the initialization is the model's own.
         device: "auto" (the best there is), "cpu", "cuda" or "mps".
         dtype: torch.float32 or torch.float64; None keeps the model's.
         out: a folder to write a run directory to, which ``grokscope report`` can read.
@@ -182,7 +182,7 @@ def assembled(
     model.to(device=place, dtype=dtype)
     dataset = data_of(data).to(place, next((p.dtype for p in model.parameters()), torch.float32))
     if isinstance(optimizer, str):
-        optimizer = optimiser(
+        optimizer = named_optimizer(
             optimizer,
             model.parameters(),
             lr=lr,

@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from grokscope._spelling import unknown_name
 from grokscope.data import Dataset
 from grokscope.methods.base import Method
 from grokscope.runs import Trial, TrialGroup
+from grokscope.spelling import unknown_name
 from grokscope.training.device import resolve_device
 from grokscope.training.fit import Data, assembled, data_of, fit, opened_trials
 from grokscope.training.loop import FitResult
@@ -37,7 +37,7 @@ def fit_seeds(
     *,
     methods: Callable[[int], Sequence[Method]] | None = None,
     monitor: Callable[[nn.Module], Monitor | None] | None = None,
-    vectorise: bool | str = "auto",
+    vectorize: bool | str = "auto",
     device: str | torch.device = "auto",
     out: str | Path | Sequence[Trial] | None = None,
     resume: bool = False,
@@ -47,7 +47,7 @@ def fit_seeds(
     """Train a network for each seed, as ``fit`` would one after the other.
 
     Networks of one architecture are trained as one, with a leading axis of networks on every
-    tensor. Each keeps its own initialisation, order of batches, optimiser state, random numbers
+    tensor. Each keeps its own initialization, order of batches, optimizer state, random numbers
     and measurements; its figures are those that ``fit`` gives for its seed, up to the rounding of
     floating-point numbers, which matrix products of another shape do otherwise. A network that
     comes to its end leaves the others. ``train_seconds`` is a network's share: the time of a step
@@ -59,7 +59,7 @@ def fit_seeds(
         seeds: one for each network, all different.
         methods: makes the methods of a seed.
         monitor: makes the monitor of a network.
-        vectorise: True trains the networks as one, False one after another; "auto" as one where
+        vectorize: True trains the networks as one, False one after another; "auto" as one where
             that is possible and not slower, and logs why where it is not.
         device: "auto" (the best there is), "cpu", "cuda" or "mps".
         out: a folder to write a run directory to, with a training for each seed.
@@ -71,7 +71,7 @@ def fit_seeds(
         What came of each network, in the order of the seeds.
 
     Raises:
-        ValueError: an argument is wrong, or ``vectorise=True`` is not possible; the message says
+        ValueError: an argument is wrong, or ``vectorize=True`` is not possible; the message says
             why.
         RunError: the run directory is in use, holds another run, or cannot be written.
 
@@ -85,7 +85,7 @@ def fit_seeds(
         >>> [bool(result.history["test_accuracy"][-1] > 0.7) for result in results]
         [True, True, True]
     """
-    _check(seeds, vectorise, settings)
+    _check(seeds, vectorize, settings)
     place = resolve_device(device)
     models = [build(seed) for seed in seeds]
     if len({id(model) for model in models}) < len(models):
@@ -101,7 +101,7 @@ def fit_seeds(
     shared = {**fit_defaults(), **settings, "device": place}
     with opened_trials(out, resume, place, seeds) as trials:
         group = TrialGroup(trials) if trials else None
-        members = _members(plans, dataset, shared, vectorise, group)
+        members = _members(plans, dataset, shared, vectorize, group)
         if members:
             return StackedLoop(members, group).run()
         return [
@@ -134,14 +134,14 @@ def _members(
     plans: Sequence[_Plan],
     data: Dataset,
     shared: Mapping[str, Any],
-    vectorise: bool | str,
+    vectorize: bool | str,
     group: TrialGroup | None,
 ) -> list[Member]:
     """The trainings that go on as one; none if they are to go one after another."""
     begun = group is not None and group.has_begun_together()
     if len(plans) == 1 or (group is not None and group.has_begun_apart()):
         return []
-    if vectorise is False and not begun:
+    if vectorize is False and not begun:
         return []
     members: list[Member] = []
     for plan in plans:
@@ -150,9 +150,9 @@ def _members(
     for member, trial in zip(members, group.trials if group else [], strict=False):
         member.trial = trial
     reason = obstacle(members)
-    if reason and (vectorise is True or begun):
-        raise ValueError(f"these networks cannot be trained as one: {reason}; use vectorise=False")
-    if not (vectorise is True or begun):
+    if reason and (vectorize is True or begun):
+        raise ValueError(f"these networks cannot be trained as one: {reason}; use vectorize=False")
+    if not (vectorize is True or begun):
         reason = reason or slower(members)
     if reason:
         _LOG.warning("training %d seeds one after another: %s", len(plans), reason)
@@ -165,16 +165,16 @@ def fit_defaults() -> dict[str, Any]:
     return {name: parameter.default for name, parameter in parameters if name not in _OWN}
 
 
-def _check(seeds: Sequence[int], vectorise: bool | str, settings: Mapping[str, Any]) -> None:
+def _check(seeds: Sequence[int], vectorize: bool | str, settings: Mapping[str, Any]) -> None:
     if len(seeds) == 0:
         raise ValueError("seeds is empty: give it at least one seed")
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must all be different: got {list(seeds)}")
-    if vectorise not in (True, False, "auto"):
-        raise ValueError(f'vectorise must be True, False or "auto": got {vectorise!r}')
+    if vectorize not in (True, False, "auto"):
+        raise ValueError(f'vectorize must be True, False or "auto": got {vectorize!r}')
     known = fit_defaults()
     for name in settings:
         if name not in known:
             raise ValueError(unknown_name("setting of fit_seeds", name, known))
     if not isinstance(settings.get("optimizer", "adamw"), str):
-        raise ValueError("optimizer must be a name: every network needs an optimiser of its own")
+        raise ValueError("optimizer must be a name: every network needs an optimizer of its own")

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import nn
 
-from grokscope._spelling import unknown_name
 from grokscope.runs import History, Trial
+from grokscope.spelling import unknown_name
 from grokscope.training.batches import BatchOrder
-from grokscope.training.device import synchronise
+from grokscope.training.device import synchronize
 from grokscope.training.evaluation import Evaluation
 from grokscope.training.monitor import Monitor
 from grokscope.training.schedule import Schedule
@@ -134,7 +134,7 @@ class Loop:
         return until
 
     def _clock(self, begin: float) -> None:
-        synchronise(self.state.device)
+        synchronize(self.state.device)
         self.train_seconds += time.perf_counter() - begin
 
     def _step(self, step: int) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokscope._spelling import unknown_name
 from grokscope.runs import History
+from grokscope.spelling import unknown_name
 from grokscope.training.archive import Archive, MemoryArchive
 from grokscope.training.evaluation import aligned
 from grokscope.training.layer_geometry import LayerGeometry

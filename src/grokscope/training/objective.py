@@ -1,4 +1,4 @@
-"""What training minimises, and when an output counts as right."""
+"""What training minimizes, and when an output counts as right."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from grokscope._spelling import unknown_name
 from grokscope.methods.stablemax import stablemax_cross_entropy
+from grokscope.spelling import unknown_name
 
 LOSSES = ("cross_entropy", "mse", "binary_cross_entropy", "stablemax")
 OF_LABELS = ("cross_entropy", "stablemax")

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grokscope.runs import History, onset
-from grokscope.runs.onset import MEMORISED
+from grokscope.findings import onset
+from grokscope.findings.onset import MEMORISED
+from grokscope.runs import History
 
 ALIGNING = 0.01
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from grokscope.findings.onset import onset
 from grokscope.runs import History
-from grokscope.runs.onset import onset
 
 Column = NDArray[np.float64]
 

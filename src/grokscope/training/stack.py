@@ -17,7 +17,7 @@ from grokscope.training.state import TrainingState
 
 
 class Stack:
-    """S networks with their optimisers, methods and batches, trained in step.
+    """S networks with their optimizers, methods and batches, trained in step.
 
     It takes over where the trainings it is made of are. ``write_back`` puts one's part back, so
     that its state can be written as if it had been trained alone.
@@ -77,7 +77,7 @@ class Stack:
             self._scheduler.step()
 
     def write_back(self, state: TrainingState) -> None:
-        """Bring the optimiser, schedule and methods of one of the trainings up to date."""
+        """Bring the optimizer, schedule and methods of one of the trainings up to date."""
         row = self.states.index(state)
         for method in self._methods:
             method.write_back(row)
@@ -159,7 +159,7 @@ class Stack:
 
 
 def _is_of(value: object, shape: torch.Size) -> bool:
-    """Whether an entry of an optimiser's state has a number for each of a parameter's."""
+    """Whether an entry of an optimizer's state has a number for each of a parameter's."""
     return isinstance(value, Tensor) and value.shape == shape
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from grokscope.measures._chain import ObservingHook
+from grokscope.measures.chain import ObservingHook
 from grokscope.methods.stacked import StackedNetwork, stacking_obstacle
 from grokscope.training.loop import Loop
 from grokscope.training.stacked_objective import StackedObjective

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from grokscope.runs import Trial, TrialGroup
-from grokscope.training.device import synchronise
+from grokscope.training.device import synchronize
 from grokscope.training.loop import FitResult, Loop
 from grokscope.training.stack import Stack
 
@@ -121,7 +121,7 @@ class StackedLoop:
 
     def _clock(self, alive: list[Member], begin: float) -> None:
         """Give each network its share of the time since ``begin``, and of all time so far."""
-        synchronise(self._device)
+        synchronize(self._device)
         now = time.perf_counter()
         for member in alive:
             member.train_seconds += (now - begin) / len(alive)

@@ -10,7 +10,7 @@ from grokscope.training.objective import Objective
 
 
 class StackedObjective:
-    """What S networks minimise together: the sum of their losses, which gives each its gradient.
+    """What S networks minimize together: the sum of their losses, which gives each its gradient.
 
     Args:
         objective: the loss of one network.

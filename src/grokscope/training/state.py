@@ -19,7 +19,7 @@ class TrainingState:
 
     Args:
         model: the network.
-        optimizer: its optimiser.
+        optimizer: its optimizer.
         scheduler: its learning-rate schedule, if any.
         methods: the methods at work.
         device: where training runs.

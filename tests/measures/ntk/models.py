@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Residual(nn.Module):
-    """A convolutional block with a skip connection, normalisation and in-place activations."""
+    """A convolutional block with a skip connection, normalization and in-place activations."""
 
     def __init__(self) -> None:
         super().__init__()

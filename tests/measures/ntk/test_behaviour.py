@@ -221,7 +221,7 @@ def test_refuses_layers_that_mix_or_draw(layer: nn.Module) -> None:
         gs.ntk_plan(nn.Sequential(recurrent), torch.randn(3, 4))
 
 
-def test_embeddings_that_renormalise_or_scale() -> None:
+def test_embeddings_that_renormalize_or_scale() -> None:
     model = nn.Sequential(nn.Embedding(7, 4, max_norm=1.0), nn.Flatten(), nn.Linear(8, 3)).double()
     x = torch.randint(7, (5, 2))
     torch.testing.assert_close(gs.empirical_ntk(model, x), full_kernel(model, x, x))

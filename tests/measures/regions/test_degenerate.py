@@ -67,9 +67,9 @@ def test_three_classes_tied_in_pairs_at_the_corners() -> None:
     regions = gs.linear_regions(model, gs.Slice(torch.zeros(2), torch.eye(2), polygon=corners))
     boundary = regions.decision_boundary()
     assert len(boundary) == 3
-    centre = torch.tensor([[1.0, 1.0]], dtype=torch.float64) / 3
+    center = torch.tensor([[1.0, 1.0]], dtype=torch.float64) / 3
     torch.testing.assert_close(
-        regions.distance_to_decision_boundary(centre), torch.zeros(1, dtype=torch.float64)
+        regions.distance_to_decision_boundary(center), torch.zeros(1, dtype=torch.float64)
     )
     assert sorted(sorted(pair) for pair in boundary.classes.tolist()) == [[0, 1], [0, 2], [1, 2]]
 

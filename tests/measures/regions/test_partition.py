@@ -88,8 +88,8 @@ def test_every_architecture_equals_its_exact_twin(name: str) -> None:
     twin = check_against_twin(regions, case.steps)
     maps = regions.slice_maps()
     for outline, forms in twin[:: max(1, len(twin) // 40)]:
-        centre = [float(sum(axis) / len(outline)) for axis in zip(*outline, strict=True)]
-        cell = int(regions.locate(torch.tensor([centre], dtype=torch.float64)))
+        center = [float(sum(axis) / len(outline)) for axis in zip(*outline, strict=True)]
+        cell = int(regions.locate(torch.tensor([center], dtype=torch.float64)))
         truth = torch.tensor([[float(v) for v in form] for form in forms], dtype=torch.float64)
         torch.testing.assert_close(maps.A[cell], truth[:, :2], atol=1e-9, rtol=1e-9)
         torch.testing.assert_close(maps.b[cell], truth[:, 2], atol=1e-9, rtol=1e-9)

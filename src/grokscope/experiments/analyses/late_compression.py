@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from grokscope.experiments.analyses.correlations import geometry_layers
+from grokscope.findings.onset import value_at
 from grokscope.runs import History, Run
-from grokscope.runs.onset import value_at
 
 _SETTLED = 0.99
 

@@ -42,7 +42,7 @@ def picture(
 ) -> dict[str, Tensor]:
     """A slice as it is now.
 
-    ``norms`` (r, r): the operator norm at the centres of square pixels, the top row first;
+    ``norms`` (r, r): the operator norm at the centers of square pixels, the top row first;
     ``lines`` (m, 2) and ``line_start``: see ``bend_lines``; ``boundary`` (s, 2, 2): the decision
     boundary; ``count``: the number of regions; ``centroids`` and ``rows`` (3, [c, h, w]): of each
     point the centroid and the row of its label in the Jacobian.

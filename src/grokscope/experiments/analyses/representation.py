@@ -16,7 +16,8 @@ from grokscope.experiments.analyses.kernel_points import kernel_points
 from grokscope.experiments.analyses.late_compression import late_compression
 from grokscope.experiments.analyses.probing import probing
 from grokscope.experiments.trained import Trained
-from grokscope.runs import Run, onset
+from grokscope.findings import onset
+from grokscope.runs import Run
 
 
 def representation(

@@ -15,8 +15,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from grokscope.experiments.trained import Trained
+from grokscope.findings.statistics import Sample
 from grokscope.measures.jacobian import jacobian_alignment
-from grokscope.runs.statistics import Sample
 
 _CHUNK = 250
 _FIGURES = ("test_accuracy", "max", "min", "test_max", "test_min")

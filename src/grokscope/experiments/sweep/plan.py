@@ -17,7 +17,7 @@ from grokscope.experiments.registry import assign, raw_experiment, resolve
 from grokscope.experiments.spec import Experiment, as_now
 from grokscope.experiments.sweep.engine import Job
 from grokscope.experiments.yaml_files import parse_yaml
-from grokscope.runs.claims import Strict
+from grokscope.findings.claims import Strict
 from grokscope.runs.sweep_folder import SweepFolder, write_sweep
 
 

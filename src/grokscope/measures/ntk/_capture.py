@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from grokscope.measures._inputs import check_outputs
+from grokscope.measures.inputs import check_outputs
 from grokscope.measures.ntk._expand import copies
 from grokscope.measures.ntk._generic import write_jacobian_rows
 from grokscope.measures.ntk._parts import Explicit, Factored, Part, factored, write_gradients

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from grokscope.measures._inputs import check_outputs
+from grokscope.measures.inputs import check_outputs
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from grokscope.measures._inputs import check_batch, check_chunk_size, check_not_batch_dependent
+from grokscope.measures.inputs import check_batch, check_chunk_size, check_not_batch_dependent
 from grokscope.measures.ntk._capture import CallsChanged
 from grokscope.measures.ntk._check import checked_examples, relative_error, tolerance
 from grokscope.measures.ntk._cost import Problem
@@ -43,7 +43,7 @@ def empirical_ntk(
     ``K[a, b, i, j] = <df_i(x1[a])/dtheta, df_j(x2[b])/dtheta>`` (Jacot et al. 2018), over the
     trainable parameters theta, each counted once however often it is used.
 
-    Weights of linear, convolution, embedding and normalisation layers are contracted from the
+    Weights of linear, convolution, embedding and normalization layers are contracted from the
     layers' inputs and output cotangents (Novak et al. 2022), without a Jacobian; every other
     parameter from its per-example Jacobian. ``ntk_plan`` says which takes which path.
 

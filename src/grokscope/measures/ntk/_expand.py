@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from grokscope.measures._inputs import check_outputs
+from grokscope.measures.inputs import check_outputs
 from grokscope.measures.ntk._probe import Probe
 
 # a copy's own leading axis of one stands for the batch; or that many axes follow the batch axis

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from grokscope.measures._inputs import check_outputs
+from grokscope.measures.inputs import check_outputs
 
 
 def write_jacobian_rows(

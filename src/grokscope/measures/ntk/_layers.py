@@ -6,8 +6,8 @@ layer that multiplies its weight into its input has the gradient
     df_j(x_i)/dW = sum_s  g_ijs a_is^T,
 
 with ``a`` its input at s (a patch of it for a convolution, a one-hot token for an embedding) and
-``g`` the cotangent of its output. A normalisation layer has the elementwise
-``sum_s g_ijs * a_is`` instead, ``a`` being its normalised input. The classes here turn a call's
+``g`` the cotangent of its output. A normalization layer has the elementwise
+``sum_s g_ijs * a_is`` instead, ``a`` being its normalized input. The classes here turn a call's
 recorded input and cotangent into ``a`` (c, S, I) and ``g`` (c, S, O) for c examples.
 """
 
@@ -109,14 +109,14 @@ class ConvLayer(Layer):
 
 
 class NormLayer(Layer):
-    """A normalisation layer's scale and shift; ``a`` is the normalised input."""
+    """A normalization layer's scale and shift; ``a`` is the normalized input."""
 
     family = "scale"
 
     def inputs(self, x: Tensor, axis: BatchAxis) -> Tensor:
-        return self.cotangents(self.normalised(x), axis)
+        return self.cotangents(self.normalized(x), axis)
 
-    def normalised(self, x: Tensor) -> Tensor:
+    def normalized(self, x: Tensor) -> Tensor:
         """The layer's output but for its scale and shift."""
         raise NotImplementedError
 
@@ -127,7 +127,7 @@ class LayerNormLayer(NormLayer):
     def accepts(self, input_shape: tuple[int, ...], axis: BatchAxis) -> bool:
         return axis.axis < len(input_shape) - len(self.module.normalized_shape)
 
-    def normalised(self, x: Tensor) -> Tensor:
+    def normalized(self, x: Tensor) -> Tensor:
         norm = F.layer_norm if isinstance(self.module, nn.LayerNorm) else F.rms_norm
         return norm(x, self.module.normalized_shape, eps=self.module.eps)
 
@@ -141,7 +141,7 @@ class ChannelNormLayer(NormLayer):
     def accepts(self, input_shape: tuple[int, ...], axis: BatchAxis) -> bool:
         return axis.axis == 0
 
-    def normalised(self, x: Tensor) -> Tensor:
+    def normalized(self, x: Tensor) -> Tensor:
         norm = self.module
         if isinstance(norm, nn.GroupNorm):
             return F.group_norm(x, norm.num_groups, eps=norm.eps)

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from grokscope.measures._inputs import check_batch, check_not_batch_dependent
+from grokscope.measures.inputs import check_batch, check_not_batch_dependent
 from grokscope.measures.ntk._cost import Problem
 from grokscope.measures.ntk._expand import ways_to_expand
 from grokscope.measures.ntk._probe import Probe, probe

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
 
-from grokscope.measures._inputs import check_outputs
+from grokscope.measures.inputs import check_outputs
 from grokscope.measures.ntk._layers import BatchAxis, Layer, layer_of
 
 

@@ -49,7 +49,7 @@ def uses_by_parameter(found: Probe) -> dict[int, list[tuple[int, str]]]:
     """For every parameter, by id, the calls that use it and as what."""
     uses: dict[int, list[tuple[int, str]]] = {}
     for index, call in enumerate(found.calls):
-        # what a parametrisation or a weight norm computes is no parameter and is not found here
+        # what a parametrization or a weight norm computes is no parameter and is not found here
         for role, parameter in call.layer.module._parameters.items():
             if parameter is not None:
                 uses.setdefault(id(parameter), []).append((index, role))

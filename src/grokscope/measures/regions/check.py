@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from grokscope.measures._inputs import check_outputs
+from grokscope.measures.inputs import check_outputs
 from grokscope.measures.regions.bends import KinkColumns
 from grokscope.measures.regions.mesh import Mesh
 from grokscope.measures.regions.network import Network
@@ -19,14 +19,14 @@ _TOLERANCE = 1e-9
 def check_against_model(network: Network, mesh: Mesh) -> None:
     """Raise unless the model, run as it is and not as traced, is affine on a sample of the cells.
 
-    In each sampled cell, three points half way from the centre to corners and their mean: the
+    In each sampled cell, three points half way from the center to corners and their mean: the
     user's own module (its float64 copy) must return there what the traced one does, and at the
     mean the mean of the other three.
     """
     cells = np.unique(np.linspace(0, mesh.num_faces - 1, _NUM_CELLS).astype(np.int64))
     start, lengths = mesh.rings.start[cells], mesh.rings.lengths[cells]
     corners = [start + i * lengths // _NUM_CORNERS for i in range(_NUM_CORNERS)]
-    points = (mesh.centres[cells] + mesh.vertices[mesh.rings.vertices[corners]]) / 2
+    points = (mesh.centers[cells] + mesh.vertices[mesh.rings.vertices[corners]]) / 2
     points = np.concatenate([points, points.mean(axis=0, keepdims=True)])
     coordinates = torch.from_numpy(points.reshape(-1, 2)).to(network.device)
     expected = check_outputs(network.module(network.inputs(coordinates)), len(coordinates))

@@ -49,7 +49,7 @@ def decision_boundary(network: Network, mesh: Mesh) -> DecisionBoundary:
     layer = network.output_layer(_decision(network.num_outputs))
     finer, parents = refine(mesh.part(near), network, layer, len(network.layers))
     faces = finer.edge_faces
-    predicted = classes_at(network, finer.centres)
+    predicted = classes_at(network, finer.centers)
     inner = np.nonzero((faces >= 0).all(axis=1))[0]
     edges = inner[predicted[faces[inner, 0]] != predicted[faces[inner, 1]]]
     return DecisionBoundary(

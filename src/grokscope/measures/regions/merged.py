@@ -41,7 +41,7 @@ def merged_regions(network: Network, mesh: Mesh, tolerance: float) -> MergedRegi
 
     The function is continuous, so equal gradients on both sides of an edge mean equal maps.
     """
-    gradient = slice_maps(network, mesh.centres)[0].flatten(1).numpy(force=True)
+    gradient = slice_maps(network, mesh.centers)[0].flatten(1).numpy(force=True)
     faces = mesh.edge_faces
     inner = np.nonzero((faces >= 0).all(axis=1))[0]
     left, right = gradient[faces[inner, 0]], gradient[faces[inner, 1]]

@@ -69,7 +69,7 @@ class Mesh:
         return np.add.reduceat(cross, rings.start[:-1]) / 2
 
     @cached_property
-    def centres(self) -> Floats:
+    def centers(self) -> Floats:
         """(F, 2), an interior point of each cell: the mean of its vertices."""
         rings = self.rings
         total = np.add.reduceat(self.vertices[rings.vertices], rings.start[:-1], axis=0)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-from grokscope.measures._inputs import Model, check_outputs
+from grokscope.measures.inputs import Model, check_outputs
 from grokscope.measures.regions.bends import Columns, columns_of
 from grokscope.measures.regions.operations import Pair
 from grokscope.measures.regions.rings import Floats

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from grokscope.measures._inputs import Model
+from grokscope.measures.inputs import Model
 from grokscope.measures.regions.check import check_against_model
 from grokscope.measures.regions.mesh import Mesh
 from grokscope.measures.regions.network import Network

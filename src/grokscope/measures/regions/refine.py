@@ -60,7 +60,7 @@ def _without_overcuts(
     mesh: Mesh, network: Network, layer: Layer, index: int, units: Tensor, before: int
 ) -> tuple[Mesh, Ints]:
     """The mesh without those edges of the layer that have one pattern on both sides."""
-    pattern = network.pattern(layer, mesh.centres, units).numpy(force=True)
+    pattern = network.pattern(layer, mesh.centers, units).numpy(force=True)
     candidates = np.nonzero(
         (mesh.labels[:, 0] == index) & np.isin(mesh.labels[:, 1], units.numpy())
     )[0]

@@ -84,7 +84,7 @@ class LinearRegions:
     @property
     def interior_points(self) -> Float[Tensor, "F 2"]:
         """A point inside each cell: the mean of its corners."""
-        return torch.from_numpy(self._mesh.centres)
+        return torch.from_numpy(self._mesh.centers)
 
     @property
     def vertices(self) -> Float[Tensor, "V 2"]:
@@ -252,8 +252,8 @@ class LinearRegions:
         return self.slice.metric.numpy(force=True)
 
     def _points(self, cells: Tensor | None) -> Floats:
-        centres = self._mesh.centres
-        return centres if cells is None else centres[self._checked(cells)]
+        centers = self._mesh.centers
+        return centers if cells is None else centers[self._checked(cells)]
 
     def _checked(self, cells: Tensor) -> Ints:
         index = cells.numpy(force=True)

@@ -69,7 +69,7 @@ class Slice:
         c: Float[Tensor, ...],
         half_width: float | None = None,
     ) -> Slice:
-        """The slice through three inputs of shape (*d,), centred on their mean.
+        """The slice through three inputs of shape (*d,), centerd on their mean.
 
         The basis is orthonormal, by Gram-Schmidt of a - mean and b - mean, so that coordinates
         are Euclidean lengths. Without ``half_width`` the domain holds the points with a margin

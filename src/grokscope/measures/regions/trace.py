@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import fx, nn
 
-from grokscope.measures._inputs import Model, check_not_batch_dependent
+from grokscope.measures.inputs import Model, check_not_batch_dependent
 from grokscope.measures.regions.operations import (
     AFFINE_MODULES,
     FIRST,
@@ -83,7 +83,7 @@ def float64_copy(model: nn.Module) -> nn.Module:
     if any(tensor.device.type == "mps" for tensor in module.state_dict().values()):
         module = module.cpu()
     for part in module.modules():
-        # Hooks watch training; pre-hooks stay, since weight normalisation is one.
+        # Hooks watch training; pre-hooks stay, since weight normalization is one.
         part._forward_hooks.clear()
         part._backward_hooks.clear()
     return module.double().requires_grad_(False)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from grokscope.measures._local_map import full_precision
+from grokscope.measures.local_map import full_precision
 from grokscope.methods._chain_terms import gram_is_shorter
 from grokscope.methods.stacked.network import StackedChain
 

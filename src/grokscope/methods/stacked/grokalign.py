@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures._inputs import check_differentiable
-from grokscope.measures._local_map import full_precision
+from grokscope.measures.inputs import check_differentiable
+from grokscope.measures.local_map import full_precision
 from grokscope.methods._autograd_terms import DifferentiableMap
 from grokscope.methods.grokalign import GrokAlign
 from grokscope.methods.stacked.base import StackedMethod, normal_numbers

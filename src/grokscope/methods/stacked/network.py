@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from grokscope.measures._chain import Fold, activation_fold, chain_of, composed, leaves_of
+from grokscope.measures.chain import Fold, activation_fold, chain_of, composed, leaves_of
 from grokscope.measures.scale import Scale
 
 _ELEMENTWISE = (
@@ -48,7 +48,7 @@ class _Affine(NamedTuple):
 
 
 class StackedChain(NamedTuple):
-    """A forward pass of S chains of linear layers (see ``grokscope.measures._chain``).
+    """A forward pass of S chains of linear layers (see ``grokscope.measures.chain``).
 
     Weights are (S, h_l, h_{l-1}), biases (S, h_l, 1), the slopes and intercepts (S, h_l, n).
     """

@@ -8,11 +8,11 @@ from typing import Literal
 from markupsafe import Markup
 from pydantic import BaseModel, ConfigDict, Field
 
+from grokscope.findings.reach import Unit, time_to
+from grokscope.findings.statistics import Sample
 from grokscope.report.panels.base import Context, Drawing, NothingToDraw, Panel, PanelError
 from grokscope.report.wording import NOTHING, count, duration, ratio, target_value
 from grokscope.runs.history import History
-from grokscope.runs.reach import Unit, time_to
-from grokscope.runs.statistics import Sample
 
 
 class Published(BaseModel):

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from grokscope.findings import Onset, onset
 from grokscope.report.panels.base import Context, PanelError
 from grokscope.report.plotting import Figure, StepAxis, lane_place, plain
 from grokscope.report.summary import END, START
 from grokscope.report.wording import count
-from grokscope.runs import History, Onset, onset
+from grokscope.runs import History
 
 _ROOM = 0.4  # the share of the axis that a label takes on a phone
 

@@ -1,6 +1,6 @@
 """Theorem 2: the map that is best for one sample under a bound on its norm has aligned rows.
 
-The map A is optimised numerically, by gradient steps that are projected onto the ball
+The map A is optimized numerically, by gradient steps that are projected onto the ball
 ||A||_F^2 <= alpha, and compared with the closed form. In what follows C is the number of classes, y
 the label and u the unit vector along e_y - 1/C, whose entry y is sqrt((C-1)/C) and whose others are
 -1/sqrt(C(C-1)).
@@ -98,20 +98,20 @@ def _deviations(generator: torch.Generator) -> dict[str, float]:
     for key, point in (("theorem_2_cross_entropy", x), ("theorem_2_offset", wide)):
         radius = scale / float(point.norm())
         begin = torch.randn(classes, len(point), dtype=torch.float64, generator=generator)
-        best = minimiser(entropy, point, radius, begin)
+        best = minimizer(entropy, point, radius, begin)
         found[key] = _relative(best, radius * torch.outer(u, point / point.norm()))
 
     tight = float(0.2 + 0.7 * torch.rand((), generator=generator)) / size
-    best = minimiser(squared, x, tight, start)
+    best = minimizer(squared, x, tight, start)
     found["theorem_2_squared_error"] = _relative(best, tight * torch.outer(target, x / size))
-    best = minimiser(squared, x, 2 / size, torch.zeros_like(start))
+    best = minimizer(squared, x, 2 / size, torch.zeros_like(start))
     found["theorem_2_shortest"] = _relative(best, torch.outer(target, x / size**2))
-    free = minimiser(squared, x, 2 / size, start)
+    free = minimizer(squared, x, 2 / size, start)
     found["theorem_2_not_unique"] = _relative(free, torch.outer(target, x / size**2))
     return found
 
 
-def minimiser(loss: Loss, x: Tensor, radius: float, start: Tensor) -> Tensor:
+def minimizer(loss: Loss, x: Tensor, radius: float, start: Tensor) -> Tensor:
     """The A (C, d) with ||A||_F <= radius at which ``loss(A x)`` is least, from ``start``.
 
     Gradient steps of length 1 over a bound on the curvature, each followed by the projection onto

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from grokscope.measures._inputs import Model
+from grokscope.measures.inputs import Model
 from grokscope.measures.scale import Scale
 
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, Scale)
@@ -137,7 +137,7 @@ def chain_of(model: Model, x: Tensor) -> Chain | None:
     """The chain that ``model`` is on batches like ``x``, or None where that is not certain.
 
     Certain means: exact PyTorch types (a subclass may compute anything), nn.Sequential's own
-    forward, plain parameters, and no hook, parametrisation or active dropout on the way.
+    forward, plain parameters, and no hook, parametrization or active dropout on the way.
     """
     if not isinstance(model, nn.Module) or torch_module._has_any_global_hook() or x.ndim < 2:
         return None

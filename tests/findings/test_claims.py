@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from grokscope.runs import Claim, Run, RunDirectory, judge
+from grokscope.findings import Claim, judge
+from grokscope.runs import Run, RunDirectory
 
 
 @pytest.fixture

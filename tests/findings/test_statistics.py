@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from grokscope.runs.statistics import Bounds, Sample, welch_p, wilcoxon_p
+from grokscope.findings.statistics import Bounds, Sample, welch_p, wilcoxon_p
 
 SLOW = [14500.0, 13900.0, 15200.0, 14100.0, 16000.0, 14900.0, 13700.0]
 FAST = [900.0, 800.0, 1500.0, 700.0, 950.0, 20000.0, 600.0]

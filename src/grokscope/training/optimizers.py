@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules by name."""
+"""optimizers and learning-rate schedules by name."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from grokscope._spelling import unknown_name
+from grokscope.spelling import unknown_name
 
-OPTIMISERS = ("adamw", "adam", "sgd")
+optimizERS = ("adamw", "adam", "sgd")
 
 
-def optimiser(
+def named_optimizer(
     name: str,
     parameters: Iterable[nn.Parameter],
     *,
@@ -25,15 +25,15 @@ def optimiser(
     betas: tuple[float, float] = (0.9, 0.999),
     eps: float = 1e-8,
 ) -> Optimizer:
-    """An optimiser by name: "adamw" (decoupled decay), "adam" (L2 decay) or "sgd" (L2 decay).
+    """An optimizer by name: "adamw" (decoupled decay), "adam" (L2 decay) or "sgd" (L2 decay).
 
     The fused kernels are used: on small networks they take about half the time.
 
     Raises:
         ValueError: the name is unknown or a setting is out of range.
     """
-    if name not in OPTIMISERS:
-        raise ValueError(unknown_name("optimizer", name, OPTIMISERS))
+    if name not in optimizERS:
+        raise ValueError(unknown_name("optimizer", name, optimizERS))
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     if not trained:
         raise ValueError("model has no parameter to train: all are frozen, or there are none")

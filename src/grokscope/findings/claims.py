@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from grokscope.findings.onset import onset, value_at
+from grokscope.findings.reach import Unit, time_to
+from grokscope.findings.statistics import Bounds, Sample
 from grokscope.runs.history import History
-from grokscope.runs.onset import onset, value_at
-from grokscope.runs.reach import Unit, time_to
 from grokscope.runs.reader import Run
-from grokscope.runs.statistics import Bounds, Sample
 
 Moment = Literal[
     "first", "last", "max", "min", "memorised", "onset.start", "onset.middle", "onset.end"

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from grokscope.runs import History, onset
-from grokscope.runs.onset import value_at
+from grokscope.findings import onset
+from grokscope.findings.onset import value_at
+from grokscope.runs import History
 
 STEPS = np.unique(np.round(10 ** np.linspace(0, 5, 101)).astype(int))
 

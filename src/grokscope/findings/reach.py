@@ -7,8 +7,8 @@ from typing import Literal
 
 import numpy as np
 
+from grokscope.findings.statistics import Sample
 from grokscope.runs.history import History
-from grokscope.runs.statistics import Sample
 
 Unit = Literal["steps", "seconds"]
 

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grokscope.measures._chain import Chain, ChainPoint, chain_of, gram, pull_back
-from grokscope.measures._inputs import (
+from grokscope.measures.chain import Chain, ChainPoint, chain_of, gram, pull_back
+from grokscope.measures.inputs import (
     Model,
     check_batch,
     check_chunk_size,
