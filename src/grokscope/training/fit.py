@@ -20,7 +20,7 @@ from grokscope.training.evaluation import Evaluation
 from grokscope.training.loop import CHECKPOINT_SECONDS, FitResult, Loop, OnEvaluation, Target
 from grokscope.training.monitor import Monitor
 from grokscope.training.objective import Objective
-from grokscope.training.optimizers import learning_rate_schedule
+from grokscope.training.optimizers import learning_rate_schedule, named_optimizer
 from grokscope.training.schedule import Schedule
 from grokscope.training.settled import StopWhenSettled
 from grokscope.training.state import TrainingState
