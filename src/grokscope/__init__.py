@@ -43,6 +43,7 @@ from grokscope.measures.regions import (
 from grokscope.measures.robustness import noise_accuracy, robust_radius
 from grokscope.measures.simulated_capacity import SimulatedCapacity, simulated_capacity
 from grokscope.measures.sparsity import fourier_gini, gini
+from grokscope.measures.view import View
 from grokscope.methods.adversarial import AdversarialTraining, adversarial_inputs, noisy_inputs
 from grokscope.methods.gradient_noise import GradientNoise, noise_deviation
 from grokscope.methods.grokalign import GrokAlign
@@ -50,7 +51,7 @@ from grokscope.methods.grokfast import Grokfast, slow_gradient_ema, slow_gradien
 from grokscope.methods.orthograd import OrthoGrad, orthogonal_gradient
 from grokscope.methods.penalty import jacobian_penalty
 from grokscope.methods.stablemax import stable_logits, stablemax_cross_entropy
-from grokscope.models import CNN, MLP
+from grokscope.models import MLP
 from grokscope.runs import History, Run, RunDirectory
 from grokscope.training import (
     FitResult,
@@ -67,7 +68,6 @@ from grokscope.training import (
 )
 
 __all__ = [
-    "CNN",
     "MLP",
     "AdversarialTraining",
     "CenterStructure",
@@ -102,6 +102,7 @@ __all__ = [
     "Slice",
     "StopWhenSettled",
     "Target",
+    "View",
     "__version__",
     "adversarial_inputs",
     "affine_map",

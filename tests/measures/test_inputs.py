@@ -27,7 +27,7 @@ def test_the_first_bad_example_is_named() -> None:
 
 def test_scalar_outputs_become_one_column() -> None:
     assert check_outputs(torch.zeros(5), 5).shape == (5, 1)
-    with pytest.raises(ValueError, match="flattens or picks"):
+    with pytest.raises(ValueError, match="flatten or pick"):
         check_outputs(torch.zeros(5, 2, 3), 5)
 
 

@@ -156,7 +156,7 @@ def test_gradients_by_tokens_are_refused() -> None:
     from grokscope.measures.local_map import in_chunks
 
     with pytest.raises(TypeError, match="embeddings"):
-        in_chunks(nn.Embedding(5, 3), torch.ones(2, 4, dtype=torch.long), None, lambda x: (x,))
+        in_chunks(nn.Embedding(5, 3), torch.ones(2, 4, dtype=torch.long), None, lambda x, _: (x,))
 
 
 def test_chunks_bound_what_the_model_sees() -> None:

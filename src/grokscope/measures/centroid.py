@@ -15,19 +15,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.measures.batches import Batch
 from grokscope.measures.inputs import Model
 from grokscope.measures.jacobian import cosine
 from grokscope.measures.local_map import LocalMap, over_batch
 
 
-def centroids(
-    model: Model, x: Float[Tensor, " n *d"], *, chunk_size: int | None = None
-) -> Float[Tensor, " n *d"]:
+def centroids(model: Model, x: Batch, *, chunk_size: int | None = None) -> Float[Tensor, " n *d"]:
     """The centroid A_x^T 1 of every example, in the shape of the input.
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: The batch, floating point.
+        model: Maps a batch to (n, k) or (n,), every example by itself.
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
         chunk_size: Examples at a time; all of them if None.
 
     Returns:
@@ -50,13 +50,14 @@ def centroids(
 
 
 def centroid_alignment(
-    model: Model, x: Float[Tensor, " n *d"], *, chunk_size: int | None = None
+    model: Model, x: Batch, *, chunk_size: int | None = None
 ) -> Float[Tensor, " n"]:
     """The cosine of every centroid with its example.
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: The batch, floating point.
+        model: Maps a batch to (n, k) or (n,), every example by itself.
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
         chunk_size: Examples at a time; all of them if None.
 
     Returns:
@@ -78,7 +79,7 @@ def centroid_alignment(
 
 
 def centroid_inner_product(
-    model: Model, x: Float[Tensor, " n *d"], *, chunk_size: int | None = None
+    model: Model, x: Batch, *, chunk_size: int | None = None
 ) -> Float[Tensor, " n"]:
     """The inner product <x, mu_x> of every example with its centroid.
 
@@ -86,8 +87,9 @@ def centroid_inner_product(
     the sum of the outputs, 1^T f(x).
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: The batch, floating point.
+        model: Maps a batch to (n, k) or (n,), every example by itself.
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
         chunk_size: Examples at a time; all of them if None.
 
     Returns:

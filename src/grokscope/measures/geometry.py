@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.measures.batches import Batch, leaf_at, wrt_key
 from grokscope.measures.inputs import Model
 from grokscope.measures.jacobian import cosine, first_component_share, row_alignment
 from grokscope.measures.local_map import LocalMap, over_batch
+from grokscope.measures.view import wrt_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +19,8 @@ class JacobianGeometry:
     """What `jacobian_geometry` measured; every field is as the function of that name returns it.
 
     Attributes:
-        inputs: The batch (n, *d) that was measured.
+        inputs: The batch (n, *d) that was measured; of several tensors the one that derivatives
+            were taken by.
         norm: `jacobian_norm`, (n,).
         alignment: `jacobian_alignment`, (n, k).
         pc1: `jacobian_pc1`, (n,).
@@ -40,17 +43,16 @@ class JacobianGeometry:
         return self.centroids.flatten(1).norm(dim=1)
 
 
-def jacobian_geometry(
-    model: Model, x: Float[Tensor, " n *d"], *, chunk_size: int | None = None
-) -> JacobianGeometry:
+def jacobian_geometry(model: Model, x: Batch, *, chunk_size: int | None = None) -> JacobianGeometry:
     """All Jacobian and centroid measures of a batch, sharing one pass.
 
     Cost: that of the Jacobian, once. For a chain of linear layers (widths h_1, h_2, ... h_1 the
     layer next to the input) O(n k h_1 h_2 + n k h_1^2 + h_1^2 d), with no (n, k, d) tensor.
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: The batch, floating point.
+        model: Maps a batch to (n, k) or (n,), every example by itself.
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
         chunk_size: Examples at a time; all of them if None.
 
     Returns:
@@ -65,7 +67,8 @@ def jacobian_geometry(
     (tensor([2.8284]), tensor([0.9899]))
     """
     parts = over_batch(model, x, chunk_size, _measure)
-    return JacobianGeometry(x.detach(), *parts)
+    by = leaf_at(x, wrt_key(x, wrt_of(model)))
+    return JacobianGeometry(by.detach(), *parts)
 
 
 def _measure(local: LocalMap, x: Tensor) -> tuple[Tensor, ...]:

@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-Model = nn.Module | Callable[[Tensor], Tensor]
+from grokscope.measures.batches import Batch, Key, batch_size, leaf_name, leaves
+from grokscope.measures.view import Model, output_tensor
 
 
-def check_batch(x: Tensor, name: str = "x") -> None:
-    """Raise unless ``x`` is a non-empty, finite tensor with a batch axis and a feature axis."""
+def check_batch(x: Batch, name: str = "x") -> None:
+    """Raise unless ``x`` is a non-empty, finite batch with a batch axis.
+
+    A tensor alone needs a feature axis besides. In a batch of several tensors infinity may stand,
+    as in an additive attention mask; NaN may not.
+    """
     check_batch_shape(x, name)
-    if x.is_floating_point() and not _is_finite(x):
-        bad = int((~torch.isfinite(x)).flatten(1).any(1).nonzero()[0])
-        raise ValueError(f"{name} holds NaN or infinity: the first such example is {name}[{bad}]")
+    for key, leaf in leaves(x, name).items():
+        if leaf.is_floating_point() and not _is_finite(leaf):
+            _refuse_non_finite(leaf, key, name)
+
+
+def check_finite(leaf: Tensor, key: Key, name: str = "x") -> None:
+    """Raise unless the tensor that derivatives are taken by is finite."""
+    if key is not None and not _is_finite(leaf):
+        _refuse_non_finite(leaf, key, name, infinity=True)
+
+
+def _refuse_non_finite(leaf: Tensor, key: Key, name: str, infinity: bool = False) -> None:
+    bad = ~torch.isfinite(leaf) if infinity or key is None else torch.isnan(leaf)
+    if bool(bad.any()):
+        first = int(bad.flatten(1).any(1).nonzero()[0]) if leaf.ndim > 1 else int(bad.nonzero()[0])
+        spelled = leaf_name(key, name)
+        raise ValueError(
+            f"{spelled} holds NaN or infinity: the first such example is {spelled}[{first}]"
+        )
 
 
 def _is_finite(x: Tensor) -> bool:
@@ -23,30 +44,29 @@ def _is_finite(x: Tensor) -> bool:
     return bool(torch.isfinite(x.sum())) or bool(torch.isfinite(x).all())
 
 
-def check_batch_shape(x: Tensor, name: str = "x") -> None:
-    """Raise unless ``x`` is a non-empty tensor with a batch axis and a feature axis."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a torch.Tensor: got {type(x).__name__}")
-    if x.ndim < 2:
+def check_batch_shape(x: Batch, name: str = "x") -> None:
+    """Raise unless ``x`` is a non-empty batch; a tensor alone needs a feature axis besides."""
+    if isinstance(x, Tensor) and x.ndim < 2:
         raise ValueError(
             f"{name} needs a batch axis: got shape {tuple(x.shape)}; pass {name}.unsqueeze(0)"
         )
-    if x.numel() == 0:
-        raise ValueError(f"{name} is empty: got shape {tuple(x.shape)}; pass at least one example")
+    batch_size(x, name)
+    for key, leaf in leaves(x, name).items():
+        if leaf.numel() == 0:
+            raise ValueError(
+                f"{leaf_name(key, name)} is empty: got shape {tuple(leaf.shape)}; pass at least "
+                "one example"
+            )
 
 
-def check_outputs(outputs: Tensor, num_examples: int) -> Tensor:
+def check_outputs(outputs: Any, num_examples: int) -> Tensor:
     """The model's outputs as (n, k), k = 1 for a scalar output; raise if they are not that."""
-    if not isinstance(outputs, Tensor):
-        raise TypeError(
-            f"model must return a tensor of shape (n, k) or (n,): got {type(outputs).__name__}; "
-            "wrap it in a function that picks the tensor to study"
-        )
+    outputs = output_tensor(outputs)
     if outputs.ndim not in (1, 2) or outputs.shape[0] != num_examples:
         raise ValueError(
             f"model must map a batch of {num_examples} examples to outputs of shape "
-            f"({num_examples}, k) or ({num_examples},): got {tuple(outputs.shape)}; wrap it in a "
-            "function that flattens or picks the outputs to study"
+            f"({num_examples}, k) or ({num_examples},): got {tuple(outputs.shape)}; flatten or "
+            "pick the outputs to study with gs.View(model, lambda m, x: ...)"
         )
     return outputs.unsqueeze(1) if outputs.ndim == 1 else outputs
 

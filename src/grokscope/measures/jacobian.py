@@ -18,18 +18,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.measures.batches import Batch, batch_size
 from grokscope.measures.inputs import Model
 from grokscope.measures.local_map import LocalMap, Products, over_batch
 
 
 def input_jacobian(
-    model: Model, x: Float[Tensor, " n *d"], *, chunk_size: int | None = None
+    model: Model, x: Batch, *, chunk_size: int | None = None
 ) -> Float[Tensor, "n k *d"]:
     """The Jacobian of the outputs with respect to the input, for every example.
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: The batch, floating point.
+        model: Maps a batch to (n, k) or (n,), every example by itself.
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
         chunk_size: Examples at a time; all of them if None.
 
     Returns:
@@ -53,7 +55,7 @@ def input_jacobian(
 
 def jacobian_norm(
     model: Model,
-    x: Float[Tensor, " n *d"],
+    x: Batch,
     projections: int | None = None,
     generator: torch.Generator | None = None,
     *,
@@ -70,8 +72,9 @@ def jacobian_norm(
     norm on average. It costs r vector-Jacobian products instead of k.
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: The batch, floating point.
+        model: Maps a batch to (n, k) or (n,), every example by itself.
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
         projections: Random directions for each example; exact if None.
         generator: Source of the directions. If None, a fresh one seeded by the operating system:
             the global random state is left alone, and two calls differ.
@@ -100,7 +103,9 @@ def jacobian_norm(
     def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
         if not remaining:  # drawn for the whole batch at once, so that chunks do not matter
             k = local.outputs.shape[1]
-            remaining.extend(unit_vectors((len(x), projections, k), generator, local.outputs))
+            remaining.extend(
+                unit_vectors((batch_size(x), projections, k), generator, local.outputs)
+            )
         directions = torch.stack(remaining[: len(part)])
         del remaining[: len(part)]
         return (
@@ -111,7 +116,7 @@ def jacobian_norm(
 
 
 def jacobian_alignment(
-    model: Model, x: Float[Tensor, " n *d"], *, chunk_size: int | None = None
+    model: Model, x: Batch, *, chunk_size: int | None = None
 ) -> Float[Tensor, "n k"]:
     """The cosine of every row of the Jacobian with the input it was taken at.
 
@@ -119,8 +124,9 @@ def jacobian_alignment(
     section 3): every entry is then 1 or -1.
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: The batch, floating point.
+        model: Maps a batch to (n, k) or (n,), every example by itself.
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
         chunk_size: Examples at a time; all of them if None.
 
     Returns:
@@ -140,9 +146,7 @@ def jacobian_alignment(
     return over_batch(model, x, chunk_size, measure)[0]
 
 
-def jacobian_pc1(
-    model: Model, x: Float[Tensor, " n *d"], *, chunk_size: int | None = None
-) -> Float[Tensor, " n"]:
+def jacobian_pc1(model: Model, x: Batch, *, chunk_size: int | None = None) -> Float[Tensor, " n"]:
     """The share of the Jacobian's first principal component, sigma_1^2 / sum_i sigma_i^2.
 
     It is 1 exactly where the Jacobian has rank one, and at least 1 / min(k, d). The singular
@@ -150,8 +154,9 @@ def jacobian_pc1(
     assumption is about each A_x.
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: The batch, floating point.
+        model: Maps a batch to (n, k) or (n,), every example by itself.
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
         chunk_size: Examples at a time; all of them if None.
 
     Returns:
@@ -173,7 +178,7 @@ def jacobian_pc1(
 
 
 def affine_map(
-    model: Model, x: Float[Tensor, " n *d"], *, chunk_size: int | None = None
+    model: Model, x: Batch, *, chunk_size: int | None = None
 ) -> tuple[Float[Tensor, "n k *d"], Float[Tensor, "n k"]]:
     """The affine map A x' + b that the network is close to every example.
 
@@ -181,8 +186,9 @@ def affine_map(
     smooth one it is the tangent at x. b = f(x) - A x.
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: The batch, floating point.
+        model: Maps a batch to (n, k) or (n,), every example by itself.
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
         chunk_size: Examples at a time; all of them if None.
 
     Returns:

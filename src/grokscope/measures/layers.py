@@ -9,14 +9,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grokscope.measures.local_map import differentiable_outputs, in_chunks
+from grokscope.measures.batches import Batch, Key, leaf_at, with_leaf
+from grokscope.measures.local_map import differentiable_outputs, fresh_leaf, in_chunks
 
 _REARRANGING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 
 
 def layer_centroids(
     model: nn.Module,
-    x: Float[Tensor, " n *d"],
+    x: Batch,
     layers: Sequence[str] | None = None,
     *,
     chunk_size: int | None = None,
@@ -33,8 +34,9 @@ def layer_centroids(
     Cost: one forward pass and one backward pass for each layer, from that layer down.
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: The batch, floating point.
+        model: Maps a batch to (n, k) or (n,), every example by itself.
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
         layers: Names as in ``model.named_modules()``, in the order wanted. If None, in the order
             they run, all modules without children that the input reaches and that compute
             something (not Flatten, Dropout and the like).
@@ -64,9 +66,10 @@ def layer_centroids(
     wanted = _computing_leaves(modules) if layers is None else {n: modules[n] for n in layers}
     names: list[str] = []
 
-    def measure(part: Tensor) -> tuple[Tensor, ...]:
-        leaf = part.clone(memory_format=torch.contiguous_format).requires_grad_()
-        found = _gradients(_summed_outputs(model, leaf, wanted), leaf)
+    def measure(part: Batch, key: Key) -> tuple[Tensor, ...]:
+        leaf = fresh_leaf(leaf_at(part, key))
+        given = with_leaf(part, key, leaf)
+        found = _gradients(_summed_outputs(model, given, key, wanted), leaf)
         names[:] = found if layers is None else layers
         if missing := [name for name in names if name not in found]:
             raise ValueError(
@@ -88,7 +91,7 @@ def _computing_leaves(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
 
 
 def _summed_outputs(
-    model: nn.Module, leaf: Tensor, wanted: dict[str, nn.Module]
+    model: nn.Module, x: Batch, key: Key, wanted: dict[str, nn.Module]
 ) -> dict[str, Tensor]:
     """Each wanted module's outputs summed to a scalar, in the order the modules ran."""
     sums: dict[str, Tensor] = {}
@@ -104,7 +107,7 @@ def _summed_outputs(
 
     handles = [module.register_forward_hook(keep(name)) for name, module in wanted.items()]
     try:
-        differentiable_outputs(model, leaf)
+        differentiable_outputs(model, x, key)
     finally:
         for handle in handles:
             handle.remove()

@@ -13,17 +13,28 @@ from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
+from grokscope.measures.batches import (
+    Batch,
+    Key,
+    batch_size,
+    chunks,
+    leaf_at,
+    map_leaves,
+    with_leaf,
+    wrt_key,
+)
 from grokscope.measures.chain import Chain, ChainPoint, chain_of, gram, pull_back
 from grokscope.measures.inputs import (
     Model,
     check_batch,
     check_chunk_size,
-    check_differentiable,
+    check_finite,
     check_not_batch_dependent,
     check_outputs,
 )
+from grokscope.measures.view import outputs_of, unwrapped, wrt_of
 
 
 class Products(NamedTuple):
@@ -88,9 +99,10 @@ class AutogradMap:
     Examples are flattened: d counts the features of one. ``outputs`` is (n, k).
     """
 
-    def __init__(self, model: Model, x: Tensor) -> None:
-        self._leaf = x.clone(memory_format=torch.contiguous_format).requires_grad_()
-        self._outputs = differentiable_outputs(model, self._leaf)
+    def __init__(self, model: Model, x: Batch) -> None:
+        key = wrt_key(x, wrt_of(model))
+        self._leaf = fresh_leaf(leaf_at(x, key))
+        self._outputs = differentiable_outputs(model, with_leaf(x, key, self._leaf), key)
         self.outputs = self._outputs.detach()
 
     def vjp(self, v: Float[Tensor, "n r k"]) -> Float[Tensor, "n r d"]:
@@ -135,29 +147,46 @@ LocalMap = ChainMap | AutogradMap
 
 def over_batch(
     model: Model,
-    x: Tensor,
+    x: Batch,
     chunk_size: int | None,
     measure: Callable[[LocalMap, Tensor], tuple[Tensor, ...]],
 ) -> tuple[Tensor, ...]:
-    """``measure(local map, chunk of x)`` for every chunk of the batch, joined along the batch."""
-    return in_chunks(model, x, chunk_size, lambda part: measure(_local_map(model, part), part))
+    """``measure(local map, leaf it is by)`` for every chunk of a batch, joined along the batch."""
+    return in_chunks(
+        model, x, chunk_size, lambda part, key: measure(_local_map(model, part), leaf_at(part, key))
+    )
 
 
 def in_chunks(
-    model: Model, x: Tensor, chunk_size: int | None, measure: Callable[[Tensor], tuple[Tensor, ...]]
+    model: Model,
+    x: Batch,
+    chunk_size: int | None,
+    measure: Callable[[Batch, Key], tuple[Tensor, ...]],
 ) -> tuple[Tensor, ...]:
-    """``measure(chunk of x)`` for every chunk of the batch, checked first, joined along the batch.
+    """``measure(chunk, key to differentiate by)`` for every chunk of the batch, checked first.
 
-    It runs without a graph and without autocast, wherever the caller stands: a derivative is taken
-    in the precision of the weights.
+    The results are joined along the batch. It runs without a graph and without autocast, wherever
+    the caller stands: a derivative is taken in the precision of the weights.
     """
     check_batch(x)
     check_chunk_size(chunk_size)
     check_not_batch_dependent(model)
-    check_differentiable(x)
-    with torch.inference_mode(False), torch.no_grad(), full_precision(x):
-        parts = [measure(part) for part in x.detach().split(chunk_size or x.shape[0])]
+    key = wrt_key(x, wrt_of(model))
+    leaf = leaf_at(x, key)
+    check_finite(leaf, key)
+    with torch.inference_mode(False), torch.no_grad(), full_precision(leaf):
+        parts = [measure(part, key) for part in chunks(map_leaves(_constant, x), chunk_size)]
         return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+
+
+def fresh_leaf(tensor: Tensor) -> Tensor:
+    """A copy to differentiate by."""
+    return tensor.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
+
+
+def _constant(leaf: Tensor) -> Tensor:
+    """The tensor without a graph, and not of inference mode, which autograd refuses to save."""
+    return leaf.clone() if leaf.is_inference() else leaf.detach()
 
 
 def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
@@ -167,36 +196,21 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if active else nullcontext()
 
 
-def _local_map(model: Model, x: Tensor) -> LocalMap:
-    chain = chain_of(model, x)
-    return AutogradMap(model, x) if chain is None else ChainMap(chain, x)
+def _local_map(model: Model, x: Batch) -> LocalMap:
+    plain = unwrapped(model)
+    chain = chain_of(plain, x) if isinstance(x, Tensor) else None
+    return AutogradMap(model, x) if chain is None else ChainMap(chain, leaf_at(x, None))
 
 
-def differentiable_outputs(model: Model, leaf: Tensor) -> Float[Tensor, "n k"]:
-    """The model's outputs at ``leaf``, with a graph back to it."""
+def differentiable_outputs(model: Model, x: Batch, key: Key = None) -> Float[Tensor, "n k"]:
+    """The model's outputs at ``x``, with a graph back to its leaf at ``key``."""
     with torch.enable_grad():
         # The model gets a copy: one whose first step is in place may not touch a leaf.
-        outputs = check_outputs(_run(model, leaf.clone()), leaf.shape[0])
+        given = with_leaf(x, key, leaf_at(x, key).clone())
+        outputs = check_outputs(outputs_of(model, given), batch_size(x))
     if not outputs.requires_grad:
         raise ValueError(
             "model's outputs carry no gradient to x: it runs under torch.no_grad, detaches on the "
             "way or returns a constant; pass a differentiable model"
         )
     return outputs
-
-
-def _run(model: Model, x: Tensor) -> Tensor:
-    try:
-        return model(x)
-    except torch.OutOfMemoryError:
-        raise
-    except RuntimeError as error:
-        parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-        theirs = "" if parameter is None else f"; its weights are {_kind(parameter)}"
-        raise ValueError(
-            f"model does not run on x of shape {tuple(x.shape)}, {_kind(x)}{theirs}: {error}"
-        ) from error
-
-
-def _kind(tensor: Tensor) -> str:
-    return f"{tensor.dtype} on {tensor.device}"

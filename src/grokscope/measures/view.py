@@ -1,0 +1,209 @@
+"""A model as a function of a batch: how it is called, and which of its outputs are meant.
+
+A model is called as ``model(x)`` on a tensor, ``model(*x)`` on a tuple or list and ``model(**x)``
+on a dictionary. Its outputs are the tensor it returns, or the ``.logits``, or the first tensor of a
+tuple, or the entry "logits" or else the only tensor of a dictionary. Where that guess is wrong, a
+`View` says what is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from grokscope.measures.batches import Batch, Key, leaf_name, leaves
+
+Model = nn.Module | Callable[..., Any]
+
+# What a view shares with the module it shows: both see the same parameters under the same names.
+_SHARED = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
+
+
+class View(nn.Module):
+    """Any model as a function of a batch, which every measure, method and monitor takes.
+
+    It is an ``nn.Module`` with the parameters, buffers and submodules of the model under their own
+    names, and in its mode: ``state_dict``, ``train``, ``eval`` and ``to`` act on the model itself.
+
+    Args:
+        model: An nn.Module, or any function of a batch (a view of one has no parameters).
+        forward: Maps (model, batch) to the outputs, (n, k) or (n,), where ``batch`` is the tensor,
+            tuple or dictionary that was passed. If None, the model is called on the batch in the
+            usual way and its outputs are picked by the rules of this module.
+        wrt: Key of the floating-point tensor of the batch that input derivatives are taken by; the
+            only one there is if None.
+
+    Raises:
+        TypeError: if ``model`` or ``forward`` cannot be called, or ``wrt`` is no key.
+
+    Example:
+        >>> import torch, grokscope as gs
+        >>> lstm = torch.nn.LSTM(3, 4, batch_first=True)
+        >>> last = gs.View(lstm, lambda m, x: m(x)[0][:, -1])
+        >>> gs.centroid_alignment(last, torch.randn(5, 7, 3)).shape
+        torch.Size([5])
+        >>> [name for name, _ in last.named_parameters()][:2]
+        ['weight_ih_l0', 'weight_hh_l0']
+    """
+
+    _view_model: Model
+    _view_forward: Callable[[Any, Any], Any] | None
+    _view_wrt: Key
+
+    def __init__(
+        self,
+        model: Model,
+        forward: Callable[[Any, Any], Any] | None = None,
+        wrt: Key = None,
+    ) -> None:
+        super().__init__()
+        if not callable(model):
+            raise TypeError(f"model must be an nn.Module or a function: got {type(model).__name__}")
+        if forward is not None and not callable(forward):
+            raise TypeError(
+                "forward must be a function of (model, batch) or None: got "
+                f"{type(forward).__name__}"
+            )
+        if isinstance(wrt, bool) or not isinstance(wrt, int | str | None):
+            raise TypeError(f"wrt must be a position, a key or None: got {type(wrt).__name__}")
+        # Past nn.Module.__setattr__, which would register the model as a child of its own name.
+        # The names are unlike those of a model's children, which they would hide.
+        vars(self).update(_view_model=model, _view_forward=forward, _view_wrt=wrt)
+        if isinstance(model, nn.Module):
+            vars(self).update({name: getattr(model, name) for name in _SHARED})
+
+    def forward(self, *args: Any, **entries: Any) -> Any:
+        """The outputs at a batch, given whole or as ``call`` spreads it."""
+        batch: Any = entries or (args[0] if len(args) == 1 else args)
+        if self._view_forward is not None:
+            return self._view_forward(self._view_model, batch)
+        return output_tensor(call(self._view_model, batch))
+
+    @property
+    def training(self) -> bool:
+        """The mode of the model."""
+        return getattr(vars(self).get("_view_model"), "training", False)
+
+    @training.setter
+    def training(self, mode: bool) -> None:
+        if isinstance(model := vars(self).get("_view_model"), nn.Module):
+            model.training = mode
+
+    def train(self, mode: bool = True) -> View:
+        """Set the mode of the model, by its own ``train``."""
+        if isinstance(self._view_model, nn.Module):
+            self._view_model.train(mode)
+        return self
+
+    def state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """The state of the model."""
+        model = self._view_model
+        return model.state_dict(*args, **kwargs) if isinstance(model, nn.Module) else {}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Load the state of the model."""
+        if not isinstance(self._view_model, nn.Module):
+            return super().load_state_dict(state_dict, *args, **kwargs)
+        return self._view_model.load_state_dict(state_dict, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        """What is shown of it between its brackets."""
+        kind = type(self._view_model).__name__
+        return kind if self._view_wrt is None else f"{kind}, wrt={self._view_wrt!r}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> View:
+        # Models override this (a recurrent layer keeps its weights in one piece), so it is theirs.
+        if isinstance(self._view_model, nn.Module):
+            self._view_model._apply(fn, recurse)
+        return self
+
+
+def call(model: Model, x: Batch) -> Any:
+    """What the model returns on a batch, called as the batch's kind asks for."""
+    if isinstance(x, Tensor) or isinstance(model, View):
+        return model(x)
+    return model(**x) if isinstance(x, Mapping) else model(*x)
+
+
+def outputs_of(model: Model, x: Batch) -> Tensor:
+    """The output tensor of the model on a batch, of whatever shape.
+
+    Raises:
+        TypeError: if what it returns holds no tensor, or several of a dictionary without "logits".
+        ValueError: if it does not run on the batch.
+    """
+    try:
+        outputs = call(model, x)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, LookupError) as error:
+        parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+        theirs = "" if parameter is None else f"; its weights are {_kind(parameter)}"
+        raise ValueError(f"model does not run on {_described(x)}{theirs}: {error}") from error
+    return output_tensor(outputs)
+
+
+def output_tensor(outputs: Any) -> Tensor:
+    """The tensor that is meant among what a model returned.
+
+    >>> output_tensor((torch.ones(5, 2), (torch.ones(1), torch.ones(1)))).shape
+    torch.Size([5, 2])
+    """
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(logits := getattr(outputs, "logits", None), Tensor):
+        return logits
+    if isinstance(outputs, Mapping):
+        tensors = {key: value for key, value in outputs.items() if isinstance(value, Tensor)}
+        if "logits" in tensors:
+            return tensors["logits"]
+        if len(tensors) == 1:
+            return next(iter(tensors.values()))
+        raise TypeError(
+            f"model returns a {type(outputs).__name__} with {_keys(outputs)}: say which is meant, "
+            "as in gs.View(model, lambda m, x: m(**x)['last_hidden_state'][:, 0])"
+        )
+    if isinstance(outputs, tuple | list) and outputs and isinstance(outputs[0], Tensor):
+        return outputs[0]
+    raise TypeError(
+        f"model must return a tensor of shape (n, k) or (n,), or a tuple or dictionary that holds "
+        f"one: got {type(outputs).__name__}; pick the tensor to study with "
+        "gs.View(model, lambda m, x: ...)"
+    )
+
+
+def wrt_of(model: Model) -> Key:
+    """The key that a view names to differentiate by; None for every other model."""
+    while isinstance(model, View):
+        if model._view_wrt is not None:
+            return model._view_wrt
+        model = model._view_model
+    return None
+
+
+def unwrapped(model: Model) -> Model:
+    """The model that a view without a forward of its own shows; every other model as it is."""
+    while isinstance(model, View) and model._view_forward is None and not model._forward_hooks:
+        model = model._view_model
+    return model
+
+
+def _described(x: Batch) -> str:
+    """The tensors of a batch in words, and how the model was called on them."""
+    found = [
+        f"{leaf_name(key)} of shape {tuple(leaf.shape)}, {_kind(leaf)}"
+        for key, leaf in leaves(x).items()
+    ]
+    how = "" if isinstance(x, Tensor) else f", as model({'**' if isinstance(x, Mapping) else '*'}x)"
+    return " and ".join(found) + how
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{tensor.dtype} on {tensor.device}"
+
+
+def _keys(outputs: Mapping[Any, Any]) -> str:
+    return ", ".join(repr(key) for key in outputs) or "nothing in it"
