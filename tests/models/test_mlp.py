@@ -141,4 +141,4 @@ def test_build_names_mistakes(name: str, options: dict, problem: str) -> None:
 
 
 def test_every_model_is_callable_by_name() -> None:
-    assert list(MODELS) == ["mlp"]
+    assert "mlp" in MODELS

@@ -1,7 +1,8 @@
 """Architectures."""
 
+from grokscope.models.cnn import CNN
 from grokscope.models.mlp import ACTIVATIONS, MLP, Scale
 from grokscope.models.registry import MODELS, build
 from grokscope.models.seeding import seeded_initialization
 
-__all__ = ["ACTIVATIONS", "MLP", "MODELS", "Scale", "build", "seeded_initialization"]
+__all__ = ["ACTIVATIONS", "CNN", "MLP", "MODELS", "Scale", "build", "seeded_initialization"]

@@ -71,10 +71,12 @@ class MLP(nn.Sequential):
     ) -> None:
         super().__init__()
         sizes = [in_features, *widths, 1 if out_features is None else out_features]
-        _check_sizes(sizes, len(widths))
-        _check_scale("weight_scale", weight_scale)
-        _check_scale("output_scale", output_scale)
-        make_activation = _activation(activation)
+        names = ["in_features", *(f"widths[{i}]" for i in range(len(widths))), "out_features"]
+        for name, size in zip(names, sizes, strict=True):
+            check_size(name, size)
+        check_scale("weight_scale", weight_scale)
+        check_scale("output_scale", output_scale)
+        make_activation = activation_class(activation)
         self.add_module("flatten", nn.Flatten())
         with seeded_initialization(seed):
             for i, (fan_in, fan_out) in enumerate(pairwise(sizes), start=1):
@@ -90,7 +92,12 @@ class MLP(nn.Sequential):
                 parameter.mul_(weight_scale)
 
 
-def _activation(activation: str | type[nn.Module]) -> type[nn.Module]:
+def activation_class(activation: str | type[nn.Module]) -> type[nn.Module]:
+    """The module class of an activation by name; a class is returned as it is.
+
+    Raises:
+        ValueError: if the name is not one of ``ACTIVATIONS``.
+    """
     if not isinstance(activation, str):
         return activation
     if activation not in ACTIVATIONS:
@@ -98,13 +105,13 @@ def _activation(activation: str | type[nn.Module]) -> type[nn.Module]:
     return ACTIVATIONS[activation]
 
 
-def _check_sizes(sizes: Sequence[int], num_hidden: int) -> None:
-    names = ["in_features", *(f"widths[{i}]" for i in range(num_hidden)), "out_features"]
-    for name, size in zip(names, sizes, strict=True):
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{name} must be a positive integer: got {size!r}")
+def check_size(name: str, size: int) -> None:
+    """Raise unless ``size`` is a positive integer."""
+    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        raise ValueError(f"{name} must be a positive integer: got {size!r}")
 
 
-def _check_scale(name: str, scale: float) -> None:
+def check_scale(name: str, scale: float) -> None:
+    """Raise unless ``scale`` is positive and finite."""
     if not (math.isfinite(scale) and scale > 0):
         raise ValueError(f"{name} must be a positive number: got {scale}")

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from grokscope.models.cnn import CNN
 from grokscope.models.mlp import MLP
 from grokscope.spelling import unknown_name
 
@@ -19,11 +20,20 @@ def _mlp(
     return MLP(math.prod(in_shape), widths, out_features, **options)
 
 
+def _cnn(
+    in_shape: Sequence[int], out_features: int | None, widths: Sequence[int], **options: Any
+) -> CNN:
+    return CNN(in_shape, widths, out_features, **options)
+
+
 # name -> builder, called with the shape of one input, the outputs and the options, and the class
 # whose arguments the options are
-MODELS: dict[str, tuple[Callable[..., nn.Module], type[nn.Module]]] = {"mlp": (_mlp, MLP)}
+MODELS: dict[str, tuple[Callable[..., nn.Module], type[nn.Module]]] = {
+    "cnn": (_cnn, CNN),
+    "mlp": (_mlp, MLP),
+}
 
-_FROM_DATA = ("self", "in_features", "out_features")
+_FROM_DATA = ("self", "in_shape", "in_features", "out_features")
 
 
 def build(
