@@ -17,7 +17,6 @@ from grokscope.experiments import (
 from grokscope.experiments.building import build_stop
 from grokscope.experiments.sweep import plan_sweep
 from grokscope.experiments.yaml_files import parse_yaml
-from grokscope.report import panel_problems
 from grokscope.runs import Run, RunError
 
 SMALL = """
@@ -81,7 +80,7 @@ def test_every_shipped_experiment_is_valid(name: str, preset: str) -> None:
     assert experiment.name == name
     assert experiment.preset == preset
     assert experiment.claims
-    assert panel_problems(list(experiment.panels)) == []
+    assert all(panel.title for panel in experiment.panels)
     assert set(experiment.duration) == {"quick", "paper"}
 
 

@@ -9,23 +9,25 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from grokscope.report.panels import Context, Drawing, panel_from
+from grokscope.findings.panels import panel_from
+from grokscope.report import panels
+from grokscope.report.panels import Context, Drawing
 from grokscope.report.subject import open_subject
 from grokscope.report.summary import run_summary
 
 
 def context(path: Path, **options: Any) -> Context:
     subject = open_subject(path)
-    colours = {arm: place for place, arm in enumerate(subject.arms)}
-    return Context(subject, run_summary(subject), colours, **options)
+    colors = {arm: place for place, arm in enumerate(subject.arms)}
+    return Context(subject, run_summary(subject), colors, **options)
 
 
 def draw(path: Path, **panel: Any) -> list[Drawing]:
-    return panel_from(panel).draw(context(path))
+    return panels.draw(panel_from(panel), context(path))
 
 
 def figure_of(drawing: Drawing) -> dict[str, Any]:
-    """A figure as plotly accepts it, its colours resolved as the page does."""
+    """A figure as plotly accepts it, its colors resolved as the page does."""
     assert drawing.figure is not None
     text = re.sub(r'"@\w+(/[\d.]+)?"', '"rgba(1, 2, 3, 0.5)"', json.dumps(drawing.figure))
     figure = json.loads(text)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from grokscope.report.panels import NothingToDraw, PanelError
+from grokscope.findings.panels import PanelError
+from grokscope.report.panels import NothingToDraw
 from grokscope.runs import RunDirectory
 from tests.report import made_up_runs
 from tests.report.drawing import draw, figure_of

@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from grokscope.findings.panels import PanelError
 from grokscope.report import write_figures
-from grokscope.report.figure_plot import plot_figure
-from grokscope.report.panels import Drawing, PanelError
+from grokscope.report.figure_files import plot_figure
+from grokscope.report.panels import Drawing
 from grokscope.runs import RunDirectory, RunError
 from tests.cli.running import grokscope
 from tests.report import made_up_runs

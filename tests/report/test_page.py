@@ -213,14 +213,14 @@ def test_several_runs_are_compared_before_each_is_shown(runs: Path, tmp_path: Pa
             assert str(attributes["href"]).removeprefix("#") in ids
 
 
-def test_an_arm_has_one_colour_on_the_whole_page(runs: Path, tmp_path: Path) -> None:
+def test_an_arm_has_one_color_on_the_whole_page(runs: Path, tmp_path: Path) -> None:
     found = Page(write_report([runs / "finished", runs / "never"], tmp_path / "all.html"))
-    colours: dict[str, set[str]] = {}
+    colors: dict[str, set[str]] = {}
     for figure in found.data().values():
         for trace in figure.get("data", []):
             if "line" in trace:
-                colours.setdefault(trace["meta"], set()).add(trace["line"]["color"])
-    assert colours == {"baseline": {"@arm0"}, "grokalign": {"@arm1"}}
+                colors.setdefault(trace["meta"], set()).add(trace["line"]["color"])
+    assert colors == {"baseline": {"@arm0"}, "grokalign": {"@arm1"}}
 
 
 def test_where_the_page_goes(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,9 +51,9 @@ def scheme(tab: Tab, name: str) -> None:
     tab.call("Page.bringToFront")  # nothing is drawn in a tab that is behind another
     features = [{"name": "prefers-color-scheme", "value": name}]
     tab.call("Emulation.setEmulatedMedia", features=features)
-    colour = {"dark": "rgb(98, 178, 240)", "light": "rgb(11, 111, 184)"}[name]
+    color = {"dark": "rgb(98, 178, 240)", "light": "rgb(11, 111, 184)"}[name]
     stroke = "getComputedStyle(document.querySelector('#d0 .js-line')).stroke"
-    tab.wait(f"{stroke} === '{colour}'")
+    tab.wait(f"{stroke} === '{color}'")
 
 
 @pytest.mark.parametrize("name", ["desktop", "phone"])
@@ -184,7 +184,7 @@ def test_the_slider_shows_the_centroids_of_its_step(desktop: Tab) -> None:
     assert tab.evaluate(figures).startswith("stopped at step 3,000; train accuracy 100.0 %")
 
 
-def test_one_colour_pictures_have_ink_for_positive_and_red_for_negative(desktop: Tab) -> None:
+def test_one_color_pictures_have_ink_for_positive_and_red_for_negative(desktop: Tab) -> None:
     tab = desktop
     # Point 0 has a full bar in its first column; paper elsewhere.
     given = canvas(tab, "given")
@@ -198,7 +198,7 @@ def test_one_colour_pictures_have_ink_for_positive_and_red_for_negative(desktop:
     assert {(0x1F, 0x23, 0x28), (0xC2, 0x18, 0x5B)} <= full
 
 
-def test_colour_pictures_keep_their_colours(browser: Browser, tmp_path: Path) -> None:
+def test_color_pictures_keep_their_colors(browser: Browser, tmp_path: Path) -> None:
     path = made_up_runs.grokking(tmp_path / "run", shape=(3, 6, 6))
     tab = browser.open(write_report([path]), *DESKTOP)
     given = canvas(tab, "given")
@@ -277,7 +277,7 @@ def test_every_kind_of_panel_is_drawn(browser: Browser, tmp_path: Path) -> None:
                 "kind": "curves",
                 "title": "Layers",
                 "columns": ["jacobian_norm", "centroid_norm"],
-                "colour_by": "column",
+                "color_by": "column",
                 "spans": [{"start": 10, "end": 100, "label": "late compression"}],
             },
         ],

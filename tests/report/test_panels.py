@@ -10,13 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from grokscope.experiments import SpecError, load_experiment
+from grokscope.findings.panels import PanelError, panel_from
+from grokscope.report import panels
 from grokscope.report.default_panels import DEFAULT_PANELS
-from grokscope.report.panels import (
-    NothingToDraw,
-    PanelError,
-    panel_from,
-    panel_problems,
-)
+from grokscope.report.panels import NothingToDraw
 from grokscope.report.subject import open_subject
 from grokscope.runs import RunDirectory
 from tests.report import made_up_runs
@@ -51,11 +49,11 @@ def test_every_default_panel_is_a_figure_that_plotly_accepts(runs: Path, name: s
     drawn = 0
     for data in DEFAULT_PANELS:
         try:
-            drawings = panel_from(data).draw(context(runs / name))
+            drawings = panels.draw(panel_from(data), context(runs / name))
         except NothingToDraw:
             continue
         for drawing in drawings:
-            assert drawing.look_for
+            assert drawing.caption
             if drawing.figure is not None:
                 assert drawing.alt
                 figure_of(drawing)
@@ -147,7 +145,7 @@ def test_layers_share_one_perceptual_scale_and_each_arm_has_a_plot(tmp_path: Pat
         kind="curves",
         title="Capacity",
         columns={"capacity/1": "layer 1", "capacity/2": "layer 2", "capacity/3": "layer 3"},
-        colour_by="column",
+        color_by="column",
         spans=[{"start": 10, "end": 100, "label": "late compression"}],
     )
     titles = ["Capacity: Weight decay alone", "Capacity: GrokAlign"]
@@ -155,8 +153,8 @@ def test_layers_share_one_perceptual_scale_and_each_arm_has_a_plot(tmp_path: Pat
     figure_of(drawings[0])
     figure = drawings[0].figure
     assert figure is not None
-    colours = [trace["line"]["color"] for trace in figure["data"]]
-    assert colours == ["@layer0", "@layer6", "@layer11"]
+    colors = [trace["line"]["color"] for trace in figure["data"]]
+    assert colors == ["@layer0", "@layer6", "@layer11"]
     assert figure["data"][0]["mode"] == "lines+markers"
     assert figure["layout"]["annotations"][-1]["text"] == "late compression"
     assert [key.label for key in drawings[1].keys] == ["layer 1", "layer 2", "layer 3"]
@@ -269,22 +267,25 @@ def test_what_a_run_does_not_have_is_named(
         draw(with_results, **panel)
 
 
-def test_mistakes_in_panels_are_all_reported_with_their_place() -> None:
-    problems = panel_problems(
-        [
-            {"kind": "curves", "title": "A", "columns": ["test_loss"]},
-            {"kind": "curvs"},
-            {"kind": "curves", "title": "A", "columns": ["a"], "colour": "red", "y_scale": "sqrt"},
-            {"kind": "heatmap"},
-            "table",
-        ]
-    )
+def test_mistakes_in_panels_are_all_reported_with_their_place(tmp_path: Path) -> None:
+    wrong = [
+        {"kind": "curves", "title": "A", "columns": ["test_loss"]},
+        {"kind": "curvs"},
+        {"kind": "curves", "title": "A", "columns": ["a"], "color": "red", "y_scale": "sqrt"},
+        {"kind": "heatmap"},
+        "table",
+    ]
+    spec = {"name": "toy", "title": "A toy", "data": {"name": "digits"}, "arms": {"a": {}}}
+    (tmp_path / "toy.yaml").write_text(json.dumps({**spec, "panels": wrong}))
+    with pytest.raises(SpecError) as caught:
+        load_experiment(str(tmp_path / "toy.yaml"))
+    problems = [line.strip() for line in str(caught.value).splitlines()[1:]]
     assert len(problems) == 5
-    assert problems[0] == "panels.1: kind: there is no 'curvs'; did you mean 'curves'?"
-    assert any(problem.startswith("panels.2: colour: ") for problem in problems)
-    assert any(problem.startswith("panels.2: y_scale: ") for problem in problems)
+    assert problems[0].startswith("panels.1.kind: unknown kind 'curvs'; did you mean 'curves'?")
+    assert any(problem.startswith("panels.2.color: unknown field 'color'") for problem in problems)
+    assert any(problem.startswith("panels.2.y_scale: ") for problem in problems)
     assert problems[3] == "panels.3: give results or arrays, one of them"
-    assert problems[4].startswith("panels.4: a panel is a mapping")
+    assert problems[4].startswith("panels.4: takes a section with fields of its own; got 'table'")
 
 
 def pixels(entry: dict[str, Any], *shape: int) -> np.ndarray[Any, np.dtype[np.int8]]:
@@ -333,7 +334,7 @@ def test_pictures_need_not_have_the_size_of_their_points(tmp_path: Path) -> None
 
 def test_pictures_keep_to_their_share_of_the_page(tmp_path: Path) -> None:
     path = made_up_runs.grokking(tmp_path / "run", shape=(100, 130))
-    (drawing,) = panel_from({"kind": "pictures"}).draw(context(path, picture_bytes=400_000))
+    (drawing,) = panels.draw(panel_from({"kind": "pictures"}), context(path, picture_bytes=400_000))
     assert drawing.data is not None
     row = drawing.data["rows"][0]
     assert (row["height"], row["width"]) == (25, 32)

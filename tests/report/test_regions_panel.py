@@ -13,9 +13,10 @@ import pytest
 import torch
 
 from grokscope.experiments.analyses.region_pictures import picture, setting
-from grokscope.report import write_report
-from grokscope.report.panels import Drawing, NothingToDraw, panel_from
-from grokscope.report.panels.region_frames import GRID, LEVELS, NEAR_GRID, encoded
+from grokscope.findings.panels import panel_from
+from grokscope.report import panels, write_report
+from grokscope.report.panels import Drawing, NothingToDraw
+from grokscope.report.panels.regions import GRID, LEVELS, NEAR_GRID, encoded
 from tests.report import made_up_regions as made_up
 from tests.report.browser import Browser, Tab
 from tests.report.test_panels import context
@@ -27,7 +28,7 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def draw(path: Path, **options: Any) -> Drawing:
-    (drawing,) = panel_from(made_up.PANEL).draw(context(path, **options))
+    (drawing,) = panels.draw(panel_from(made_up.PANEL), context(path, **options))
     return drawing
 
 
@@ -67,7 +68,7 @@ def test_a_frame_holds_the_picture_to_half_a_step_of_its_grids(path: Path) -> No
     assert np.abs(boundary - arrays["boundary"].numpy()).max() <= 0.501 * step
 
 
-def test_colours_are_the_norms_evenly_in_their_logarithm(path: Path) -> None:
+def test_colors_are_the_norms_evenly_in_their_logarithm(path: Path) -> None:
     data = draw(path).data
     assert data is not None
     ends = [end for film in data["films"] for frame in film["frames"] for end in frame["norms"]]
@@ -117,7 +118,7 @@ def test_inputs_that_are_no_pictures_leave_their_rows_out(tmp_path: Path) -> Non
     assert "centroids" not in str(drawing.html)
 
 
-def test_a_flat_network_has_one_colour_and_a_dead_one_too() -> None:
+def test_a_flat_network_has_one_color_and_a_dead_one_too() -> None:
     x, y, plane = made_up.points()
     fixed = setting(x, y, plane, made_up.RADIUS, None)
     for factor in (1.0, 0.0):
@@ -134,7 +135,7 @@ def test_a_flat_network_has_one_colour_and_a_dead_one_too() -> None:
 def test_a_slice_that_was_not_stored_is_named(path: Path) -> None:
     panel = panel_from({"kind": "regions", "slice": 4})
     with pytest.raises(NothingToDraw, match="no regions of slice 4"):
-        panel.draw(context(path))
+        panels.draw(panel, context(path))
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from grokscope.report.panels import NothingToDraw, PanelError
+from grokscope.findings.panels import PanelError
+from grokscope.report.panels import NothingToDraw
 from grokscope.runs import RunDirectory
 from tests.report import made_up_runs
 from tests.report.drawing import draw, figure_of
@@ -53,9 +54,9 @@ def test_a_log_axis_leaves_out_what_is_not_above_zero(run: Path) -> None:
     assert drawing.keys == ()
 
 
-def test_series_named_after_arms_have_their_colours(run: Path) -> None:
+def test_series_named_after_arms_have_their_colors(run: Path) -> None:
     (drawing,) = draw(run, **PANEL, series="arm")
-    assert {key.label: key.colour for key in drawing.keys} == {
+    assert {key.label: key.color for key in drawing.keys} == {
         "GrokAlign": "@arm1",
         "Weight decay alone": "@arm0",
     }

@@ -42,12 +42,10 @@ def run(
     device: Device = "auto",
 ) -> None:
     """Run an experiment and write its report."""
-    from grokscope.experiments import SpecError, load_experiment, run_experiment
-    from grokscope.report import panel_problems, print_summary, write_report
+    from grokscope.experiments import load_experiment, run_experiment
+    from grokscope.report import print_summary, write_report
 
     spec = load_experiment(experiment, preset, settings or (), seeds)
-    if problems := panel_problems(list(spec.panels)):
-        raise SpecError("\n  ".join([f"{experiment} has panels that cannot be drawn:", *problems]))
     folder = out or default_folder(spec.name, resume)
     OUT.print(
         f"[bold]{spec.title}[/bold]\n{len(spec.arms)} trainings x {len(spec.seeds)} seed(s), "

@@ -58,16 +58,12 @@ def sweep(
     device: Device = "auto",
 ) -> None:
     """Run an experiment with many seeds and settings; what is finished is not run again."""
-    from grokscope.experiments import SpecError
     from grokscope.experiments.sweep import plan_sweep, work_through
-    from grokscope.report import panel_problems
 
     chosen = _engine_name(engine, address, slurm)
     if workers is not None and workers < 1:
         raise ValueError(f"--workers must be a positive number: got {workers}")
     plan = plan_sweep(experiment, preset, settings or (), grid or (), seeds)
-    if problems := panel_problems(list(plan.settings[0].experiment.panels)):
-        raise SpecError("\n  ".join([f"{experiment} has panels that cannot be drawn:", *problems]))
     folder = out or Path("sweeps") / plan.name
     with _stopped_by_signals(), ExitStack() as stack:
         worker, threads = _engine(chosen, workers, address, slurm or [], plan, folder, device)

@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag, ValidationError, field_validator
 from grokscope.data import DATASETS
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.findings.claims import Claim, Strict
+from grokscope.findings.panels import PanelSpec
 from grokscope.models import ACTIVATIONS
 from grokscope.spelling import unknown_name
 from grokscope.training.loop import CHECKPOINT_SECONDS
@@ -345,7 +346,7 @@ class Experiment(Strict):
     analysis: str | None = None
     analysis_options: dict[str, Any] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
-    panels: tuple[dict[str, Any], ...] = ()
+    panels: tuple[PanelSpec, ...] = ()
 
     @field_validator("reproduces", mode="before")
     @classmethod

@@ -3,7 +3,6 @@
 from grokscope.report.comparison import comparison_data
 from grokscope.report.figure_files import write_figures
 from grokscope.report.page import write_report
-from grokscope.report.panels import panel_problems
 from grokscope.report.subject import open_subject
 from grokscope.report.summary import run_summary
 from grokscope.report.terminal import print_comparison, print_summary, print_sweep
@@ -11,7 +10,6 @@ from grokscope.report.terminal import print_comparison, print_summary, print_swe
 __all__ = [
     "comparison_data",
     "open_subject",
-    "panel_problems",
     "print_comparison",
     "print_summary",
     "print_sweep",

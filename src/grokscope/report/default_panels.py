@@ -8,7 +8,7 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
     {
         "kind": "curves",
         "title": "Accuracy",
-        "look_for": (
+        "caption": (
             "The share of examples that the network gets right. Look for the gap between the "
             "dotted lines (examples that it trained on) and the solid ones (examples that it has "
             "never seen): the bars on top and the shading under them are the delay, from knowing "
@@ -23,7 +23,7 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
     {
         "kind": "curves",
         "title": "Loss",
-        "look_for": (
+        "caption": (
             "What training lowers. Look at the solid lines during the shaded delay: the loss on "
             "test examples stays high, or even rises, long after the training loss has collapsed."
         ),
@@ -35,7 +35,7 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
     {
         "kind": "curves",
         "title": "Centroid alignment",
-        "look_for": (
+        "caption": (
             "The cosine between an input and its centroid, the pattern that the network responds "
             "to around that input. Look for whether the line rises as the network generalises: 0 "
             "is no better than noise, 1 would mean that it responds to the input itself."
@@ -47,7 +47,7 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
     {
         "kind": "curves",
         "title": "Row alignment",
-        "look_for": (
+        "caption": (
             "For each input the largest cosine, up to sign, of a row of the Jacobian with it. Look "
             "for a rise. Where the rows of the classes point along the input in both directions, "
             "they cancel in the centroid and show only here."
@@ -59,7 +59,7 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
     {
         "kind": "curves",
         "title": "Centroid norm",
-        "look_for": (
+        "caption": (
             "The length of the centroids. Look for a fall: with shorter centroids the sum of the "
             "outputs changes less when the input does."
         ),
@@ -70,7 +70,7 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
     {
         "kind": "curves",
         "title": "Jacobian norm",
-        "look_for": (
+        "caption": (
             "How strongly the outputs react to small changes of an input. Look for how early it "
             "falls: this is what GrokAlign keeps small."
         ),
@@ -81,7 +81,7 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
     {
         "kind": "curves",
         "title": "First principal component of the Jacobian (PC1)",
-        "look_for": (
+        "caption": (
             "The share of the Jacobian that its strongest direction makes up. Look for a rise "
             "towards 1, where all outputs read the input along that one direction."
         ),
@@ -93,7 +93,7 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
     {
         "kind": "curves",
         "title": "Weight norm",
-        "look_for": (
+        "caption": (
             "The length of all parameters together. Look for whether generalising goes with "
             "smaller weights, the older explanation of the delay."
         ),
@@ -103,7 +103,7 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
     {
         "kind": "curves",
         "title": "Distance of the tangent kernel",
-        "look_for": (
+        "caption": (
             "How far the kernel that says how one image's learning affects another's has turned. "
             "A solid line that stays near 0 is a network that learns like a linear model; look "
             "for whether it leaves 0 before or as test accuracy rises."
@@ -118,7 +118,7 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
     {
         "kind": "heatmap",
         "title": "Distance between the tangent kernels of two steps",
-        "look_for": (
+        "caption": (
             "Dark blocks along the diagonal are stretches of training in which the kernel keeps "
             "its direction; look for where one block gives way to the next."
         ),
@@ -128,11 +128,11 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
     {
         "kind": "pictures",
         "title": "What the network responds to",
-        "look_for": (
+        "caption": (
             "Each image and, under it, its centroid at the step of the slider. Move it from left "
             "to right and look for whether noise turns into the shape of the image: that is "
             "alignment. Each picture is scaled to its own largest value; in pictures of one "
-            "colour, red stands for negative values."
+            "color, red stands for negative values."
         ),
     },
 ]

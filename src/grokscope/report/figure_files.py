@@ -1,18 +1,49 @@
-"""The plots of a report as files for a paper: PDF, PNG or SVG."""
+"""The plots of a report as files for a paper: PDF, PNG or SVG.
+
+matplotlib draws them from the very mapping that plotly.js draws. Only what our panels use is
+understood: lines, markers, filled areas and heat maps; linear and logarithmic axes; rectangles and
+lines across them; labels.
+"""
 
 from __future__ import annotations
 
+import html
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from grokscope.report.figure_plot import plot_figure
+import numpy as np
+
 from grokscope.report.page import drawings_of
+from grokscope.report.panels import Drawing
+from grokscope.report.plotting import Figure
 from grokscope.report.subject import open_subject
+from grokscope.report.templating import source
 from grokscope.runs import RunError
 
 FORMATS = ("pdf", "png", "svg")
 _DPI = 200
+_INCHES = 1 / 96  # of a pixel of the page
+_WIDTH = 620
+_FONT = 0.75  # points of a pixel
+_LINES: dict[str, Any] = {
+    "solid": "-",
+    "dot": (0, (1, 1.5)),
+    "dash": (0, (5, 2.5)),
+    "longdash": (0, (9, 3)),
+    "dashdot": (0, (6, 2, 1, 2)),
+}
+_MARKERS = {
+    "circle": "o",
+    "square": "s",
+    "diamond": "D",
+    "triangle-up": "^",
+    "cross": "P",
+    "x": "X",
+    "star": "*",
+    "triangle-down": "v",
+}
 
 
 def write_figures(run: str | Path, folder: str | Path, file_format: str = "pdf") -> list[Path]:
@@ -74,3 +105,200 @@ def _free(folder: Path, name: str, file_format: str, taken: list[Path]) -> Path:
 def _metadata(file_format: str) -> dict[str, Any]:
     """Without the date, so that the same run gives the same bytes."""
     return {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[file_format]
+
+
+def plot_figure(drawing: Drawing) -> Any:
+    """The plot of a drawing as a matplotlib figure, with its title and its legend.
+
+    Raises:
+        ModuleNotFoundError: matplotlib is not installed.
+        ValueError: the drawing is no plot.
+    """
+    if drawing.figure is None:
+        raise ValueError(f"{drawing.title!r} is no plot")
+    try:
+        from matplotlib.figure import Figure as Canvas
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "figures as files need matplotlib: pip install 'grokscope[figures]'"
+        ) from error
+    layout = drawing.figure["layout"]
+    height = layout["height"] + 22 * (2 + (len(drawing.keys) + len(drawing.styles)) // 3)
+    canvas = Canvas(figsize=(_WIDTH * _INCHES, height * _INCHES), layout="constrained")
+    ax = canvas.add_subplot()
+    for trace in drawing.figure["data"]:
+        _draw_trace(ax, trace)
+    _set_axis(ax, "x", layout["xaxis"])
+    _set_axis(ax, "y", layout["yaxis"])
+    if layout["yaxis"].get("scaleanchor"):
+        ax.set_aspect("equal", adjustable="datalim" if _hidden(layout) else "box")
+    for shape in layout["shapes"]:
+        _draw_shape(ax, shape)
+    for note in layout["annotations"]:
+        _draw_annotation(ax, note, layout)
+    _finish(canvas, ax, drawing)
+    return canvas
+
+
+@cache
+def _palette() -> dict[str, str]:
+    """The page's colors by name, of its light theme, which comes first in the style sheet."""
+    found: dict[str, str] = {}
+    for name, value in re.findall(r"--([a-z]+\d*): (#[0-9a-f]{6});", source("report.css")):
+        found.setdefault(name, value)
+    return found
+
+
+def _color(name: str) -> Any:
+    """A color of a figure for matplotlib: "@arm0", "@ink/0.2", or as it is."""
+    if not name.startswith("@"):
+        return name
+    key, _, opacity = name[1:].partition("/")
+    if key == "clear":
+        return "none"
+    return (_palette()[key], float(opacity)) if opacity else _palette()[key]
+
+
+def _draw_trace(ax: Any, trace: dict[str, Any]) -> None:
+    if trace["type"] == "heatmap":
+        _draw_heat(ax, trace)
+        return
+    x, y = (np.array(trace[axis], dtype=np.float64) for axis in ("x", "y"))
+    mode = trace["mode"]
+    if trace.get("fill") == "toself":
+        ax.fill(x, y, color=_color(trace["fillcolor"]), linewidth=0)
+    if "lines" in mode:
+        line = trace["line"]
+        look: dict[str, Any] = {
+            "linestyle": _LINES[line.get("dash", "solid")],
+            "linewidth": _FONT * line["width"],
+        }
+        ax.plot(x, y, color=_color(line["color"]), **look)
+    if "markers" in mode:
+        marker = trace["marker"]
+        kind = _MARKERS[marker.get("symbol", "circle")]
+        size = (_FONT * marker["size"]) ** 2
+        ax.scatter(x, y, s=size, color=_color(marker["color"]), zorder=3, marker=kind, linewidths=0)
+
+
+def _draw_heat(ax: Any, trace: dict[str, Any]) -> None:
+    values = np.array(trace["z"], dtype=np.float64)
+    image = ax.imshow(
+        values,
+        origin="lower",
+        cmap=str(trace["colorscale"]).lower(),
+        vmin=trace["zmin"],
+        vmax=trace["zmax"],
+        interpolation="nearest",
+    )
+    label = html.unescape(trace["colorbar"]["title"]["text"])
+    ax.figure.colorbar(image, ax=ax, label=label)
+
+
+def _set_axis(ax: Any, which: str, axis: dict[str, Any]) -> None:
+    if axis.get("visible") is False:
+        ax.set_axis_off()
+        return
+    side = ax.xaxis if which == "x" else ax.yaxis
+    logarithmic = axis.get("type") == "log"
+    if logarithmic:
+        getattr(ax, f"set_{which}scale")("log")
+        side.set_minor_formatter("")
+    if axis.get("tickvals") is not None:
+        side.set_ticks(axis["tickvals"], [html.unescape(text) for text in axis["ticktext"]])
+    elif axis.get("tickformat") == ".0%":
+        side.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
+    if axis.get("range"):
+        ends = [10**end for end in axis["range"]] if logarithmic else axis["range"]
+        getattr(ax, f"set_{which}lim")(*ends)
+    if axis.get("title"):
+        side.set_label_text(html.unescape(axis["title"]["text"]))
+    if axis.get("showgrid", True):
+        ax.grid(visible=True, axis=which, color=_palette()["grid"], linewidth=0.6)
+        ax.set_axisbelow(True)
+
+
+def _draw_shape(ax: Any, shape: dict[str, Any]) -> None:
+    from matplotlib.patches import Rectangle
+
+    transform = _transform(ax, shape.get("xref", "x"), shape.get("yref", "y"))
+    (x0, x1), (y0, y1) = (shape["x0"], shape["x1"]), (shape["y0"], shape["y1"])
+    line = shape["line"]
+    if shape["type"] == "rect":
+        place: dict[str, Any] = {
+            "transform": transform,
+            "clip_on": y1 <= 1,
+            "linewidth": line["width"],
+        }
+        fill = _color(shape["fillcolor"])
+        layer = 0.5 if shape.get("layer") == "below" else 2
+        ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, facecolor=fill, zorder=layer, **place))
+        return
+    look: dict[str, Any] = {
+        "linestyle": _LINES[line.get("dash", "solid")],
+        "linewidth": _FONT * line["width"],
+    }
+    limits = ax.get_xlim(), ax.get_ylim()
+    ax.plot([x0, x1], [y0, y1], color=_color(line["color"]), transform=transform, **look)
+    ax.set_xlim(*limits[0])
+    ax.set_ylim(*limits[1])
+
+
+def _draw_annotation(ax: Any, note: dict[str, Any], layout: Figure) -> None:
+    xref, yref = note.get("xref", "x"), note.get("yref", "y")
+    # plotly places notes on a logarithmic axis by the exponent
+    x = 10 ** note["x"] if xref == "x" and layout["xaxis"].get("type") == "log" else note["x"]
+    y = 10 ** note["y"] if yref == "y" and layout["yaxis"].get("type") == "log" else note["y"]
+    ax.annotate(
+        html.unescape(note["text"]),
+        (x, y),
+        xycoords=_transform(ax, xref, yref),
+        xytext=(_FONT * note.get("xshift", 0), _FONT * note.get("yshift", 0)),
+        textcoords="offset points",
+        ha=note.get("xanchor", "center"),
+        va={"middle": "center"}.get(note.get("yanchor", "middle"), note.get("yanchor", "center")),
+        color=_color(note["font"]["color"]),
+        fontsize=_FONT * note["font"]["size"],
+        annotation_clip=False,
+    )
+
+
+def _transform(ax: Any, xref: str, yref: str) -> Any:
+    """Coordinates of the data, or of the frame where plotly says "paper", for each direction."""
+    from matplotlib.transforms import blended_transform_factory
+
+    x = ax.transAxes if xref == "paper" else ax.transData
+    y = ax.transAxes if yref == "paper" else ax.transData
+    return x if xref == yref.replace("y", "x") else blended_transform_factory(x, y)
+
+
+def _hidden(layout: Figure) -> bool:
+    return layout["xaxis"].get("visible") is False
+
+
+def _finish(canvas: Any, ax: Any, drawing: Drawing) -> None:
+    """Title, frame, fonts and the legend under the plot."""
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+
+    canvas.suptitle(drawing.title, fontsize=11, x=0.02, ha="left")
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(False)
+    ax.tick_params(labelsize=8, colors=_palette()["muted"])
+    for label in (ax.xaxis.label, ax.yaxis.label):
+        label.set(fontsize=9, color=_palette()["muted"])
+    handles: list[Any] = [
+        Line2D([], [], color=_color(key.color), linewidth=2.5, label=key.label)
+        for key in drawing.keys
+    ]
+    for label, look in drawing.styles:
+        if look == "band":
+            handles.append(Patch(color=_palette()["muted"], alpha=0.3, label=label))
+        else:
+            line: dict[str, Any] = {"linestyle": _LINES[look], "color": _palette()["ink"]}
+            handles.append(Line2D([], [], linewidth=1.5, label=label, **line))
+    if handles:
+        columns = min(len(handles), 5 if max(len(h.get_label()) for h in handles) < 14 else 3)
+        canvas.legend(
+            handles=handles, loc="outside lower left", ncols=columns, fontsize=8, frameon=False
+        )

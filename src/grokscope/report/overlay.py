@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from grokscope.report.panels.base import Drawing, Key
-from grokscope.report.panels.lines import recorded
-from grokscope.report.plotting import Figure, StepAxis, arm_colour, dash, layout, numbers, plain
+from grokscope.report.panels import Drawing, Key
+from grokscope.report.panels.curves import recorded
+from grokscope.report.plotting import Figure, StepAxis, arm_color, dash, layout, numbers, plain
 from grokscope.report.subject import Subject
 from grokscope.report.wording import count, metric_name
 
@@ -14,9 +14,9 @@ _MOST = 5  # no more dashes than these can be told apart
 
 
 def overlay(
-    subjects: Sequence[Subject], colours: Mapping[str, int], column: str = "test_accuracy"
+    subjects: Sequence[Subject], colors: Mapping[str, int], column: str = "test_accuracy"
 ) -> list[Drawing]:
-    """A column of all runs, an arm by its colour and a run by its dash.
+    """A column of all runs, an arm by its color and a run by its dash.
 
     Nothing where there are more runs than dashes that can be told apart, or fewer than two have
     the column.
@@ -50,7 +50,7 @@ def overlay(
                     "y": numbers(values),
                     "customdata": [count(step) for step in steps.tolist()],
                     "line": {
-                        "color": arm_colour(colours[arm]),
+                        "color": arm_color(colors[arm]),
                         "dash": dash(place),
                         "width": 2 if len(subject.seeds(arm)) == 1 else 1,
                     },
@@ -63,9 +63,9 @@ def overlay(
     return [
         Drawing(
             title=f"{name.capitalize()} of all runs",
-            look_for="Look for which line climbs first: further left is sooner.",
+            caption="Look for which line climbs first: further left is sooner.",
             figure=figure,
-            keys=tuple(Key(title, arm_colour(colours[arm]), arm) for arm, title in titles.items()),
+            keys=tuple(Key(title, arm_color(colors[arm]), arm) for arm, title in titles.items()),
             styles=tuple((s.name, dash(place)) for place, s in enumerate(shown)),
             alt=f"{name.capitalize()} over training steps of {len(shown)} runs; the table above "
             "has their figures.",

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from markupsafe import Markup
 
 from grokscope._version import __version__
+from grokscope.findings.panels import PanelError, panel_from
 from grokscope.report.comparison import comparison_columns, summary_table
 from grokscope.report.default_panels import DEFAULT_PANELS
 from grokscope.report.facts import (
@@ -26,11 +23,17 @@ from grokscope.report.facts import (
 from grokscope.report.finding import Finding, finding, time_sentences
 from grokscope.report.judgement import Judgement, judgement
 from grokscope.report.overlay import overlay
-from grokscope.report.panels import Context, Drawing, NothingToDraw, PanelError, panel_from
+from grokscope.report.panels import Context, Drawing, NothingToDraw, draw
 from grokscope.report.seeds import seed_statistics, seed_table
 from grokscope.report.subject import Subject, open_subjects
 from grokscope.report.summary import RunSummary, run_summary
-from grokscope.report.templating import render, source
+from grokscope.report.templating import (
+    content_policy,
+    json_text,
+    plotly_script,
+    render,
+    source,
+)
 from grokscope.runs import RunError
 from grokscope.runs.files import write_atomically
 
@@ -53,7 +56,7 @@ class Section:
     table: list[list[str]]
     over_seeds: list[list[str]]
     seed_arms: list[str]
-    colours: dict[str, str]
+    colors: dict[str, str]
     drawings: list[Drawing]
     complaints: list[str]
     common: dict[str, str]
@@ -94,10 +97,10 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
 def page(subjects: Sequence[Subject]) -> str:
     """The page as text."""
     arms = dict.fromkeys(arm for subject in subjects for arm in subject.arms)
-    colours = {arm: place for place, arm in enumerate(arms)}
-    sections = [_section(subject, colours, len(subjects)) for subject in subjects]
+    colors = {arm: place for place, arm in enumerate(arms)}
+    sections = [_section(subject, colors, len(subjects)) for subject in subjects]
     several = len(subjects) > 1
-    overlays = overlay(subjects, colours) if several else []
+    overlays = overlay(subjects, colors) if several else []
     drawings = [*overlays, *(drawing for section in sections for drawing in section.drawings)]
     numbered = {id(drawing): f"d{place}" for place, drawing in enumerate(drawings)}
     data = {
@@ -105,7 +108,7 @@ def page(subjects: Sequence[Subject]) -> str:
         for drawing in drawings
         if drawing.figure is not None or drawing.data is not None
     }
-    scripts = [_plotly(), source("regions.js") + source("report.js")]
+    scripts = [plotly_script(), source("regions.js") + source("report.js")]
     return render(
         "report.html.j2",
         title=_page_title(sections),
@@ -116,22 +119,22 @@ def page(subjects: Sequence[Subject]) -> str:
         name_of=lambda drawing: numbered[id(drawing)],
         style=Markup(source("report.css")),
         scripts=[Markup(script) for script in scripts],
-        policy=_policy(scripts),
-        data=Markup(_json(data)),
+        policy=content_policy(scripts),
+        data=Markup(json_text(data)),
         version=__version__,
     )
 
 
 def drawings_of(subject: Subject) -> list[Drawing]:
     """What the page draws of a run."""
-    colours = {arm: place for place, arm in enumerate(subject.arms)}
-    return _drawings(Context(subject, run_summary(subject), colours))[0]
+    colors = {arm: place for place, arm in enumerate(subject.arms)}
+    return _drawings(Context(subject, run_summary(subject), colors))[0]
 
 
-def _section(subject: Subject, colours: dict[str, int], num_runs: int) -> Section:
+def _section(subject: Subject, colors: dict[str, int], num_runs: int) -> Section:
     summary = run_summary(subject)
     context = Context(
-        subject, summary, colours, _PICTURE_BYTES // num_runs, _REGION_BYTES // num_runs
+        subject, summary, colors, _PICTURE_BYTES // num_runs, _REGION_BYTES // num_runs
     )
     drawings, complaints = _drawings(context)
     statistics = seed_statistics(summary)
@@ -146,7 +149,7 @@ def _section(subject: Subject, colours: dict[str, int], num_runs: int) -> Sectio
         table=summary_table(summary),
         over_seeds=seed_table(statistics),
         seed_arms=[entry.arm for entry in statistics],
-        colours={arm: context.colour(arm).removeprefix("@") for arm in subject.arms},
+        colors={arm: context.color(arm).removeprefix("@") for arm in subject.arms},
         drawings=drawings,
         complaints=complaints,
         common=common_settings(subject),
@@ -162,7 +165,7 @@ def _drawings(context: Context) -> tuple[list[Drawing], list[str]]:
     own = context.subject.spec.get("panels") or []
     for place, data in enumerate([*DEFAULT_PANELS, *own], 1 - len(DEFAULT_PANELS)):
         try:
-            drawings += panel_from(data).draw(context)
+            drawings += draw(panel_from(data), context)
         except (PanelError, RunError) as error:
             if place < 1 and isinstance(error, NothingToDraw):
                 continue
@@ -175,29 +178,3 @@ def _page_title(sections: list[Section]) -> str:
     if len(sections) == 1:
         return sections[0].subject.title
     return f"{len(sections)} runs side by side"
-
-
-def _plotly() -> str:
-    from plotly.offline import get_plotlyjs
-
-    # A script ends at the first closing tag, even one inside a string; and browsers turn returns
-    # into newlines before they hold a script against the hash in the policy.
-    return get_plotlyjs().replace("</script", r"<\/script").replace("\r\n", "\n")
-
-
-def _policy(scripts: Iterable[str]) -> str:
-    """A content security policy: these scripts and no other, and nothing from a network."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-        for script in scripts
-    )
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
-        "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
-    )
-
-
-def _json(value: Any) -> str:
-    """JSON that can stand inside a script element."""
-    text = json.dumps(value, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,8 +1,8 @@
-"""What all plots share: colours by name, the step axis, the frame around the curves.
+"""What all plots share: colors by name, the step axis, the frame around the curves.
 
-A figure is a plain mapping that plotly.js draws. Its colours are names such as ``@arm0`` or
+A figure is a plain mapping that plotly.js draws. Its colors are names such as ``@arm0`` or
 ``@ink/0.2``; the page resolves them, so that one figure serves the light and the dark theme and an
-arm has the same colour everywhere.
+arm has the same color everywhere.
 """
 
 from __future__ import annotations
@@ -17,32 +17,32 @@ from numpy.typing import NDArray
 
 Figure = dict[str, Any]
 
-NUM_ARM_COLOURS = 8
-NUM_LAYER_COLOURS = 12
+NUM_ARM_COLORS = 8
+NUM_LAYER_COLORS = 12
 HEIGHT = 360
 MARGIN = {"l": 58, "r": 14, "t": 14, "b": 48}
 LANE = 26
 _DASHES = ("solid", "dot", "dash", "longdash", "dashdot")
 
 
-def arm_colour(index: int, opacity: float | None = None) -> str:
-    """The name of an arm's colour."""
-    name = f"@arm{index % NUM_ARM_COLOURS}"
+def arm_color(index: int, opacity: float | None = None) -> str:
+    """The name of an arm's color."""
+    name = f"@arm{index % NUM_ARM_COLORS}"
     return name if opacity is None else f"{name}/{opacity:g}"
 
 
-def layer_colour(place: int, length: int) -> str:
-    """The name of the n-th of so many colours on a perceptual scale (viridis).
+def layer_color(place: int, length: int) -> str:
+    """The name of the n-th of so many colors on a perceptual scale (viridis).
 
     Example:
-        >>> [layer_colour(place, 3) for place in range(3)]
+        >>> [layer_color(place, 3) for place in range(3)]
         ['@layer0', '@layer6', '@layer11']
     """
-    return f"@layer{round((NUM_LAYER_COLOURS - 1) * place / max(1, length - 1))}"
+    return f"@layer{round((NUM_LAYER_COLORS - 1) * place / max(1, length - 1))}"
 
 
 def dash(index: int) -> str:
-    """The line style of the n-th thing drawn in one colour."""
+    """The line style of the n-th thing drawn in one color."""
     return _DASHES[index % len(_DASHES)]
 
 

@@ -12,38 +12,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-COLOURINGS = ("norm", "class", "layer", "area", "none")
+COLORINGS = ("norm", "class", "layer", "area", "none")
 
 
-def cell_values(regions: Any, colour: str | Any) -> tuple[Floats | None, str]:
+def cell_values(regions: Any, color: str | Any) -> tuple[Floats | None, str]:
     """One number for each cell, and what it is.
 
     Args:
         regions: the partition.
-        colour: ``"norm"`` (of the cell's linear operator in input space), ``"class"``, ``"layer"``
+        color: ``"norm"`` (of the cell's linear operator in input space), ``"class"``, ``"layer"``
             (the last layer that made one of the cell's sides, counted from 1), ``"area"`` (its
             logarithm to base 10), ``"none"``, or an array (F,) of one's own.
     """
-    if not isinstance(colour, str):
-        values = np.asarray(colour, dtype=np.float64)
+    if not isinstance(color, str):
+        values = np.asarray(color, dtype=np.float64)
         if values.shape != (len(regions.polygons),):
             raise ValueError(
-                f"colour must have one number for each of the {len(regions.polygons)} cells: "
+                f"color must have one number for each of the {len(regions.polygons)} cells: "
                 f"got shape {values.shape}"
             )
         return values, ""
-    if colour == "norm":
+    if color == "norm":
         return np.asarray(regions.operator_norms()), "norm of the linear operator"
-    if colour == "class":
+    if color == "class":
         return np.asarray(regions.classes(), dtype=np.float64), "class"
-    if colour == "area":
+    if color == "area":
         areas = np.asarray(regions.areas)
         return np.log10(np.maximum(areas, areas.max() * 1e-12)), "log10 area"
-    if colour == "layer":
+    if color == "layer":
         return _last_layer(regions), "last layer to cut"
-    if colour == "none":
+    if color == "none":
         return None, ""
-    raise ValueError(f"colour must be one of {', '.join(COLOURINGS)} or an array: got {colour!r}")
+    raise ValueError(f"color must be one of {', '.join(COLORINGS)} or an array: got {color!r}")
 
 
 def _last_layer(regions: Any) -> Floats:
@@ -59,7 +59,7 @@ def plot_regions(
     regions: Any,
     ax: Any = None,
     *,
-    colour: str | Any = "norm",
+    color: str | Any = "norm",
     edges: bool = True,
     decision_boundary: bool = True,
     points: Any = None,
@@ -72,18 +72,18 @@ def plot_regions(
     Args:
         regions: what ``grokscope.linear_regions`` returned.
         ax: the axes to draw on; a new figure's by default.
-        colour: what fills the cells: ``"norm"``, ``"class"``, ``"layer"``, ``"area"``, ``"none"``
+        color: what fills the cells: ``"norm"``, ``"class"``, ``"layer"``, ``"area"``, ``"none"``
             or one number for each cell.
         edges: whether to draw the cells' sides.
         decision_boundary: whether to draw where the largest output changes.
         points: (n, 2), data points in slice coordinates (``slice.coordinates(x)``).
         point_classes: (n,), their classes.
         centroids: (n, 2), centroids in slice coordinates.
-        cmap: a matplotlib colour map.
+        cmap: a matplotlib color map.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: an unknown ``colour``.
+        ValueError: an unknown ``color``.
     """
     try:
         from matplotlib import pyplot
@@ -92,15 +92,15 @@ def plot_regions(
         raise ImportError(
             "plot_regions needs matplotlib: pip install 'grokscope[figures]'"
         ) from error
-    values, label = cell_values(regions, colour)
+    values, label = cell_values(regions, color)
     if ax is None:
         ax = pyplot.figure(figsize=(6, 5), layout="constrained").add_subplot()
     if values is not None:
         outlines = [np.asarray(polygon) for polygon in regions.polygons]
-        fill = PolyCollection(outlines, array=values, cmap=cmap or _map_for(colour), linewidth=0)
+        fill = PolyCollection(outlines, array=values, cmap=cmap or _map_for(color), linewidth=0)
         fill.set_antialiased(False)
         ax.add_collection(fill)
-        if label and colour != "class":
+        if label and color != "class":
             ax.figure.colorbar(fill, ax=ax, label=label)
     if edges:
         lines = LineCollection(
@@ -130,8 +130,8 @@ def _mark(ax: Any, points: Any, classes: Any, centroids: Any) -> None:
         )
 
 
-def _map_for(colour: Any) -> str:
-    return "tab10" if isinstance(colour, str) and colour in ("class", "layer") else "viridis"
+def _map_for(color: Any) -> str:
+    return "tab10" if isinstance(color, str) and color in ("class", "layer") else "viridis"
 
 
 def _line_width(regions: Any) -> float:

@@ -1,100 +1,51 @@
-"""Panels: what a page shows of a run, each kind in a file of its own, all described by data.
+"""From a panel and a run to what stands on the page: one file for each family of panels.
 
-An experiment's spec lists its panels as mappings with a ``kind``; a new kind is a new class here.
+``grokscope.findings.panels`` describes them; a new kind is a class there and a function here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from difflib import get_close_matches
+from collections.abc import Callable
 from typing import Any
 
-from pydantic import ValidationError
-
-from grokscope.report.panels.base import (
-    Context,
-    Drawing,
-    Key,
-    NothingToDraw,
+from grokscope.findings.panels import (
+    Curves,
+    Embedding,
+    HeatMap,
     Panel,
-    PanelError,
+    Pictures,
+    Regions,
+    ResultTable,
+    Scatter,
+    TimeToTarget,
 )
-from grokscope.report.panels.curves import Curves
-from grokscope.report.panels.embedding import Embedding
-from grokscope.report.panels.heatmap import HeatMap
-from grokscope.report.panels.pictures import Pictures
-from grokscope.report.panels.race import Race
-from grokscope.report.panels.regions import Regions
-from grokscope.report.panels.scatter import Scatter
-from grokscope.report.panels.table import ResultTable
+from grokscope.report.panels.curves import draw_curves
+from grokscope.report.panels.drawing import Context, Drawing, Key, NothingToDraw
+from grokscope.report.panels.heatmap import draw_heatmap
+from grokscope.report.panels.pictures import draw_pictures
+from grokscope.report.panels.points import draw_embedding, draw_scatter
+from grokscope.report.panels.regions import draw_regions
+from grokscope.report.panels.tables import draw_table, draw_time_to_target
 
-__all__ = [
-    "PANELS",
-    "Context",
-    "Drawing",
-    "Key",
-    "NothingToDraw",
-    "Panel",
-    "PanelError",
-    "panel_from",
-    "panel_problems",
-]
+__all__ = ["Context", "Drawing", "Key", "NothingToDraw", "draw"]
 
-PANELS: dict[str, type[Panel]] = {
-    "curves": Curves,
-    "embedding": Embedding,
-    "heatmap": HeatMap,
-    "pictures": Pictures,
-    "race": Race,
-    "regions": Regions,
-    "scatter": Scatter,
-    "table": ResultTable,
+_DRAWN_BY: dict[type[Panel], Callable[[Any, Context], list[Drawing]]] = {
+    Curves: draw_curves,
+    Embedding: draw_embedding,
+    HeatMap: draw_heatmap,
+    Pictures: draw_pictures,
+    Regions: draw_regions,
+    ResultTable: draw_table,
+    Scatter: draw_scatter,
+    TimeToTarget: draw_time_to_target,
 }
 
 
-def panel_from(data: Any) -> Panel:
-    """The panel that a mapping of a spec describes.
+def draw(panel: Panel, context: Context) -> list[Drawing]:
+    """What a panel shows of a run.
 
     Raises:
-        PanelError: the kind is unknown or a field is wrong; the message names it.
-
-    Example:
-        >>> panel_from({"kind": "curves", "title": "Norm", "columns": ["weight_norm"]}).title
-        'Norm'
-        >>> panel_from({"kind": "curve"})
-        Traceback (most recent call last):
-        grokscope.report.panels.base.PanelError: kind: there is no 'curve'; did you mean 'curves'?
+        NothingToDraw: if the run has not recorded it.
+        PanelError: if the panel asks for something that the run does not have.
     """
-    if not isinstance(data, Mapping):
-        raise PanelError(f"a panel is a mapping with a kind, not {data!r}")
-    kind = data.get("kind")
-    if kind not in PANELS:
-        near = get_close_matches(str(kind), PANELS, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(PANELS)}"
-        raise PanelError(f"kind: there is no {kind!r}; {hint}")
-    try:
-        return PANELS[kind].model_validate(data)
-    except ValidationError as error:
-        raise PanelError(*map(_fault, error.errors())) from None
-
-
-def panel_problems(panels: list[Any]) -> list[str]:
-    """What is wrong with the panels of a spec, each with its place; empty where all is well.
-
-    Example:
-        >>> panel_problems([{"kind": "heatmap", "results": "distance"}, {"kind": "tabel"}])
-        ["panels.1: kind: there is no 'tabel'; did you mean 'table'?"]
-    """
-    problems = []
-    for number, data in enumerate(panels):
-        try:
-            panel_from(data)
-        except PanelError as error:
-            problems += [f"panels.{number}: {fault}" for fault in error.faults]
-    return problems
-
-
-def _fault(error: Mapping[str, Any]) -> str:
-    field = ".".join(map(str, error["loc"]))
-    words = str(error["msg"]).removeprefix("Value error, ")
-    return f"{field}: {words}" if field else words
+    return _DRAWN_BY[type(panel)](panel, context)

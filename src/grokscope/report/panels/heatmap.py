@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import model_validator
 
-from grokscope.report.panels.base import Context, Drawing, NothingToDraw, Panel, PanelError
+from grokscope.findings.panels import HeatMap, PanelError
+from grokscope.report.panels.drawing import Context, Drawing, NothingToDraw
 from grokscope.report.panels.spans import onsets
 from grokscope.report.plotting import (
     Figure,
@@ -30,158 +30,134 @@ _SMALL = {"size": 13, "color": "@muted"}
 _MOST_LABELS = 12
 
 
-class HeatMap(Panel):
-    """A square matrix whose rows and columns are steps, a plot for each arm.
+def draw_heatmap(panel: HeatMap, context: Context) -> list[Drawing]:
+    """A plot for each arm that has a matrix."""
+    found = _from_results(panel, context) if panel.results else _from_arrays(panel, context)
+    if not found:
+        raise NothingToDraw(f"no arm of this run has stored {panel.arrays or panel.results}")
+    top = max(float(np.nanmax(matrix)) for _, matrix in found.values())
+    return [
+        _plot(panel, context, arm, *_checked(panel, arm, steps, matrix), top)
+        for arm, (steps, matrix) in found.items()
+    ]
 
-    The steps of a log schedule stand side by side at equal widths, so that the axes are
-    logarithmic in training; ticks are labelled with the steps.
 
-    Attributes:
-        results: dotted name in results.json of ``{"steps": [...], "matrix": [[...]]}``, or of a
-            mapping from each arm to one.
-        arrays: name of the stored tensors of each arm, instead of ``results``; they hold
-            ``steps`` (s,) and the matrix (s, s) under ``key``.
-        key: name of the matrix.
-        arms: the arms to show; all by default.
-        value: what the colour means.
-        mark: lines at the steps at which the arm memorised (dotted) and generalised (solid), by the
-            ``milestones`` of the spec; or at which delayed generalisation started (dotted) and
-            ended (solid), its ``onset``, also where the spec has no such milestone; or ``none``.
-    """
+def _from_results(
+    panel: HeatMap, context: Context
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    value = context.result(str(panel.results))
+    if isinstance(value, Mapping) and "steps" in value:
+        value = {"": value}
+    if not isinstance(value, Mapping):
+        raise PanelError(f"results: {panel.results} is no mapping with steps and a matrix")
+    wanted = [name for name in value if name == "" or panel.arms is None or name in panel.arms]
+    found = {}
+    for name in wanted:
+        entry = value[name]
+        if not isinstance(entry, Mapping) or not {"steps", panel.key} <= set(entry):
+            raise PanelError(f"results: {panel.results}.{name} needs steps and {panel.key}")
+        found[name] = (_numbers(entry["steps"]), _numbers(entry[panel.key]))
+    return found
 
-    kind: Literal["heatmap"]
-    title: str = "Distance between pairs of steps"
-    results: str | None = None
-    arrays: str | None = None
-    key: str = "matrix"
-    arms: list[str] | None = None
-    value: str = "distance"
-    mark: Literal["milestones", "onset", "none"] = "milestones"
 
-    @model_validator(mode="after")
-    def _has_one_source(self) -> HeatMap:
-        if (self.results is None) == (self.arrays is None):
-            raise ValueError("give results or arrays, one of them")
-        return self
+def _from_arrays(
+    panel: HeatMap, context: Context
+) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+    found = {}
+    for arm in context.arms(panel.arms):
+        seed = context.subject.seeds(arm)[0]
+        stored = context.subject.run.arrays(arm, seed, str(panel.arrays))
+        if stored is None:
+            continue
+        if not {"steps", panel.key} <= set(stored):
+            raise PanelError(f"arrays: {panel.arrays} of {arm} needs steps and {panel.key}")
+        found[arm] = (_numbers(stored["steps"]), _numbers(stored[panel.key]))
+    return found
 
-    def draw(self, context: Context) -> list[Drawing]:
-        """A plot for each arm that has a matrix."""
-        found = self._from_results(context) if self.results else self._from_arrays(context)
-        if not found:
-            raise NothingToDraw(f"no arm of this run has stored {self.arrays or self.results}")
-        top = max(float(np.nanmax(matrix)) for _, matrix in found.values())
-        return [
-            self._plot(context, arm, *self._checked(arm, steps, matrix), top)
-            for arm, (steps, matrix) in found.items()
-        ]
 
-    def _from_results(
-        self, context: Context
-    ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        value = context.result(str(self.results))
-        if isinstance(value, Mapping) and "steps" in value:
-            value = {"": value}
-        if not isinstance(value, Mapping):
-            raise PanelError(f"results: {self.results} is no mapping with steps and a matrix")
-        wanted = [name for name in value if name == "" or self.arms is None or name in self.arms]
-        found = {}
-        for name in wanted:
-            entry = value[name]
-            if not isinstance(entry, Mapping) or not {"steps", self.key} <= set(entry):
-                raise PanelError(f"results: {self.results}.{name} needs steps and {self.key}")
-            found[name] = (_numbers(entry["steps"]), _numbers(entry[self.key]))
-        return found
-
-    def _from_arrays(
-        self, context: Context
-    ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
-        found = {}
-        for arm in context.arms(self.arms):
-            seed = context.subject.seeds(arm)[0]
-            stored = context.subject.run.arrays(arm, seed, str(self.arrays))
-            if stored is None:
-                continue
-            if not {"steps", self.key} <= set(stored):
-                raise PanelError(f"arrays: {self.arrays} of {arm} needs steps and {self.key}")
-            found[arm] = (_numbers(stored["steps"]), _numbers(stored[self.key]))
-        return found
-
-    def _checked(
-        self, arm: str, steps: NDArray[np.float64], matrix: NDArray[np.float64]
-    ) -> tuple[list[int], NDArray[np.float64]]:
-        if steps.ndim != 1 or matrix.shape != (len(steps), len(steps)) or len(steps) < 2:
-            raise PanelError(
-                f"{self.key} of {arm or self.results} has shape {matrix.shape} for steps of shape "
-                f"{steps.shape}; it needs two steps or more and a square matrix over them"
-            )
-        return [int(step) for step in steps], matrix
-
-    def _plot(
-        self, context: Context, arm: str, steps: list[int], matrix: NDArray[np.float64], top: float
-    ) -> Drawing:
-        places, texts = _ticks(steps)
-        axis = {
-            "title": axis_title("training step"),
-            "tickvals": places,
-            "ticktext": texts,
-            "tickangle": 0,
-            "constrain": "domain",
-            **axis_style(),
-            "showgrid": False,
-        }
-        figure: Figure = {
-            "data": [
-                {
-                    "type": "heatmap",
-                    "z": [numbers(row) for row in matrix],
-                    "customdata": [[[count(a), count(b)] for a in steps] for b in steps],
-                    "colorscale": "Viridis",
-                    "zmin": min(0.0, float(np.nanmin(matrix))),
-                    "zmax": top,
-                    "colorbar": {
-                        "orientation": "h",
-                        "y": 1.02,
-                        "yanchor": "bottom",
-                        "title": {"text": plain(self.value), "side": "top", "font": _SMALL},
-                        "thickness": 10,
-                        "outlinewidth": 0,
-                        "tickfont": {"color": "@muted"},
-                    },
-                    "hovertemplate": "steps %{customdata[0]} and %{customdata[1]}: %{z:.3~g}"
-                    "<extra></extra>",
-                }
-            ],
-            "layout": layout(axis, {**axis, "scaleanchor": "x"}, height=_HEIGHT),
-        }
-        if arm in context.subject.arms:
-            for step, look in self._marks(context, arm):
-                _draw_mark(figure, steps, step, look)
-        title = f"{self.title}: {context.subject.arm_title(arm)}" if arm else self.title
-        far = number(float(matrix[0, -1]))
-        return Drawing(
-            title=title,
-            look_for=self.look_for,
-            figure=figure,
-            alt=f"{title}. Heat map over {len(steps)} steps, {count(steps[0])} to "
-            f"{count(steps[-1])}; {self.value} between the first and the last: {far}.",
-            wide=self.wide,
+def _checked(
+    panel: HeatMap, arm: str, steps: NDArray[np.float64], matrix: NDArray[np.float64]
+) -> tuple[list[int], NDArray[np.float64]]:
+    if steps.ndim != 1 or matrix.shape != (len(steps), len(steps)) or len(steps) < 2:
+        raise PanelError(
+            f"{panel.key} of {arm or panel.results} has shape {matrix.shape} for steps of shape "
+            f"{steps.shape}; it needs two steps or more and a square matrix over them"
         )
+    return [int(step) for step in steps], matrix
 
-    def _marks(self, context: Context, arm: str) -> list[tuple[float, str]]:
-        """Steps to mark and the dash of their lines."""
-        by_onset = self.mark == "onset" or context.summary.milestone(END) is None
-        if self.mark != "none" and by_onset:
-            return [
-                (median(known), look)
-                for moment, look in (("start", "dot"), ("end", "solid"))
-                if (known := [at for one in onsets(context, arm) if (at := one.at(moment))])
-            ]
-        reached = context.summary.arm(arm).milestones if self.mark == "milestones" else {}
+
+def _plot(
+    panel: HeatMap,
+    context: Context,
+    arm: str,
+    steps: list[int],
+    matrix: NDArray[np.float64],
+    top: float,
+) -> Drawing:
+    places, texts = _ticks(steps)
+    axis = {
+        "title": axis_title("training step"),
+        "tickvals": places,
+        "ticktext": texts,
+        "tickangle": 0,
+        "constrain": "domain",
+        **axis_style(),
+        "showgrid": False,
+    }
+    figure: Figure = {
+        "data": [
+            {
+                "type": "heatmap",
+                "z": [numbers(row) for row in matrix],
+                "customdata": [[[count(a), count(b)] for a in steps] for b in steps],
+                "colorscale": "Viridis",
+                "zmin": min(0.0, float(np.nanmin(matrix))),
+                "zmax": top,
+                "colorbar": {
+                    "orientation": "h",
+                    "y": 1.02,
+                    "yanchor": "bottom",
+                    "title": {"text": plain(panel.value), "side": "top", "font": _SMALL},
+                    "thickness": 10,
+                    "outlinewidth": 0,
+                    "tickfont": {"color": "@muted"},
+                },
+                "hovertemplate": "steps %{customdata[0]} and %{customdata[1]}: %{z:.3~g}"
+                "<extra></extra>",
+            }
+        ],
+        "layout": layout(axis, {**axis, "scaleanchor": "x"}, height=_HEIGHT),
+    }
+    if arm in context.subject.arms:
+        for step, look in _marks(panel, context, arm):
+            _draw_mark(figure, steps, step, look)
+    title = f"{panel.title}: {context.subject.arm_title(arm)}" if arm else panel.title
+    far = number(float(matrix[0, -1]))
+    return Drawing(
+        title=title,
+        caption=panel.caption,
+        figure=figure,
+        alt=f"{title}. Heat map over {len(steps)} steps, {count(steps[0])} to "
+        f"{count(steps[-1])}; {panel.value} between the first and the last: {far}.",
+        wide=panel.wide,
+    )
+
+
+def _marks(panel: HeatMap, context: Context, arm: str) -> list[tuple[float, str]]:
+    """Steps to mark and the dash of their lines."""
+    by_onset = panel.mark == "onset" or context.summary.milestone(END) is None
+    if panel.mark != "none" and by_onset:
         return [
-            (reach.steps.median, "dot" if name == "memorised" else "solid")
-            for name, reach in reached.items()
-            if reach.steps.median is not None
+            (median(known), look)
+            for moment, look in (("start", "dot"), ("end", "solid"))
+            if (known := [at for one in onsets(context, arm) if (at := one.at(moment))])
         ]
+    reached = context.summary.arm(arm).milestones if panel.mark == "milestones" else {}
+    return [
+        (reach.steps.median, "dot" if name == "memorised" else "solid")
+        for name, reach in reached.items()
+        if reach.steps.median is not None
+    ]
 
 
 def _numbers(values: Any) -> NDArray[np.float64]:

@@ -6,12 +6,13 @@ import base64
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from grokscope.report.panels.base import Context, Drawing, NothingToDraw, Panel
+from grokscope.findings.panels import Pictures
+from grokscope.report.panels.drawing import Context, Drawing, NothingToDraw
 from grokscope.report.templating import render
 from grokscope.report.wording import count, metric_name, metric_value
 from grokscope.runs import History
@@ -32,108 +33,89 @@ class Frames:
     pixels: NDArray[np.int8]
 
 
-class Pictures(Panel):
-    """A row of pictures for each arm at the step of a slider, beneath the points they belong to.
-
-    A picture has one channel, drawn in ink from zero (the other colour below zero), or three,
-    drawn as red, green and blue, around grey where values are negative. Each is scaled to its own
-    largest value. With several seeds the first is shown.
-
-    Attributes:
-        key: name of the pictures (m, [1 | 3,] height, width) in the tensors stored at each step.
-        beside: name of the stored tensors with the points themselves, as ``x`` and ``y``; an empty
-            name leaves them out.
-        beside_title: what the points are called.
-        arms: the arms to show; all by default.
-        points: at most so many points.
-    """
-
-    kind: Literal["pictures"]
-    title: str = "Pictures over training"
-    wide: bool = True
-    key: str = "centroids"
-    beside: str = "probe"
-    beside_title: str = "The image itself"
-    arms: list[str] | None = None
-    points: int = 8
-
-    def draw(self, context: Context) -> list[Drawing]:
-        """The slider with its rows."""
-        arms = context.arms(self.arms)
-        room = context.picture_bytes // max(1, len(arms))
-        rows = [frames for arm in arms if (frames := self._frames(context, arm, room)) is not None]
-        if not rows:
-            raise NothingToDraw(f"this run has stored no {self.key} that are pictures")
-        given, labels = self._given(context, rows[0].arm)
-        steps = sorted({step for row in rows for step in row.steps})
-        strips = [_strip(self.beside_title, "given", given)] if given is not None else []
-        strips += [
-            _strip(
-                context.subject.arm_title(row.arm),
-                str(place),
-                row.pixels[0],
-                context.colour(row.arm).removeprefix("@"),
-            )
-            for place, row in enumerate(rows)
-        ]
-        html = render(
-            "pictures.html.j2",
-            strips=strips,
-            labels=labels,
-            last=len(steps) - 1,
-            last_step=count(steps[-1]),
-            note=seed_note(context, rows[0].arm),
+def draw_pictures(panel: Pictures, context: Context) -> list[Drawing]:
+    """The slider with its rows."""
+    arms = context.arms(panel.arms)
+    room = context.picture_bytes // max(1, len(arms))
+    rows = [frames for arm in arms if (frames := _frames(panel, context, arm, room)) is not None]
+    if not rows:
+        raise NothingToDraw(f"this run has stored no {panel.key} that are pictures")
+    given, labels = _given(panel, context, rows[0].arm)
+    steps = sorted({step for row in rows for step in row.steps})
+    strips = [_strip(panel.beside_title, "given", given)] if given is not None else []
+    strips += [
+        _strip(
+            context.subject.arm_title(row.arm),
+            str(place),
+            row.pixels[0],
+            context.color(row.arm).removeprefix("@"),
         )
-        data = {
-            "steps": steps,
-            "given": None if given is None else _payload(given),
-            "rows": [self._row(context, row, steps) for row in rows],
-        }
-        return [
-            Drawing(title=self.title, look_for=self.look_for, html=html, data=data, wide=self.wide)
-        ]
+        for place, row in enumerate(rows)
+    ]
+    html = render(
+        "pictures.html.j2",
+        strips=strips,
+        labels=labels,
+        last=len(steps) - 1,
+        last_step=count(steps[-1]),
+        note=seed_note(context, rows[0].arm),
+    )
+    data = {
+        "steps": steps,
+        "given": None if given is None else _payload(given),
+        "rows": [_row(panel, context, row, steps) for row in rows],
+    }
+    return [
+        Drawing(title=panel.title, caption=panel.caption, html=html, data=data, wide=panel.wide)
+    ]
 
-    def _frames(self, context: Context, arm: str, room: int) -> Frames | None:
-        run, seed = context.subject.run, context.subject.seeds(arm)[0]
-        found = [
-            (int(name.removeprefix("step-")), pixels)
-            for name in run.array_names(arm, seed)
-            if _STEP.fullmatch(name) and (pixels := self._stored(context, arm, name)) is not None
-        ]
-        found = [(step, pixels) for step, pixels in found if pixels.shape == found[0][1].shape]
-        if not found:
-            return None
-        found = thinned(found, max(2, room // found[0][1].size))
-        return Frames(arm, [step for step, _ in found], np.stack([pixels for _, pixels in found]))
 
-    def _stored(self, context: Context, arm: str, name: str) -> NDArray[np.int8] | None:
-        stored = context.subject.run.arrays(arm, context.subject.seeds(arm)[0], name)
-        if stored is None or self.key not in stored:
-            return None
-        return scaled(np.asarray(stored[self.key], dtype=np.float32)[: self.points])
+def _frames(panel: Pictures, context: Context, arm: str, room: int) -> Frames | None:
+    run, seed = context.subject.run, context.subject.seeds(arm)[0]
+    found = [
+        (int(name.removeprefix("step-")), pixels)
+        for name in run.array_names(arm, seed)
+        if _STEP.fullmatch(name) and (pixels := _stored(panel, context, arm, name)) is not None
+    ]
+    found = [(step, pixels) for step, pixels in found if pixels.shape == found[0][1].shape]
+    if not found:
+        return None
+    found = thinned(found, max(2, room // found[0][1].size))
+    return Frames(arm, [step for step, _ in found], np.stack([pixels for _, pixels in found]))
 
-    def _given(self, context: Context, arm: str) -> tuple[NDArray[np.int8] | None, list[str]]:
-        """The points themselves and what they are labelled."""
-        stored = None
-        if self.beside:
-            stored = context.subject.run.arrays(arm, context.subject.seeds(arm)[0], self.beside)
-        if stored is None or "x" not in stored:
-            return None, []
-        pixels = scaled(np.asarray(stored["x"], dtype=np.float32)[: self.points])
-        labels = [
-            label_text(value) for value in np.asarray(stored.get("y", []))[: self.points].tolist()
-        ]
-        return pixels, labels
 
-    def _row(self, context: Context, row: Frames, steps: list[int]) -> dict[str, Any]:
-        """What the script needs of one arm: for each step of the slider its frame and figures."""
-        history = context.subject.histories[row.arm, context.subject.seeds(row.arm)[0]]
-        at = np.searchsorted(row.steps, steps, side="right") - 1
-        return {
-            **_payload(row.pixels),
-            "frames": [max(0, int(place)) for place in at],
-            "figures": [figures_at(history, step, row.steps[-1]) for step in steps],
-        }
+def _stored(panel: Pictures, context: Context, arm: str, name: str) -> NDArray[np.int8] | None:
+    stored = context.subject.run.arrays(arm, context.subject.seeds(arm)[0], name)
+    if stored is None or panel.key not in stored:
+        return None
+    return scaled(np.asarray(stored[panel.key], dtype=np.float32)[: panel.points])
+
+
+def _given(
+    panel: Pictures, context: Context, arm: str
+) -> tuple[NDArray[np.int8] | None, list[str]]:
+    """The points themselves and what they are labelled."""
+    stored = None
+    if panel.beside:
+        stored = context.subject.run.arrays(arm, context.subject.seeds(arm)[0], panel.beside)
+    if stored is None or "x" not in stored:
+        return None, []
+    pixels = scaled(np.asarray(stored["x"], dtype=np.float32)[: panel.points])
+    labels = [
+        label_text(value) for value in np.asarray(stored.get("y", []))[: panel.points].tolist()
+    ]
+    return pixels, labels
+
+
+def _row(panel: Pictures, context: Context, row: Frames, steps: list[int]) -> dict[str, Any]:
+    """What the script needs of one arm: for each step of the slider its frame and figures."""
+    history = context.subject.histories[row.arm, context.subject.seeds(row.arm)[0]]
+    at = np.searchsorted(row.steps, steps, side="right") - 1
+    return {
+        **_payload(row.pixels),
+        "frames": [max(0, int(place)) for place in at],
+        "figures": [figures_at(history, step, row.steps[-1]) for step in steps],
+    }
 
 
 def scaled(values: NDArray[np.float32]) -> NDArray[np.int8] | None:
@@ -154,13 +136,13 @@ def scaled(values: NDArray[np.float32]) -> NDArray[np.int8] | None:
     return np.ascontiguousarray(parts.transpose(0, 2, 3, 1).astype(np.int8))
 
 
-def _strip(title: str, row: str, pixels: NDArray[np.int8], colour: str = "") -> dict[str, Any]:
+def _strip(title: str, row: str, pixels: NDArray[np.int8], color: str = "") -> dict[str, Any]:
     """What the template needs of a row of pictures (m, height, width, channels)."""
     many, height, width, _ = pixels.shape
     return {
         "title": title,
         "row": row,
-        "colour": colour,
+        "color": color,
         "count": many,
         "height": height,
         "width": width,

@@ -9,11 +9,11 @@ from statistics import median
 from typing import Any
 
 from grokscope.findings import Onset, onset
-from grokscope.report.panels.base import Context, PanelError
+from grokscope.findings.panels import PanelError
+from grokscope.report.panels.drawing import Context
 from grokscope.report.plotting import Figure, StepAxis, lane_place, plain
 from grokscope.report.summary import END, START
 from grokscope.report.wording import count
-from grokscope.runs import History
 
 _ROOM = 0.4  # the share of the axis that a label takes on a phone
 
@@ -25,7 +25,7 @@ class Span:
     start: float
     end: float
     label: str
-    colour: str
+    color: str
     target: str
 
 
@@ -50,7 +50,7 @@ def delay_spans(context: Context, arms: list[str]) -> list[Span]:
             length, words = limit, f"delay: over {count(limit)} steps"
         else:
             length, words = delay, f"delay: {count(delay)} steps"
-        spans.append(Span(start, start + length, words, context.colour(name), name))
+        spans.append(Span(start, start + length, words, context.color(name), name))
     return spans
 
 
@@ -78,30 +78,8 @@ def onset_spans(context: Context, arms: list[str]) -> list[Span]:
         start = median(starts)
         end = median(ends) if over else max(one.last for one in found)
         words = f"onset: {count(start)} to {count(end)}" if over else f"onset: from {count(start)}"
-        spans.append(Span(start, end, words, context.colour(arm), arm))
+        spans.append(Span(start, end, words, context.color(arm), arm))
     return spans
-
-
-def result_histories(context: Context, arm: str, name: str) -> list[History]:
-    """Columns over steps that results.json has of an arm, as one history; none where it has none.
-
-    Raises:
-        PanelError: what is there has no steps or columns of another length.
-    """
-    value = context.result(name)
-    entry = value.get(arm) if isinstance(value, Mapping) else None
-    if entry is None:
-        return []
-    lengths = {len(column) for column in entry.values()}
-    if "steps" not in entry or len(lengths) != 1:
-        raise PanelError(f"results: {name}.{arm} needs steps and columns of the same length")
-    columns = {key: column for key, column in entry.items() if key != "steps"}
-    return [
-        History(
-            {"step": step, **{key: column[place] for key, column in columns.items()}}
-            for place, step in enumerate(entry["steps"])
-        )
-    ]
 
 
 def result_spans(context: Context, arms: list[str], name: str, label: str) -> list[Span]:
@@ -119,7 +97,7 @@ def result_spans(context: Context, arms: list[str], name: str, label: str) -> li
         if not isinstance(entry, Mapping) or not {"start", "end"} <= set(entry):
             raise PanelError(f"spans: {name}.{arm} in results.json needs start and end")
         words = f"{context.subject.arm_title(arm)}: {label}" if len(arms) > 1 else label
-        spans.append(Span(entry["start"], entry["end"], words, context.colour(arm), arm))
+        spans.append(Span(entry["start"], entry["end"], words, context.color(arm), arm))
     return spans
 
 
@@ -130,7 +108,7 @@ def draw_spans(figure: Figure, spans: list[Span], axis: StepAxis) -> None:
         bottom, top = lane_place(lanes - 1 - place)
         ends: dict[str, Any] = {"type": "rect", "xref": "x", "yref": "paper", "name": span.target}
         ends |= {"x0": max(span.start, axis.zero), "x1": span.end}
-        pale, strong = (f"{span.colour}/{opacity}" for opacity in (0.1, 0.3))
+        pale, strong = (f"{span.color}/{opacity}" for opacity in (0.1, 0.3))
         figure["layout"]["shapes"] += [
             {**ends, "y0": 0, "y1": 1, "fillcolor": pale, "line": {"width": 0}, "layer": "below"},
             {**ends, "y0": bottom, "y1": top, "fillcolor": strong, "line": {"width": 0}},

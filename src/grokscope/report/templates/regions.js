@@ -29,18 +29,18 @@ const regionsReader = ({ data, named, channels, paint, player }) => {
     return { ...parts, norms: frame.norms };
   };
 
-  const ramp = (colours, share) => {
-    const place = Math.min(Math.max(share, 0), 1) * (colours.length - 1);
-    const low = Math.min(Math.floor(place), colours.length - 2);
-    return colours[low].map((c, i) => Math.round(c + (colours[low + 1][i] - c) * (place - low)));
+  const ramp = (colors, share) => {
+    const place = Math.min(Math.max(share, 0), 1) * (colors.length - 1);
+    const low = Math.min(Math.floor(place), colors.length - 2);
+    return colors[low].map((c, i) => Math.round(c + (colors[low + 1][i] - c) * (place - low)));
   };
 
-  // The colour of each level of a frame, on the scale from one norm to another.
-  const palette = (colours, frame, [low, high]) => {
+  // The color of each level of a frame, on the scale from one norm to another.
+  const palette = (colors, frame, [low, high]) => {
     const [first, last] = frame.norms.map(Math.log);
     const span = Math.log(high / low) || 1;
     return Array.from({ length: LEVELS + 1 }, (_, level) =>
-      ramp(colours, (first + ((last - first) * level) / LEVELS - Math.log(low)) / span));
+      ramp(colors, (first + ((last - first) * level) / LEVELS - Math.log(low)) / span));
   };
 
   const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
@@ -80,8 +80,8 @@ const regionsReader = ({ data, named, channels, paint, player }) => {
   };
 
   const haloed = (context, width) => {
-    for (const [colour, wide] of [["rgba(20, 0, 30, 0.7)", width + 2.2], ["#fff", width]]) {
-      context.strokeStyle = colour;
+    for (const [color, wide] of [["rgba(20, 0, 30, 0.7)", width + 2.2], ["#fff", width]]) {
+      context.strokeStyle = color;
       context.lineWidth = wide;
       context.stroke();
     }
@@ -94,10 +94,10 @@ const regionsReader = ({ data, named, channels, paint, player }) => {
     context.stroke();
   };
 
-  const drawImage = (context, frame, colours, width) => {
+  const drawImage = (context, frame, colors, width) => {
     const side = Math.sqrt(frame.image.length);
     const image = new ImageData(side, side);
-    frame.image.forEach((level, i) => image.data.set([...colours[level], 255], 4 * i));
+    frame.image.forEach((level, i) => image.data.set([...colors[level], 255], 4 * i));
     const small = document.createElement("canvas");
     small.width = small.height = side;
     small.getContext("2d").putImageData(image, 0, 0);
@@ -130,19 +130,19 @@ const regionsReader = ({ data, named, channels, paint, player }) => {
     });
   };
 
-  const drawPlane = (canvas, frame, film, colours) => {
+  const drawPlane = (canvas, frame, film, colors) => {
     const [context, width] = fitted(canvas);
     const place = (x, y) => [(x / GRID) * width, (1 - y / GRID) * width];
-    drawImage(context, frame, colours, width);
+    drawImage(context, frame, colors, width);
     context.beginPath();
     trace(context, frame.lines_lengths, frame.lines_x, frame.lines_y, place, false);
-    bends(context, isDark(colours[Math.round(middle(frame.image))]), 0.5);
+    bends(context, isDark(colors[Math.round(middle(frame.image))]), 0.5);
     strokeBoundary(context, frame.boundary, place, 1.8);
     drawPoints(context, film, width);
   };
 
   // The exact regions around one point, seen through a lens.
-  const drawLens = (canvas, frame, point, colours) => {
+  const drawLens = (canvas, frame, point, colors) => {
     const [context, width] = fitted(canvas);
     const place = (x, y) => [(x / NEAR_GRID) * width, (1 - y / NEAR_GRID) * width];
     context.beginPath();
@@ -158,7 +158,7 @@ const regionsReader = ({ data, named, channels, paint, player }) => {
       const [x, y] = [frame.cells_x.subarray(from, to), frame.cells_y.subarray(from, to)];
       const cell = new Path2D();
       trace(cell, [length], x, y, place, true);
-      context.fillStyle = context.strokeStyle = css(colours[frame.cell_levels[i]]);
+      context.fillStyle = context.strokeStyle = css(colors[frame.cell_levels[i]]);
       context.lineWidth = 0.5;
       context.fill(cell);
       context.stroke(cell);
@@ -166,7 +166,7 @@ const regionsReader = ({ data, named, channels, paint, player }) => {
       levels += frame.cell_levels[i];
       cells++;
     });
-    context.strokeStyle = isDark(colours[Math.round(levels / Math.max(cells, 1))])
+    context.strokeStyle = isDark(colors[Math.round(levels / Math.max(cells, 1))])
       ? "rgba(255, 255, 255, 0.4)" : "rgba(20, 0, 30, 0.5)";
     context.lineWidth = 0.6;
     context.stroke(outlines);
@@ -183,14 +183,14 @@ const regionsReader = ({ data, named, channels, paint, player }) => {
 
   const short = (value) => Number(value.toPrecision(2)).toLocaleString("en");
 
-  const drawBar = (film, frame, scale, colours) => {
+  const drawBar = (film, frame, scale, colors) => {
     const [low, high] = scale;
     const share = (norm) => (100 * Math.log(norm / low)) / (Math.log(high / low) || 1);
     const [from, to] = frame.norms.map(share);
     film.querySelector(".low").textContent = short(low);
     film.querySelector(".high").textContent = short(high);
     film.querySelector(".ramp").style.background =
-      `linear-gradient(90deg, ${colours.map(css).join(", ")})`;
+      `linear-gradient(90deg, ${colors.map(css).join(", ")})`;
     const mark = film.querySelector(".ramp i");
     mark.style.left = `${from}%`;
     mark.style.width = `${Math.max(to - from, 0.5)}%`;
@@ -207,7 +207,7 @@ const regionsReader = ({ data, named, channels, paint, player }) => {
 
   return async (box) => {
     const content = data[box.dataset.regions];
-    const colours = content.colours.map(channels);
+    const colors = content.colors.map(channels);
     const films = await Promise.all(content.films.map(async (film) => ({
       ...film, frames: await Promise.all(film.frames.map(parsed)),
     })));
@@ -219,9 +219,9 @@ const regionsReader = ({ data, named, channels, paint, player }) => {
         const film = films[number];
         const frame = film.frames[film.frame[place]];
         const scale = own ? frame.norms : content.norms;
-        const levels = palette(colours, frame, scale);
+        const levels = palette(colors, frame, scale);
         drawPlane(element.querySelector(".plane"), frame, film, levels);
-        drawBar(element, frame, scale, colours);
+        drawBar(element, frame, scale, colors);
         element.querySelectorAll("[data-near]").forEach((canvas, i) => {
           const { near } = canvas.dataset;
           const point = i % film.points.length;

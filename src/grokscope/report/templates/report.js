@@ -6,7 +6,7 @@
   const hover = matchMedia("(hover: hover)").matches;
   const hidden = new Map();
 
-  // Colours are named in the figures ("@arm0", "@ink/0.2") and defined in the style sheet.
+  // Colors are named in the figures ("@arm0", "@ink/0.2") and defined in the style sheet.
   const named = (name) => {
     const [, key, opacity] = /^@([a-z]+\d*)(?:\/([\d.]+))?$/.exec(name) ?? [];
     const value = getComputedStyle(document.documentElement).getPropertyValue(`--${key}`).trim();
@@ -15,16 +15,16 @@
     return `rgba(${r}, ${g}, ${b}, ${opacity})`;
   };
   const channels = (hex) => [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
-  const coloured = (value, key = "") => {
-    if (Array.isArray(value)) return value.map((item) => coloured(item, key));
+  const colored = (value, key = "") => {
+    if (Array.isArray(value)) return value.map((item) => colored(item, key));
     if (value !== null && typeof value === "object") {
-      return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, coloured(v, k)]));
+      return Object.fromEntries(Object.entries(value).map(([k, v]) => [k, colored(v, k)]));
     }
     return typeof value === "string" && /color$/.test(key) && value[0] === "@" ? named(value) : value;
   };
 
   const draw = (div) => {
-    const figure = coloured(data[div.id]);
+    const figure = colored(data[div.id]);
     const off = hidden.get(div.id) ?? new Set();
     const shown = (item, target) => (off.has(target) ? { ...item, visible: false } : item);
     const traces = figure.data.map((trace) => shown(trace, trace.meta));
@@ -129,11 +129,11 @@
   };
 
   const plots = [...document.querySelectorAll(".plot")];
-  const swatches = [...document.querySelectorAll("[data-colour]")];
+  const swatches = [...document.querySelectorAll("[data-color]")];
   const fill = () => {
     for (const swatch of swatches) {
-      const colour = swatch.dataset.colour;
-      swatch.style.background = colour[0] === "@" ? named(colour) : colour;
+      const color = swatch.dataset.color;
+      swatch.style.background = color[0] === "@" ? named(color) : color;
     }
   };
   fill();

@@ -1,4 +1,4 @@
-"""What every panel is made of and gives back."""
+"""What a panel is drawn from, and what it gives the page."""
 
 from __future__ import annotations
 
@@ -7,19 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
-from pydantic import BaseModel, ConfigDict
 
-from grokscope.report.plotting import Figure, arm_colour
+from grokscope.findings.panels import PanelError
+from grokscope.report.plotting import Figure, arm_color
 from grokscope.report.subject import Subject
 from grokscope.report.summary import RunSummary
-
-
-class PanelError(ValueError):
-    """A panel is described wrongly; each fault begins with its field, where it has one."""
-
-    def __init__(self, *faults: str) -> None:
-        super().__init__("; ".join(faults))
-        self.faults = faults
 
 
 class NothingToDraw(PanelError):
@@ -31,7 +23,7 @@ class Key:
     """An entry of a plot's legend; pressing it hides and shows everything named ``target``."""
 
     label: str
-    colour: str
+    color: str
     target: str
 
 
@@ -39,13 +31,13 @@ class Key:
 class Drawing:
     """One thing on the page: a plot (``figure``), or ready HTML with the data its script reads.
 
-    ``look_for`` says what it shows and what to look for; ``alt`` says in words what it shows in
+    ``caption`` says what it shows and what to look for; ``alt`` says in words what it shows in
     this run; ``styles`` explains the dashes of the lines; ``reader`` names the part of the script
     that reads ``data``.
     """
 
     title: str
-    look_for: str = ""
+    caption: str = ""
     figure: Figure | None = None
     html: Markup | None = None
     data: dict[str, Any] | None = None
@@ -58,20 +50,20 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Context:
-    """The run that a panel draws, the colour of each arm, and how many bytes pictures may take.
+    """The run that a panel draws, the color of each arm, and how many bytes pictures may take.
 
     ``region_bytes`` is what pictures of linear regions may take, compressed.
     """
 
     subject: Subject
     summary: RunSummary
-    colours: Mapping[str, int]
+    colors: Mapping[str, int]
     picture_bytes: int = 2_000_000
     region_bytes: int = 1_700_000
 
-    def colour(self, arm: str, opacity: float | None = None) -> str:
-        """The name of an arm's colour."""
-        return arm_colour(self.colours.get(arm, 0), opacity)
+    def color(self, arm: str, opacity: float | None = None) -> str:
+        """The name of an arm's color."""
+        return arm_color(self.colors.get(arm, 0), opacity)
 
     def arms(self, wanted: list[str] | None) -> list[str]:
         """The arms that have rows, of those that are wanted.
@@ -102,30 +94,3 @@ class Context:
                 raise NothingToDraw(f"results.json has no {path!r}")
             value = value[part]
         return value
-
-
-class Panel(BaseModel):
-    """A panel as a spec describes it.
-
-    Attributes:
-        kind: which panel this is.
-        title: its heading.
-        look_for: a sentence or two: what it shows, what to look for.
-        wide: whether it takes the whole width of the page.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: str
-    title: str
-    look_for: str = ""
-    wide: bool = False
-
-    def draw(self, context: Context) -> list[Drawing]:
-        """What the panel shows of a run.
-
-        Raises:
-            NothingToDraw: the run has not recorded it.
-            PanelError: the panel asks for something that the run does not have.
-        """
-        raise NotImplementedError

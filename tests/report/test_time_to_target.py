@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from grokscope.report import panel_problems
-from grokscope.report.panels import NothingToDraw, PanelError, panel_from
+from grokscope.findings.panels import PanelError, panel_from
+from grokscope.report.panels import NothingToDraw
 from grokscope.runs import RunDirectory
 from tests.report.drawing import draw
 
@@ -41,7 +41,7 @@ def race(tmp_path: Path) -> Path:
 
 
 def cells(path: Path, **panel: Any) -> list[list[str]]:
-    (drawing,) = draw(path, kind="race", target=0.85, **panel)
+    (drawing,) = draw(path, kind="time_to_target", target=0.85, **panel)
     rows = re.findall(r"<tr>(.*?)</tr>", str(drawing.html), re.S)
     return [
         [
@@ -84,10 +84,11 @@ def test_time_since_a_level_and_published_figures_stand_beside(race: Path) -> No
 
 def test_mistakes_are_named(race: Path, tmp_path: Path) -> None:
     with pytest.raises(PanelError, match="no arm 'slow'"):
-        draw(race, kind="race", target=0.85, published={"slow": {"steps": 2}})
+        draw(race, kind="time_to_target", target=0.85, published={"slow": {"steps": 2}})
     with pytest.raises(PanelError, match="baseline: this run has no arm 'slow'"):
-        draw(race, kind="race", target=0.85, baseline="slow")
+        draw(race, kind="time_to_target", target=0.85, baseline="slow")
     with pytest.raises(NothingToDraw):
-        draw(race, kind="race", target=0.85, arms=["late"])
-    assert panel_problems([{"kind": "race"}]) == ["panels.0: target: Field required"]
-    assert panel_from({"kind": "race", "target": 0.9}).title == "The way to the target"
+        draw(race, kind="time_to_target", target=0.85, arms=["late"])
+    with pytest.raises(PanelError, match="target: Field required"):
+        panel_from({"kind": "time_to_target"})
+    assert panel_from({"kind": "time_to_target", "target": 0.9}).title == "Time to target"

@@ -1,0 +1,194 @@
+"""Tables: values that an experiment computed, and steps and time to a target over seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from markupsafe import Markup, escape
+
+from grokscope.findings.panels import PanelError, Published, ResultTable, TimeToTarget
+from grokscope.findings.reach import Unit, time_to
+from grokscope.findings.statistics import Sample
+from grokscope.report.panels.drawing import Context, Drawing, NothingToDraw
+from grokscope.report.wording import NOTHING, count, duration, number, percent, ratio, target_value
+from grokscope.runs import History
+
+
+def draw_table(panel: ResultTable, context: Context) -> list[Drawing]:
+    """The table."""
+    rows = _rows(context.result(panel.results), panel.results)
+    if not rows:
+        raise NothingToDraw(f"results.json has no rows in {panel.results!r}")
+    fields = list(dict.fromkeys(name for _, row in rows for name in row))
+    wanted = panel.columns if panel.columns is not None else fields
+    headings = wanted if isinstance(wanted, dict) else {name: name for name in wanted}
+    unknown = [name for name in headings if name not in fields]
+    if unknown:
+        raise PanelError(
+            f"columns: {panel.results} has no {unknown[0]!r}; it has {', '.join(fields)}"
+        )
+    return [
+        Drawing(
+            title=panel.title,
+            caption=panel.caption,
+            html=_table(panel, rows, headings),
+            wide=panel.wide,
+        )
+    ]
+
+
+def _table(
+    panel: ResultTable, rows: list[tuple[str | None, Mapping[str, Any]]], headings: dict[str, str]
+) -> Markup:
+    named = any(name is not None for name, _ in rows)
+    head = [panel.row_title] if named else []
+    lines = [_row("th", 'scope="col"', [*head, *headings.values()])]
+    for name, row in rows:
+        cells = Markup().join(
+            Markup("<td>{}</td>").format(_text(panel, field, row.get(field))) for field in headings
+        )
+        own = Markup('<th scope="row">{}</th>').format(name or "") if named else Markup()
+        lines.append(Markup("<tr>{}{}</tr>").format(own, cells))
+    return Markup(
+        '<div class="scroll" tabindex="0"><table class="figures"><caption class="unseen">{}'
+        "</caption><thead>{}</thead><tbody>{}</tbody></table></div>"
+    ).format(panel.title, lines[0], Markup("\n").join(lines[1:]))
+
+
+def _text(panel: ResultTable, field: str, value: Any) -> str:
+    if value is None:
+        return NOTHING
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, (int, float)):
+        return percent(value) if field in panel.percent else number(value)
+    return str(value)
+
+
+def _rows(value: Any, name: str) -> list[tuple[str | None, Mapping[str, Any]]]:
+    if isinstance(value, list) and all(isinstance(row, Mapping) for row in value):
+        return [(None, row) for row in value]
+    if isinstance(value, Mapping):
+        return [
+            (str(row), entry if isinstance(entry, Mapping) else {"value": entry})
+            for row, entry in value.items()
+        ]
+    raise PanelError(f"results: {name} is neither a list of mappings nor a mapping")
+
+
+def _row(tag: str, attributes: str, cells: list[str]) -> Markup:
+    inner = Markup().join(
+        Markup(f"<{tag} {attributes}>{{}}</{tag}>").format(escape(cell)) for cell in cells
+    )
+    return Markup("<tr>{}</tr>").format(inner)
+
+
+def draw_time_to_target(panel: TimeToTarget, context: Context) -> list[Drawing]:
+    """The table."""
+    arms = context.arms(panel.arms)
+    if not arms:
+        raise NothingToDraw("no arm has rows")
+    for arm in panel.published:
+        context.arms([arm])
+    if panel.baseline not in context.subject.arms:
+        raise PanelError(f"baseline: this run has no arm {panel.baseline!r}")
+    rows = [
+        Markup('<tr><th scope="row">{}</th>{}</tr>').format(
+            context.subject.arm_title(arm), Markup().join(_cells(panel, context, arm))
+        )
+        for arm in arms
+    ]
+    heads = Markup().join(map(Markup('<th scope="col">{}</th>').format, _heads(panel)))
+    html = Markup(
+        '<div class="scroll" tabindex="0"><table class="figures"><caption class="unseen">{}'
+        "</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
+    ).format(panel.title, heads, Markup("\n").join(rows))
+    return [Drawing(title=panel.title, caption=panel.caption, html=html, wide=panel.wide)]
+
+
+def _heads(panel: TimeToTarget) -> list[str]:
+    target = _unbroken(target_value(panel.metric, panel.target))
+    heads = ["", "Got there", f"Steps to {target}", "Fewer steps", "Training time", "Less time"]
+    if panel.since is not None:
+        since = f"{_unbroken(target_value(panel.metric, panel.since))} to {target}"
+        heads += [f"Time from {since}", f"Less time from {since}"]
+    return heads
+
+
+def _cells(panel: TimeToTarget, context: Context, arm: str) -> list[Markup]:
+    seeds = _seeds(panel, context, arm)
+    ours = [context.subject.histories[arm, seed] for seed in seeds]
+    steps = _sample(panel, ours, "steps")
+    published = panel.published.get(arm, Published())
+    cells = [_cell(f"{steps.known} of {len(steps)}")]
+    columns: list[tuple[Unit, float | None, float | None, Callable[[float], str]]] = [
+        ("steps", None, published.steps, count),
+        ("seconds", None, published.seconds, duration),
+    ]
+    if panel.since is not None:
+        columns.append(("seconds", panel.since, published.since, duration))
+    for unit, since, theirs, write in columns:
+        cells.append(_cell(*_lines(_sample(panel, ours, unit, since), write)))
+        cells.append(_ratio(panel, context, arm, unit, since, theirs))
+    return cells
+
+
+def _ratio(
+    panel: TimeToTarget,
+    context: Context,
+    arm: str,
+    unit: Unit,
+    since: float | None,
+    published: float | None,
+) -> Markup:
+    both = [s for s in _seeds(panel, context, arm) if s in _seeds(panel, context, panel.baseline)]
+    if arm == panel.baseline or not both:
+        return _cell(NOTHING)
+    ours, theirs = (
+        _sample(panel, [context.subject.histories[name, seed] for seed in both], unit, since)
+        for name in (arm, panel.baseline)
+    )
+    lines = _lines(theirs.over(ours), lambda value: f"{ratio(value)} ×")
+    return _cell(*lines, *([] if published is None else [f"paper: {published:g} ×"]))
+
+
+def _seeds(panel: TimeToTarget, context: Context, arm: str) -> list[int]:
+    """The seeds whose training is over: of the others it is not known how they would end."""
+    return [
+        seed
+        for seed in context.subject.seeds(arm)
+        if context.subject.trial(arm, seed).get("state") == "finished"
+    ]
+
+
+def _sample(
+    panel: TimeToTarget, histories: list[History], unit: Unit, since: float | None = None
+) -> Sample:
+    return time_to(histories, panel.metric, panel.target, unit, since)
+
+
+def _lines(sample: Sample, write: Callable[[float], str]) -> list[str]:
+    """Median; mean and deviation; bootstrap interval of the median."""
+
+    def whole(value: float) -> str:
+        return _unbroken(write(value))
+
+    lines = [sample.median.text(whole)]
+    if len(sample) > 1:
+        spread = "" if sample.std is None else f" {_unbroken(f'± {write(sample.std)}')}"
+        lines.append(f"mean {sample.mean.text(whole)}{spread}")
+        interval = sample.interval()
+        if interval is not None and interval.low < interval.high:
+            lines.append(f"{_unbroken('95 %')}: {interval.text(whole)}")
+    return lines
+
+
+def _unbroken(text: str) -> str:
+    """A number with its unit, which no line is to break."""
+    return text.replace(" ", "\N{NO-BREAK SPACE}")
+
+
+def _cell(first: str, *rest: str) -> Markup:
+    lines = Markup().join(Markup('<span class="second">{}</span>').format(line) for line in rest)
+    return Markup("<td><span>{}</span>{}</td>").format(first, lines)
