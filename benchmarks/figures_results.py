@@ -48,7 +48,7 @@ def entry(run: Run, columns: tuple[str, ...]) -> dict[str, Any]:
         {
             "says": verdict.claim.says,
             "state": verdict.state,
-            "figure": None if verdict.figure is None else rounded(verdict.figure.median),
+            "figure": None if verdict.measured is None else rounded(verdict.measured.median.low),
         }
         for verdict in verdicts(run)
     ]

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from grokscope.findings.reach import Unit, time_to
-from grokscope.findings.statistics import Sample, wilcoxon_p
+from grokscope.findings.statistics import SeedValues, wilcoxon_p
+from grokscope.findings.target import Target, Unit
 from grokscope.report.wording import count, duration, ratio
 from grokscope.runs import Run
 from records import RESULTS, environment_of, write_record
 
 RESULT = RESULTS / "table1.json"
 FIGURES = "{:.6g}".format
-TARGET, SINCE = 0.85, 0.2
+TARGET, SINCE = Target("test_accuracy", 0.85), 0.2
 HEAD = (
     "| | got there | steps | fewer steps | training time | less time "
     "| time from 20 % | less time from 20 % |\n" + "|---" * 8 + "|"
@@ -41,10 +41,10 @@ def complete_seeds(run: Run) -> list[int]:
     ]
 
 
-def described(sample: Sample) -> dict[str, Any]:
+def described(sample: SeedValues) -> dict[str, Any]:
     interval = sample.interval()
     return {
-        "by_seed": [round(low, 2) if low == high else None for low, high in sample.ends],
+        "by_seed": [None if value is None else round(value, 2) for value in sample.values],
         "at_least": [round(low, 2) for low in sample.lows],
         "median": sample.median.text(FIGURES),
         "mean": sample.mean.text(FIGURES),
@@ -60,9 +60,7 @@ def table(run: Run) -> dict[str, Any]:
     print(HEAD)
     samples = {
         arm: {
-            name: time_to(
-                [run.history(arm, seed) for seed in seeds], "test_accuracy", TARGET, unit, since
-            )
+            name: TARGET.time_to([run.history(arm, seed) for seed in seeds], unit, since)
             for name, (unit, since) in CLOCKS.items()
         }
         for arm in run.spec["arms"]
@@ -84,17 +82,17 @@ def table(run: Run) -> dict[str, Any]:
 
 
 def print_row(
-    title: str, clocks: dict[str, Sample], ratios: dict[str, Sample], is_baseline: bool
+    title: str, clocks: dict[str, SeedValues], ratios: dict[str, SeedValues], is_baseline: bool
 ) -> None:
     steps = clocks["steps"]
-    cells = [title, f"{steps.known} of {len(steps)}"]
+    cells = [title, f"{steps.num_known} of {len(steps)}"]
     for name, sample in clocks.items():
         cells.append(spread(sample, count if name == "steps" else duration))
         cells.append("" if is_baseline else spread(ratios[name], lambda value: f"{ratio(value)}x"))
     print("| " + " | ".join(cells) + " |")
 
 
-def spread(sample: Sample, write: Callable[[float], str]) -> str:
+def spread(sample: SeedValues, write: Callable[[float], str]) -> str:
     """Median; mean and deviation."""
     text = sample.median.text(write)
     if len(sample) > 1:

@@ -144,7 +144,7 @@ def test_the_shipped_experiments_run_from_end_to_end(
     settings = ["training.max_steps=200", "data.train_size=48", "data.test_size=48"]
     experiment = load_experiment(f"grokalign/{figure}", "quick", settings)
     run = run_experiment(experiment, tmp_path / "run", data_dir=shared_data)
-    assert all(verdict.figure is not None for verdict in verdicts(run))
+    assert all(verdict.measured is not None for verdict in verdicts(run))
     assert "could not be drawn" not in write_report([run.path]).read_text()
     data = gs.load_data(
         "mnist", data_dir=shared_data, classes=[1, 0], train_size=3, normalize=(0.1307, 0.3081)

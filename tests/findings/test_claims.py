@@ -31,7 +31,7 @@ def run(tmp_path: Path) -> Run:
 
 def verdict(run: Run, quantity: dict, **bounds: float) -> tuple[str, float | None]:
     judged = judge(Claim(says="so", quantity=quantity, **bounds), run)
-    return judged.state, None if judged.figure is None else judged.figure.median
+    return judged.state, None if judged.measured is None else judged.measured.median.low
 
 
 def test_steps_to_a_target(run: Run) -> None:
@@ -97,6 +97,18 @@ def test_difference_between_arms(run: Run) -> None:
     state, median = verdict(run, quantity, at_least=0.1)
     assert state == "held"
     assert median == pytest.approx((0.05 + 0.33) / 2)
+
+
+def test_difference_is_paired_by_seed(tmp_path: Path) -> None:
+    values = {("a", 0): 1.0, ("a", 1): 5.0, ("a", 2): 9.0, ("b", 2): 2.0, ("b", 0): 0.5}
+    with RunDirectory.create(tmp_path / "run", {"name": "x"}, "cpu", [0, 1, 2]) as writer:
+        for (arm, seed), value in values.items():
+            writer.trial(arm, seed).append({"step": 0, "norm": value}, {"train_seconds": 0.0})
+    quantity = {"kind": "difference", "arm": "a", "baseline": "b", "metric": "norm"}
+    claim = Claim(says="so", quantity=quantity, at_least=0)
+    measured = judge(claim, Run(tmp_path / "run")).measured
+    assert measured is not None
+    assert measured.values == (0.5, 7.0)
 
 
 def test_results_are_found_by_dotted_name(run: Run) -> None:

@@ -9,45 +9,45 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from grokscope.findings.statistics import Bounds, Sample, welch_p, wilcoxon_p
+from grokscope.findings.statistics import Interval, SeedValues, welch_p, wilcoxon_p
 
 SLOW = [14500.0, 13900.0, 15200.0, 14100.0, 16000.0, 14900.0, 13700.0]
 FAST = [900.0, 800.0, 1500.0, 700.0, 950.0, 20000.0, 600.0]
 
 
-def exact(values: list[float]) -> Sample:
-    return Sample.exact(values)
+def exact(values: list[float]) -> SeedValues:
+    return SeedValues.exact(values)
 
 
 def test_known_values_are_summed_up_as_numpy_does() -> None:
     sample = exact(SLOW)
-    assert sample.median == Bounds(14500, 14500)
+    assert sample.median == Interval(14500, 14500)
     assert sample.mean.low == sample.mean.high == pytest.approx(np.mean(SLOW))
     assert sample.std == pytest.approx(np.std(SLOW, ddof=1))
-    assert sample.known == len(sample) == 7
+    assert sample.num_known == len(sample) == 7
 
 
 def test_median_is_known_until_the_middle_is_censored() -> None:
     limits = [20000.0] * 5
-    two = Sample.censored([100, None, 300, None, 200], limits)
-    assert two.median == Bounds(300, 300)
-    three = Sample.censored([100, None, 300, None, None], limits)
-    assert three.median == Bounds(20000, math.inf)
-    even = Sample.censored([100, None], limits[:2])
-    assert even.median == Bounds(10050, math.inf)
+    two = SeedValues.censored([100, None, 300, None, 200], limits)
+    assert two.median == Interval(300, 300)
+    three = SeedValues.censored([100, None, 300, None, None], limits)
+    assert three.median == Interval(20000, math.inf)
+    even = SeedValues.censored([100, None], limits[:2])
+    assert even.median == Interval(10050, math.inf)
 
 
 def test_mean_and_deviation_say_that_a_value_is_missing() -> None:
-    sample = Sample.censored([100, None, 300], [500, 800, 500])
-    assert sample.mean == Bounds(400, math.inf)
+    sample = SeedValues.censored([100, None, 300], [500, 800, 500])
+    assert sample.mean == Interval(400, math.inf)
     assert sample.std is None
     assert exact([5.0]).std is None
 
 
 def test_a_limit_below_the_others_still_counts_as_a_bound() -> None:
-    sample = Sample.censored([400, None, 600], [1000, 100, 1000])
+    sample = SeedValues.censored([400, None, 600], [1000, 100, 1000])
     # The seed stopped at 100 may be the least or the greatest: the median is 400 to 600.
-    assert sample.median == Bounds(400, 600)
+    assert sample.median == Interval(400, 600)
     assert sample.text() == "400 to 600 (100 or more), 2 of 3 reached"
 
 
@@ -58,7 +58,7 @@ def test_interval_of_the_median_is_the_one_of_the_binomial_law() -> None:
     at_most = [scipy.stats.binom.sf((n + 1) / 2 - 1, n, k / n) for k in range(1, n + 1)]
     low = values[next(k for k, p in enumerate(at_most) if p >= 0.025)]
     high = values[next(k for k, p in enumerate(at_most) if p >= 0.975)]
-    assert exact(SLOW).interval() == Bounds(low, high)
+    assert exact(SLOW).interval() == Interval(low, high)
 
 
 @pytest.mark.parametrize("statistic", ["mean", "median"])
@@ -86,7 +86,7 @@ def test_interval_is_the_same_each_time_and_follows_its_arguments() -> None:
 @pytest.mark.parametrize("statistic", ["mean", "median"])
 def test_interval_holds_those_of_all_values_that_censoring_allows(statistic: str) -> None:
     values, limits = [100, None, 250, None, 300, 90], [0, 180, 0, 260, 0, 0]
-    interval = Sample.censored(values, limits).interval(statistic)
+    interval = SeedValues.censored(values, limits).interval(statistic)
     for hidden in product([180, 200, 400, 1e9], [260, 270, 1e9]):
         filled = iter(hidden)
         one = exact([next(filled) if v is None else v for v in values]).interval(statistic)
@@ -95,13 +95,13 @@ def test_interval_holds_those_of_all_values_that_censoring_allows(statistic: str
 
 
 def test_ratios_are_paired_and_bounded() -> None:
-    slow = Sample.censored([1000, None, 1000, None], [5000, 5000, 5000, 5000])
-    fast = Sample.censored([100, 200, None, None], [500, 500, 400, 400])
+    slow = SeedValues.censored([1000, None, 1000, None], [5000, 5000, 5000, 5000])
+    fast = SeedValues.censored([100, 200, None, None], [500, 500, 400, 400])
     ratios = slow.over(fast)
     assert ratios.lows == (10, 25, 0, 0)
     assert ratios.highs == (10, math.inf, 2.5, math.inf)
-    assert ratios.known == 1
-    assert [Bounds(*ends).text("{:g}×".format) for ends in ratios.ends] == [
+    assert ratios.num_known == 1
+    assert [ratio.text("{:g}×".format) for ratio in ratios.intervals] == [
         "10×",
         "at least 25×",
         "at most 2.5×",
@@ -121,7 +121,7 @@ def test_welch_is_the_one_of_scipy_and_of_the_formula() -> None:
 
 
 def test_welch_has_no_answer_without_means_and_variances() -> None:
-    assert welch_p(exact(SLOW), Sample.censored([1, None], [2, 2])) is None
+    assert welch_p(exact(SLOW), SeedValues.censored([1, None], [2, 2])) is None
     assert welch_p(exact([1.0]), exact(SLOW)) is None
     assert welch_p(exact([1.0, 1.0]), exact([2.0, 2.0])) is None
     # Of seeds that all reach the target at the same evaluation it has.
@@ -139,19 +139,21 @@ def test_wilcoxon_is_the_one_of_scipy_and_of_all_signs() -> None:
 
 
 def test_wilcoxon_with_equal_figures() -> None:
-    assert wilcoxon_p(exact([1.0, 2.0]), exact([1.0, 2.0])) == Bounds(1, 1)
+    assert wilcoxon_p(exact([1.0, 2.0]), exact([1.0, 2.0])) == Interval(1, 1)
 
 
 def test_wilcoxon_where_the_slow_sample_is_censored_is_known_from_the_ranks() -> None:
-    slow = Sample.censored([1000, None, None, 900, 950, 1100, None], [5000] * 7)
+    slow = SeedValues.censored([1000, None, None, 900, 950, 1100, None], [5000] * 7)
     fast = exact([100.0, 120, 90, 110, 105, 95, 80])
-    assert wilcoxon_p(slow, fast) == Bounds(2 / 2**7, 2 / 2**7)
+    assert wilcoxon_p(slow, fast) == Interval(2 / 2**7, 2 / 2**7)
 
 
 def test_wilcoxon_bounds_hold_for_all_values_that_censoring_allows() -> None:
     a_values, a_limits = [10.0, None, 12.0, 30.0, 14.0, 9.0], [0, 15, 0, 0, 0, 0]
     b_values, b_limits = [13.5, 17.0, 20.25, 22.0, None, 14.0], [0, 0, 0, 0, 12, 0]
-    bounds = wilcoxon_p(Sample.censored(a_values, a_limits), Sample.censored(b_values, b_limits))
+    bounds = wilcoxon_p(
+        SeedValues.censored(a_values, a_limits), SeedValues.censored(b_values, b_limits)
+    )
     assert bounds.low < bounds.high
     for a_hidden, b_hidden in product([15.1, 16.3, 19.7, 31.0, 1e6], [12.2, 13.4, 18.9, 29.0, 1e7]):
         a = [a_hidden if value is None else value for value in a_values]
@@ -161,11 +163,11 @@ def test_wilcoxon_bounds_hold_for_all_values_that_censoring_allows() -> None:
 
 def test_text_says_how_many_got_there() -> None:
     assert exact(SLOW).text() == "14,500 (13,900 to 15,200), all 7 reached"
-    one_missing = Sample.censored([*SLOW, None], [20000] * 8)
+    one_missing = SeedValues.censored([*SLOW, None], [20000] * 8)
     assert one_missing.text() == "14,700 (13,900 to 16,000), 7 of 8 reached"
-    most_missing = Sample.censored([13000, None, None], [20000] * 3)
+    most_missing = SeedValues.censored([13000, None, None], [20000] * 3)
     assert most_missing.text() == "at least 20,000 (13,000 or more), 1 of 3 reached"
-    assert Sample.censored([None, None], [500, 700]).text() == (
+    assert SeedValues.censored([None, None], [500, 700]).text() == (
         "at least 600 (500 or more), 0 of 2 reached"
     )
     assert exact([3.0]).text() == "3"
@@ -175,6 +177,6 @@ def test_text_says_how_many_got_there() -> None:
 
 def test_a_sample_of_nothing_is_a_mistake() -> None:
     with pytest.raises(ValueError, match="at least one: got 0 and 0"):
-        Sample.exact([])
+        SeedValues.exact([])
     with pytest.raises(ValueError, match="above its upper end"):
-        Sample((2.0,), (1.0,))
+        SeedValues((2.0,), (1.0,))

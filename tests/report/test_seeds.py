@@ -70,9 +70,9 @@ def test_statistics_count_the_seeds_that_never_got_there(several: Path) -> None:
     assert slow.sample.mean.text() == "at least 2,900"
     assert slow.contrast is None
     assert fast.contrast is not None
-    assert fast.contrast.sooner.ends[0] == (10, 10)
-    assert fast.contrast.sooner.ends[2] == (5000 / 230, float("inf"))
-    assert fast.contrast.sooner.ends[4] == (0, 3100 / 5000)
+    assert fast.contrast.sooner.intervals[0] == (10, 10)
+    assert fast.contrast.sooner.intervals[2] == (5000 / 230, float("inf"))
+    assert fast.contrast.sooner.intervals[4] == (0, 3100 / 5000)
     assert fast.contrast.welch is None
 
 

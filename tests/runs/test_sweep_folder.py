@@ -107,8 +107,8 @@ def test_results_are_the_first_seeds_and_claims_are_about_all(tmp_path: Path) ->
     quantity = {"kind": "result", "name": "figure"}
     verdict = judge(Claim(says="so", quantity=quantity, at_least=2), one)
     assert verdict.state == "held"
-    assert verdict.figure is not None
-    assert verdict.figure.values == (1.0, 5.0, 2.0)
+    assert verdict.measured is not None
+    assert verdict.measured.values == (1.0, 5.0, 2.0)
 
 
 def test_a_setting_is_finished_when_all_its_seeds_are(tmp_path: Path) -> None:

@@ -2,13 +2,15 @@
 
 from grokscope.findings.claims import Claim, Verdict, judge, verdicts
 from grokscope.findings.onset import Onset, onset
-from grokscope.findings.statistics import Bounds, Sample
+from grokscope.findings.statistics import Interval, SeedValues
+from grokscope.findings.target import Target
 
 __all__ = [
-    "Bounds",
     "Claim",
+    "Interval",
     "Onset",
-    "Sample",
+    "SeedValues",
+    "Target",
     "Verdict",
     "judge",
     "onset",

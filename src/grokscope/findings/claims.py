@@ -1,4 +1,4 @@
-"""Claims as data: a figure of a run and the bound that it should keep."""
+"""Claims as data: a value that a run has for each seed, and the bound that it should keep."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from grokscope.findings.onset import onset, value_at
-from grokscope.findings.reach import Unit, time_to
-from grokscope.findings.statistics import Bounds, Sample
+from grokscope.findings.statistics import SeedValues
+from grokscope.findings.target import Target, Unit
 from grokscope.runs.history import History
 from grokscope.runs.reader import Run
 
@@ -26,44 +26,8 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-@dataclass(frozen=True)
-class Figure:
-    """A figure of a run: its value for each seed, or the least that it can be.
-
-    ``highs`` are the most that it can be, seed by seed; None where all values are known.
-    """
-
-    values: tuple[float, ...]
-    highs: tuple[float, ...] | None = None
-
-    @classmethod
-    def of(cls, sample: Sample) -> Figure:
-        """The figure of a sample."""
-        return cls(sample.lows, sample.highs)
-
-    @property
-    def sample(self) -> Sample:
-        """The values with their bounds."""
-        return Sample(self.values, self.values if self.highs is None else self.highs)
-
-    @property
-    def bounds(self) -> Bounds:
-        """The median over seeds, or what it lies between."""
-        return self.sample.median
-
-    @property
-    def median(self) -> float:
-        """Median over seeds, or the least that it can be."""
-        return self.bounds.low
-
-    @property
-    def is_lower_bound(self) -> bool:
-        """Whether the median may be larger."""
-        return self.bounds.low < self.bounds.high
-
-
 class StepsTo(Strict):
-    """Steps until a metric reaches a target; the steps run, as a bound, if it never did.
+    """Steps until a metric reaches a target; a seed that did not reach it is right-censored.
 
     With ``since`` they are counted from where the metric first is at or above that.
     """
@@ -75,14 +39,14 @@ class StepsTo(Strict):
     unit: Unit = "steps"
     since: float | None = None
 
-    def figure(self, run: Run) -> Figure | None:
-        """The figure in ``run``; None without rows."""
+    def seed_values(self, run: Run) -> SeedValues | None:
+        """The value for each seed of ``run``; None without rows."""
         seeds = run.seeds(self.arm)
-        return Figure.of(_reach(run, seeds, self.arm, self)) if seeds else None
+        return _time_to(run, seeds, self.arm, self) if seeds else None
 
 
 class SpeedUp(Strict):
-    """How many times sooner an arm reaches a target than the baseline, seed by seed.
+    """Speedup of the time to a target over the baseline: baseline over arm, seed by seed.
 
     ``since`` is that of ``StepsTo``.
     """
@@ -95,14 +59,13 @@ class SpeedUp(Strict):
     unit: Unit = "steps"
     since: float | None = None
 
-    def figure(self, run: Run) -> Figure | None:
-        """The figure in ``run``; None where the arms share no seed."""
-        theirs = run.seeds(self.baseline)
-        seeds = [seed for seed in run.seeds(self.arm) if seed in theirs]
+    def seed_values(self, run: Run) -> SeedValues | None:
+        """The value for each seed of ``run``; None where the arms share no seed."""
+        seeds = _shared_seeds(run, self.arm, self.baseline)
         if not seeds:
             return None
-        fast, slow = (_reach(run, seeds, arm, self) for arm in (self.arm, self.baseline))
-        return Figure.of(slow.over(fast))
+        ours, theirs = (_time_to(run, seeds, arm, self) for arm in (self.arm, self.baseline))
+        return theirs.over(ours)
 
 
 class Value(Strict):
@@ -117,15 +80,9 @@ class Value(Strict):
     metric: str
     at: Moment = "last"
 
-    def figure(self, run: Run) -> Figure | None:
-        """The figure in ``run``; None where the metric was not recorded or the moment not met."""
-        values = []
-        for seed in run.seeds(self.arm):
-            value = _value(run.history(self.arm, seed), self.metric, self.at)
-            if value is None:
-                return None
-            values.append(value)
-        return Figure(tuple(values)) if values else None
+    def seed_values(self, run: Run) -> SeedValues | None:
+        """The value for each seed of ``run``; None without the metric, or short of the moment."""
+        return _values_at(run, run.seeds(self.arm), self.arm, self.metric, self.at)
 
 
 class Difference(Strict):
@@ -137,15 +94,15 @@ class Difference(Strict):
     metric: str
     at: Moment = "last"
 
-    def figure(self, run: Run) -> Figure | None:
-        """The figure in ``run``; None where an arm lacks the metric."""
+    def seed_values(self, run: Run) -> SeedValues | None:
+        """The value for each seed that both arms have; None where an arm lacks the metric."""
+        seeds = _shared_seeds(run, self.arm, self.baseline)
         ours, theirs = (
-            Value(kind="value", arm=arm, metric=self.metric, at=self.at).figure(run)
-            for arm in (self.arm, self.baseline)
+            _values_at(run, seeds, arm, self.metric, self.at) for arm in (self.arm, self.baseline)
         )
         if ours is None or theirs is None:
             return None
-        return Figure(tuple(a - b for a, b in zip(ours.values, theirs.values, strict=False)))
+        return SeedValues.exact([a - b for a, b in zip(ours.lows, theirs.lows, strict=True)])
 
 
 class Change(Strict):
@@ -157,15 +114,15 @@ class Change(Strict):
     at: Moment
     over: Moment
 
-    def figure(self, run: Run) -> Figure | None:
-        """The figure in ``run``; None where the metric or one of the moments is missing."""
+    def seed_values(self, run: Run) -> SeedValues | None:
+        """The value for each seed of ``run``; None without the metric or one of the moments."""
+        seeds = run.seeds(self.arm)
         above, below = (
-            Value(kind="value", arm=self.arm, metric=self.metric, at=at).figure(run)
-            for at in (self.at, self.over)
+            _values_at(run, seeds, self.arm, self.metric, at) for at in (self.at, self.over)
         )
-        if above is None or below is None or 0.0 in below.values:
+        if above is None or below is None or 0.0 in below.lows:
             return None
-        return Figure(tuple(a / b for a, b in zip(above.values, below.values, strict=True)))
+        return above.over(below)
 
 
 class Delay(Strict):
@@ -178,23 +135,23 @@ class Delay(Strict):
     kind: Literal["delay"]
     arm: str
 
-    def figure(self, run: Run) -> Figure | None:
-        """The figure in ``run``; None where training data were not memorised."""
+    def seed_values(self, run: Run) -> SeedValues | None:
+        """The value for each seed of ``run``; None where training data were not memorised."""
         found = [onset(run.history(self.arm, seed)) for seed in run.seeds(self.arm)]
         if not found or any(each.memorised is None for each in found):
             return None
         limits = [each.last / max(each.memorised or 1.0, 1.0) for each in found]
-        return Figure.of(Sample.censored([each.delay for each in found], limits))
+        return SeedValues.censored([each.delay for each in found], limits)
 
 
 class Result(Strict):
-    """A figure of results.json, found by its dotted name."""
+    """A value in results.json, found by its dotted name; a list counts as a value for each."""
 
     kind: Literal["result"]
     name: str
 
-    def figure(self, run: Run) -> Figure | None:
-        """The figure in ``run``; None where the experiment has not computed it."""
+    def seed_values(self, run: Run) -> SeedValues | None:
+        """The value for each seed of ``run``; None where the experiment has not computed it."""
         values: list[float] = []
         for results in run.results_of_seeds:
             value: Any = results
@@ -203,7 +160,7 @@ class Result(Strict):
                     return None
                 value = value[part]
             values += map(float, value if isinstance(value, list) else [value])
-        return Figure(tuple(values)) if values else None
+        return SeedValues.exact(values) if values else None
 
 
 Quantity = Annotated[
@@ -214,7 +171,7 @@ Quantity = Annotated[
 class Claim(Strict):
     """A statement about a run that can turn out false.
 
-    ``says`` is the statement in words, ``source`` where it comes from, ``quantity`` the figure
+    ``says`` is the statement in words, ``source`` where it comes from, ``quantity`` the value
     and ``at_least``/``at_most`` its bounds. With several seeds the median is judged.
     """
 
@@ -237,21 +194,21 @@ class Verdict:
 
     claim: Claim
     state: Literal["held", "not held", "open"]
-    figure: Figure | None
+    measured: SeedValues | None
 
 
 def judge(claim: Claim, run: Run) -> Verdict:
-    """Hold a claim against a run; it stays open where the run has no figure to judge it by."""
-    figure = claim.quantity.figure(run)
-    if figure is None or math.isnan(figure.median):
-        return Verdict(claim, "open", figure)
+    """Hold a claim against a run; it stays open where the run has no value to judge it by."""
+    values = claim.quantity.seed_values(run)
+    if values is None or math.isnan(values.median.low):
+        return Verdict(claim, "open", values)
     least = -math.inf if claim.at_least is None else claim.at_least
     most = math.inf if claim.at_most is None else claim.at_most
-    low, high = figure.bounds.low, figure.bounds.high
+    low, high = values.median
     # Where the median is only bounded, claims are settled that hold or fail for all it can be.
     if low >= least and high <= most:
-        return Verdict(claim, "held", figure)
-    return Verdict(claim, "not held" if high < least or low > most else "open", figure)
+        return Verdict(claim, "held", values)
+    return Verdict(claim, "not held" if high < least or low > most else "open", values)
 
 
 def verdicts(run: Run) -> Sequence[Verdict]:
@@ -259,9 +216,25 @@ def verdicts(run: Run) -> Sequence[Verdict]:
     return [judge(Claim.model_validate(claim), run) for claim in run.spec.get("claims", [])]
 
 
-def _reach(run: Run, seeds: Sequence[int], arm: str, quantity: StepsTo | SpeedUp) -> Sample:
+def _shared_seeds(run: Run, arm: str, baseline: str) -> list[int]:
+    """The seeds that both arms have: what is paired is paired by seed."""
+    shared = run.seeds(baseline)
+    return [seed for seed in run.seeds(arm) if seed in shared]
+
+
+def _time_to(run: Run, seeds: Sequence[int], arm: str, quantity: StepsTo | SpeedUp) -> SeedValues:
+    target = Target(quantity.metric, quantity.target)
     histories = [run.history(arm, seed) for seed in seeds]
-    return time_to(histories, quantity.metric, quantity.target, quantity.unit, quantity.since)
+    return target.time_to(histories, quantity.unit, quantity.since)
+
+
+def _values_at(
+    run: Run, seeds: Sequence[int], arm: str, metric: str, at: Moment
+) -> SeedValues | None:
+    """A metric of an arm at a moment for each seed; None where a seed lacks it."""
+    values = [_value(run.history(arm, seed), metric, at) for seed in seeds]
+    known = [value for value in values if value is not None]
+    return SeedValues.exact(known) if known and len(known) == len(values) else None
 
 
 def _value(history: History, metric: str, at: Moment) -> float | None:

@@ -1,13 +1,14 @@
-"""Figures over seeds, where a seed that never got there is a bound and is never dropped.
+"""Values over seeds, where a seed that did not reach its target is a bound and is never dropped.
 
 A run that ended before it reached its target says that the target takes at least so many steps:
-it is censored. So each seed's figure is an interval, [v, v] where it is known and [limit, inf)
-where it is censored, and a ratio of two figures is the interval of the ratios that are possible.
-Median and mean grow with each value; their intervals go from the statistic of the lower ends to
-the statistic of the upper ends. The median of ten seeds of which two never got there is thus known
-exactly, and the mean is only bounded from below.
+it is right-censored. So the value of each seed is an interval, [v, v] where it is known and
+[limit, inf) where it is censored, and a ratio of two values is the interval of the ratios that are
+possible. Median and mean grow with each value; their intervals go from the statistic of the lower
+ends to the statistic of the upper ends. The median of ten seeds of which two are censored is thus
+known exactly, and the mean is only bounded from below. A seed that stopped before the others may
+leave the median between two values: 5,000, 9,000 and at least 6,000 have one from 6,000 to 9,000.
 
-Intervals of confidence are percentile bootstrap intervals over seeds (Efron and Tibshirani, *An
+Confidence intervals are percentile bootstrap intervals over seeds (Efron and Tibshirani, *An
 Introduction to the Bootstrap*, 1993, chapter 13). With n seeds the one of the median reaches at
 most from the least to the greatest value, which contains the true median with probability
 1 - 2^(1-n): three seeds give 75 %, six are the fewest that give 95 %.
@@ -18,7 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,13 +32,14 @@ _STATISTICS: dict[Statistic, Callable[..., NDArray[np.float64]]] = {
 }
 
 
-@dataclass(frozen=True)
-class Bounds:
+class Interval(NamedTuple):
     """A number known exactly, or to lie from ``low`` to ``high``.
 
     Example:
-        >>> Bounds(14500, 14500).text(), Bounds(20000, math.inf).text(), Bounds(0, 0.5).text(str)
-        ('14,500', 'at least 20,000', 'at most 0.5')
+        >>> Interval(14500, 14500).text(), Interval(20000, math.inf).text()
+        ('14,500', 'at least 20,000')
+        >>> Interval(0, 0.5).text(str), Interval(6000, 9000).value
+        ('at most 0.5', None)
     """
 
     low: float
@@ -45,8 +47,18 @@ class Bounds:
 
     @property
     def is_exact(self) -> bool:
-        """Whether there is but one value."""
+        """Whether there is only one value; a NaN is none."""
         return self.low == self.high
+
+    @property
+    def is_bounded(self) -> bool:
+        """Whether there is a largest value."""
+        return self.high < math.inf
+
+    @property
+    def value(self) -> float | None:
+        """The value where it is known exactly; else None."""
+        return self.low if self.is_exact else None
 
     def text(self, write: Callable[[float], str] = "{:,.0f}".format) -> str:
         """In words; ``write`` writes one number. Ends that it writes alike are one."""
@@ -64,11 +76,11 @@ class Bounds:
             return f"at least {low}"
         return low if low == high else f"{low} to {high}"
 
-    def span(self, write: Callable[[float], str] = "{:,.0f}".format) -> str:
-        """An interval in words.
+    def range_text(self, write: Callable[[float], str] = "{:,.0f}".format) -> str:
+        """A confidence interval in words.
 
         Example:
-            >>> Bounds(13900, 15200).span(), Bounds(13900, math.inf).span()
+            >>> Interval(13900, 15200).range_text(), Interval(13900, math.inf).range_text()
             ('13,900 to 15,200', '13,900 or more')
         """
         if math.isnan(self.low) or math.isnan(self.high):
@@ -80,19 +92,24 @@ class Bounds:
 
 
 @dataclass(frozen=True)
-class Sample:
-    """A figure over seeds: what each is at least, and at most.
+class SeedValues:
+    """A value for each seed, known exactly or between bounds.
 
     Args:
-        lows: the least that each seed's figure can be.
-        highs: the most; the same where it is known, infinity where the seed never got there.
+        lows: the least that the value of each seed can be.
+        highs: the most; the same where it is known, infinity where the seed is censored.
+
+    Raises:
+        ValueError: if there is no seed, or a lower end lies above its upper end.
 
     Example:
-        >>> steps = Sample.censored([13900, 14500, None], limits=[20000, 20000, 20000])
+        >>> steps = SeedValues.censored([13900, 14500, None], limits=[20000, 20000, 20000])
         >>> steps.median, steps.mean.text()
-        (Bounds(low=14500.0, high=14500.0), 'at least 16,133')
+        (Interval(low=14500.0, high=14500.0), 'at least 16,133')
         >>> print(steps.text())
         14,500 (13,900 or more), 2 of 3 reached
+        >>> SeedValues.censored([5000, 9000, None], limits=[9000, 9000, 6000]).median.text()
+        '6,000 to 9,000'
     """
 
     lows: tuple[float, ...]
@@ -101,21 +118,21 @@ class Sample:
     def __post_init__(self) -> None:
         if not self.lows or len(self.lows) != len(self.highs):
             raise ValueError(
-                f"a sample needs as many lower ends as upper ends, at least one: got "
+                f"values over seeds need as many lower ends as upper ends, at least one: got "
                 f"{len(self.lows)} and {len(self.highs)}"
             )
         if any(low > high for low, high in zip(self.lows, self.highs, strict=True)):
             raise ValueError("a lower end must not be above its upper end")
 
     @classmethod
-    def exact(cls, values: Sequence[float]) -> Sample:
-        """Figures that are all known."""
+    def exact(cls, values: Sequence[float]) -> SeedValues:
+        """Values that are all known."""
         known = tuple(map(float, values))
         return cls(known, known)
 
     @classmethod
-    def censored(cls, values: Sequence[float | None], limits: Sequence[float]) -> Sample:
-        """Figures of which some are None, which are at least as large as their limit."""
+    def censored(cls, values: Sequence[float | None], limits: Sequence[float]) -> SeedValues:
+        """Values of which some are None: those are at least as large as their limit."""
         pairs = list(zip(values, limits, strict=True))
         return cls(
             tuple(float(limit if value is None else value) for value, limit in pairs),
@@ -126,29 +143,39 @@ class Sample:
         return len(self.lows)
 
     @property
-    def ends(self) -> list[tuple[float, float]]:
-        """The least and the most that each seed's figure can be."""
-        return list(zip(self.lows, self.highs, strict=True))
+    def intervals(self) -> list[Interval]:
+        """The value of each seed."""
+        return [Interval(*ends) for ends in zip(self.lows, self.highs, strict=True)]
 
     @property
-    def known(self) -> int:
-        """How many seeds' figures are known exactly."""
-        return sum(low == high for low, high in self.ends)
+    def values(self) -> tuple[float | None, ...]:
+        """The value of each seed where it is known exactly; else None."""
+        return tuple(interval.value for interval in self.intervals)
 
     @property
-    def median(self) -> Bounds:
-        """Median over seeds; a bound only where the middle is censored."""
+    def known(self) -> list[float]:
+        """The values of the seeds where it is known exactly."""
+        return [value for value in self.values if value is not None]
+
+    @property
+    def num_known(self) -> int:
+        """The number of seeds whose value is known exactly."""
+        return len(self.known)
+
+    @property
+    def median(self) -> Interval:
+        """Median over seeds; bounds where a censored seed can change it."""
         return self._of("median")
 
     @property
-    def mean(self) -> Bounds:
+    def mean(self) -> Interval:
         """Mean over seeds; a bound where any seed is censored."""
         return self._of("mean")
 
     @property
     def std(self) -> float | None:
         """Standard deviation (n - 1); None for one seed, and where any is censored."""
-        if len(self) < 2 or self.known < len(self):
+        if len(self) < 2 or self.num_known < len(self):
             return None
         return float(np.std(self.lows, ddof=1))
 
@@ -158,17 +185,17 @@ class Sample:
         level: float = 0.95,
         resamples: int = 10_000,
         seed: int = 0,
-    ) -> Bounds | None:
+    ) -> Interval | None:
         """Bootstrap interval of the median or mean over seeds; None for a single seed.
 
         Seeds are drawn with replacement; the interval goes from the lower quantile over the draws
-        of the statistic's lower bound to the upper quantile of its upper bound.
+        of the statistic of the lower ends to the upper quantile of that of the upper ends.
 
         Args:
             statistic: "median" or "mean".
             level: probability that the interval is meant to have.
             resamples: how often seeds are drawn.
-            seed: decides the draws: the same figures give the same interval.
+            seed: decides the draws: the same values give the same interval.
         """
         if not 0 < level < 1:
             raise ValueError(f"level must lie between 0 and 1: got {level}")
@@ -179,78 +206,82 @@ class Sample:
         tail = (1 - level) / 2
         low = np.quantile(of(np.array(self.lows)[drawn], axis=1), tail, method="inverted_cdf")
         high = np.quantile(of(np.array(self.highs)[drawn], axis=1), 1 - tail, method="inverted_cdf")
-        return Bounds(float(low), float(high))
+        return Interval(float(low), float(high))
 
-    def at(self, places: Sequence[int]) -> Sample:
-        """The figures at some places, in that order."""
-        return Sample(
+    def at(self, places: Sequence[int]) -> SeedValues:
+        """The values at some places, in that order."""
+        return SeedValues(
             tuple(self.lows[place] for place in places),
             tuple(self.highs[place] for place in places),
         )
 
-    def over(self, other: Sample) -> Sample:
-        """The ratios to another sample, seed by seed, of figures that are not negative.
+    def over(self, other: SeedValues) -> SeedValues:
+        """The ratios to other values, seed by seed, of values that are not negative.
 
         A censored numerator gives "at least", a censored denominator "at most", both nothing. A
         denominator of zero gives infinity.
         """
-        pairs = list(zip(self.ends, other.ends, strict=True))
-        return Sample(
-            tuple(_quotient(above[0], below[1]) for above, below in pairs),
-            tuple(_quotient(above[1], below[0]) for above, below in pairs),
+        # The least ratio has the least numerator over the greatest denominator, and so on.
+        pairs = list(zip(self.intervals, other.intervals, strict=True))
+        return SeedValues(
+            tuple(_quotient(above.low, below.high) for above, below in pairs),
+            tuple(_quotient(above.high, below.low) for above, below in pairs),
         )
 
     def text(
         self, write: Callable[[float], str] = "{:,.0f}".format, done: str | None = "reached"
     ) -> str:
-        """Median, its 95 % bootstrap interval, and how many seeds got there.
+        """Median, its 95 % bootstrap interval, and how many seeds reached the target.
 
         Args:
             write: writes one number.
-            done: what a seed has whose figure is known; None to leave the count out.
+            done: the word for a seed whose value is known; None leaves the count out.
         """
         words = self.median.text(write)
         interval = self.interval()
         if interval is not None and interval.low < interval.high:
-            words += f" ({interval.span(write)})"
+            words += f" ({interval.range_text(write)})"
         if done is not None:
             count = (
-                f"all {len(self)}" if self.known == len(self) else f"{self.known} of {len(self)}"
+                f"all {len(self)}"
+                if self.num_known == len(self)
+                else f"{self.num_known} of {len(self)}"
             )
             words += f", {count} {done}" if len(self) > 1 else ""
         return words
 
-    def _of(self, statistic: Statistic) -> Bounds:
+    def _of(self, statistic: Statistic) -> Interval:
         of = _STATISTICS[statistic]
-        return Bounds(float(of(self.lows)), float(of(self.highs)))
+        return Interval(float(of(self.lows)), float(of(self.highs)))
 
 
-def welch_p(a: Sample, b: Sample) -> float | None:
-    """Two-sided p-value of Welch's t-test that two samples have the same mean.
+def welch_p(a: SeedValues, b: SeedValues) -> float | None:
+    """Two-sided p-value of Welch's t-test that two conditions have the same mean.
 
-    None where the test has no answer: with fewer than two seeds, where neither sample varies, and
-    where a figure is censored, whose mean and variance are not known.
+    None where the test has no answer: with fewer than two seeds, where neither varies, and
+    where a value is censored, whose mean and variance are not known.
     """
     from scipy.stats import ttest_ind_from_stats
 
     if a.std is None or b.std is None or (a.std == 0 and b.std == 0):
         return None
-    summaries = (of for sample in (a, b) for of in (np.mean(sample.lows), sample.std, len(sample)))
-    return float(ttest_ind_from_stats(*summaries, equal_var=False).pvalue)
+    moments = (of for values in (a, b) for of in (np.mean(values.lows), values.std, len(values)))
+    return float(ttest_ind_from_stats(*moments, equal_var=False).pvalue)
 
 
-def wilcoxon_p(a: Sample, b: Sample) -> Bounds:
+def wilcoxon_p(a: SeedValues, b: SeedValues) -> Interval:
     """Two-sided p-value of the Wilcoxon signed-rank test that a and b, seed by seed, are alike.
 
-    The rank sum grows with each difference, so that censored figures bound it and with it the
+    The rank sum grows with each difference, so that censored values bound it and with it the
     p-value. With n pairs no p-value is less than 2^(1-n): five seeds cannot reach 0.05.
     """
-    pairs = list(zip(a.ends, b.ends, strict=True))
-    least = np.array([ours[0] - theirs[1] for ours, theirs in pairs])
-    most = np.array([ours[1] - theirs[0] for ours, theirs in pairs])
+    pairs = list(zip(a.intervals, b.intervals, strict=True))
+    least = np.array([ours.low - theirs.high for ours, theirs in pairs])
+    most = np.array([ours.high - theirs.low for ours, theirs in pairs])
     (p_least, side_least), (p_most, side_most) = map(_signed_rank, (_finite(least), _finite(most)))
     ends = sorted([p_least, p_most])
-    return Bounds(ends[0], ends[1] if side_least == side_most else 1.0)
+    # Where the rank sum can pass through its middle, the p-value can reach 1 in between.
+    return Interval(ends[0], ends[1] if side_least == side_most else 1.0)
 
 
 def _signed_rank(differences: NDArray[np.float64]) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from statistics import median
 
-from grokscope.findings.statistics import Sample
+from grokscope.findings.statistics import SeedValues
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Amount:
         return None if math.isinf(value) else value
 
     @property
-    def sample(self) -> Sample:
+    def sample(self) -> SeedValues:
         """The values for statistics, a missing one being at least its limit."""
-        return Sample.censored(self.values, self.limits)
+        return SeedValues.censored(self.values, self.limits)
 
     @property
     def known(self) -> list[float]:

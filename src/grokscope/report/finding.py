@@ -62,10 +62,10 @@ def sooner(value: Ratio) -> str:
     """A speed-up in words.
 
     Example:
-        >>> from grokscope.findings.statistics import Sample
-        >>> sooner(Ratio(Sample.exact([11.0]))), sooner(Ratio(Sample.exact([0.5])))
+        >>> from grokscope.findings.statistics import SeedValues
+        >>> sooner(Ratio(SeedValues.exact([11.0]))), sooner(Ratio(SeedValues.exact([0.5])))
         ('11 times sooner', '2.0 times later')
-        >>> sooner(Ratio(Sample((25.0,), (float("inf"),))))
+        >>> sooner(Ratio(SeedValues((25.0,), (float("inf"),))))
         'more than 25 times sooner'
     """
     if value.is_lower_bound:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from grokscope.findings import Claim, Verdict
-from grokscope.findings.statistics import Bounds, Sample
+from grokscope.findings.statistics import Interval, SeedValues
 from grokscope.report.wording import count, duration, number, percent, ratio, target_value
 
 MARKS = {"held": "✓", "not held": "✗", "open": "?"}
@@ -47,14 +47,14 @@ def judgement(verdict: Verdict, run_state: str = "finished") -> Judgement:
 
 
 def _measured(verdict: Verdict) -> str:
-    figure = verdict.figure
-    if figure is None:
+    values = verdict.measured
+    if values is None:
         return "nothing yet"
     quantity = verdict.claim.quantity
-    return _median(quantity, figure.bounds) + _over_seeds(quantity, figure.sample)
+    return _median(quantity, values.median) + _over_seeds(quantity, values)
 
 
-def _median(quantity: Any, bounds: Bounds) -> str:
+def _median(quantity: Any, bounds: Interval) -> str:
     """The median over seeds, or what it lies between."""
     text = _value(quantity, bounds.low)
     if not bounds.low < bounds.high:
@@ -65,11 +65,11 @@ def _median(quantity: Any, bounds: Bounds) -> str:
     return f"between {text} and {most}" if bounds.low else f"less than {most}"
 
 
-def _over_seeds(quantity: Any, sample: Sample) -> str:
+def _over_seeds(quantity: Any, sample: SeedValues) -> str:
     """How many seeds the median is of, from where to where, and how many of them got there."""
     if len(sample) == 1:
         return ""
-    known = [low for low, high in sample.ends if low == high]
+    known = sample.known
     ends = [_value(quantity, end) for end in (min(known), max(known))] if known else []
     span = f", {ends[0]} to {ends[1]}" if len(set(ends)) > 1 else ""
     missing = f", {len(known)} of them known" if len(known) < len(sample) else ""

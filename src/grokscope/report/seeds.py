@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from grokscope.findings.statistics import Bounds, Sample, welch_p, wilcoxon_p
+from grokscope.findings.statistics import Interval, SeedValues, welch_p, wilcoxon_p
 from grokscope.report.summary import END, ArmSummary, RunSummary, Unit
 from grokscope.report.wording import NOTHING, count, duration, number, percent, ratio
 
@@ -24,9 +24,9 @@ _UNITS: tuple[tuple[Unit, str, Callable[[float], str]], ...] = (
 class Contrast:
     """An arm against the baseline: the ratios baseline to arm, seed by seed, and the tests."""
 
-    sooner: Sample
+    sooner: SeedValues
     welch: float | None
-    wilcoxon: Bounds | None
+    wilcoxon: Interval | None
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class SeedStatistics:
     arm: str
     title: str
     figure: str
-    sample: Sample
+    sample: SeedValues
     write: Callable[[float], str]
     is_counted: bool
     contrast: Contrast | None = None
@@ -49,7 +49,7 @@ class SeedStatistics:
         """The row of a table under ``HEAD``, a line for each part of a cell."""
         sample, write = self.sample, self.write
         spread = "" if sample.std is None else f"\n± {write(sample.std)}"
-        reached = f"{sample.known} of {len(sample)}" if self.is_counted else NOTHING
+        reached = f"{sample.num_known} of {len(sample)}" if self.is_counted else NOTHING
         return [
             f"{self.title}\n{self.figure}",
             _with_interval(sample, write),
@@ -64,7 +64,7 @@ class SeedStatistics:
         return {
             "figure": self.figure,
             "num_seeds": len(sample),
-            "num_known": sample.known,
+            "num_known": sample.num_known,
             **_summary(sample),
             "sooner": None if contrast is None else _summary(contrast.sooner),
             "welch_p": None if contrast is None else contrast.welch,
@@ -94,7 +94,7 @@ def seed_statistics(summary: RunSummary, least: int = 2) -> list[SeedStatistics]
     for arm in arms:
         values = arm.final.get(_FINAL)
         if values:
-            final = Sample.exact(values)
+            final = SeedValues.exact(values)
             found.append(
                 SeedStatistics(
                     summary.name, arm.arm, arm.title, "final test accuracy", final, percent, False
@@ -143,7 +143,7 @@ def _contrast(arm: ArmSummary, baseline: ArmSummary | None, unit: Unit) -> Contr
     return Contrast(others.over(paired), welch_p(ours, theirs), wilcoxon)
 
 
-def _sample(arm: ArmSummary, unit: Unit) -> Sample | None:
+def _sample(arm: ArmSummary, unit: Unit) -> SeedValues | None:
     reach = arm.milestones.get(END)
     return None if reach is None else getattr(reach, unit).sample
 
@@ -159,25 +159,25 @@ def _contrast_cells(contrast: Contrast) -> tuple[str, str]:
     ) or NOTHING
 
 
-def _with_interval(sample: Sample, write: Callable[[float], str]) -> str:
+def _with_interval(sample: SeedValues, write: Callable[[float], str]) -> str:
     interval = sample.interval()
     if interval is None or not interval.low < interval.high:
         return sample.median.text(write)
-    return f"{sample.median.text(write)}\n{interval.span(write)}"
+    return f"{sample.median.text(write)}\n{interval.range_text(write)}"
 
 
-def _summary(sample: Sample) -> dict[str, Any]:
+def _summary(sample: SeedValues) -> dict[str, Any]:
     return {
         "median": _ends(sample.median),
         "median_interval": _ends(sample.interval()),
         "mean": _ends(sample.mean),
         "mean_interval": _ends(sample.interval("mean")),
         "std": sample.std,
-        "values": [_ends(Bounds(*ends)) for ends in sample.ends],
+        "values": [_ends(interval) for interval in sample.intervals],
     }
 
 
-def _ends(bounds: Bounds | None) -> list[float | None] | None:
+def _ends(bounds: Interval | None) -> list[float | None] | None:
     if bounds is None:
         return None
     return [end if math.isfinite(end) else None for end in (bounds.low, bounds.high)]

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from grokscope.findings.statistics import Sample
+from grokscope.findings.statistics import SeedValues
 from grokscope.report.amount import Amount
 from grokscope.report.subject import Milestone, Subject
 from grokscope.runs import History
@@ -30,7 +30,7 @@ class Reach:
 class Ratio:
     """How many times sooner than the baseline, over the seeds that both have."""
 
-    sample: Sample
+    sample: SeedValues
 
     @property
     def values(self) -> tuple[float, ...]:

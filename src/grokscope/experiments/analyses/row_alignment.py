@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from grokscope.experiments.trained import Trained
-from grokscope.findings.statistics import Sample
+from grokscope.findings.statistics import SeedValues
 from grokscope.measures.jacobian import jacobian_alignment
 
 _CHUNK = 250
@@ -93,7 +93,7 @@ def _row(
         "seeds": len(seeds),
         "steps": max(int(trained.run.history(arm, seed).steps[-1]) for seed in seeds),
         **{name: fmean(values) for name, values in figures.items()},
-        **{f"{name}_deviation": Sample.exact(values).std for name, values in figures.items()},
+        **{f"{name}_deviation": SeedValues.exact(values).std for name, values in figures.items()},
         "paper_max": largest,
         "paper_min": smallest,
     }

@@ -8,8 +8,8 @@ from typing import Any
 from markupsafe import Markup, escape
 
 from grokscope.findings.panels import PanelError, Published, ResultTable, TimeToTarget
-from grokscope.findings.reach import Unit, time_to
-from grokscope.findings.statistics import Sample
+from grokscope.findings.statistics import SeedValues
+from grokscope.findings.target import Target, Unit
 from grokscope.report.panels.drawing import Context, Drawing, NothingToDraw
 from grokscope.report.wording import NOTHING, count, duration, number, percent, ratio, target_value
 from grokscope.runs import History
@@ -121,7 +121,7 @@ def _cells(panel: TimeToTarget, context: Context, arm: str) -> list[Markup]:
     ours = [context.subject.histories[arm, seed] for seed in seeds]
     steps = _sample(panel, ours, "steps")
     published = panel.published.get(arm, Published())
-    cells = [_cell(f"{steps.known} of {len(steps)}")]
+    cells = [_cell(f"{steps.num_known} of {len(steps)}")]
     columns: list[tuple[Unit, float | None, float | None, Callable[[float], str]]] = [
         ("steps", None, published.steps, count),
         ("seconds", None, published.seconds, duration),
@@ -164,11 +164,11 @@ def _seeds(panel: TimeToTarget, context: Context, arm: str) -> list[int]:
 
 def _sample(
     panel: TimeToTarget, histories: list[History], unit: Unit, since: float | None = None
-) -> Sample:
-    return time_to(histories, panel.metric, panel.target, unit, since)
+) -> SeedValues:
+    return Target(panel.metric, panel.target).time_to(histories, unit, since)
 
 
-def _lines(sample: Sample, write: Callable[[float], str]) -> list[str]:
+def _lines(sample: SeedValues, write: Callable[[float], str]) -> list[str]:
     """Median; mean and deviation; bootstrap interval of the median."""
 
     def whole(value: float) -> str:

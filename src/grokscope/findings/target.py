@@ -1,0 +1,93 @@
+"""A metric that reaches a value, and the time to it, seed by seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+
+from grokscope.findings.statistics import SeedValues
+from grokscope.runs.history import History
+
+Unit = Literal["steps", "seconds"]
+UNITS: tuple[Unit, ...] = ("steps", "seconds")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A metric at or above a value: where training may stop, or a milestone on its way.
+
+    Args:
+        metric: the column that has the target.
+        target: the value that it has to reach.
+
+    Example:
+        >>> target = Target("test_accuracy", 0.9)
+        >>> target.is_reached({"step": 100, "test_accuracy": 0.85})
+        False
+        >>> rows = [{"step": 0, "test_accuracy": 0.1}, {"step": 900, "test_accuracy": 0.9}]
+        >>> target.first_step(History(rows)), target.time_to([History(rows)]).median.text()
+        (900, '900')
+    """
+
+    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
+
+    metric: str = "test_accuracy"
+    target: float = 0.9
+
+    def is_reached(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is at or above the target; a row without the metric is not."""
+        value = row.get(self.metric)
+        return value is not None and bool(value >= self.target)
+
+    def first_step(self, history: History) -> int | None:
+        """The first recorded step at or above the target; None where there is none."""
+        return history.first_step(self.metric, self.target)
+
+    def time_to(
+        self, histories: Iterable[History], unit: Unit = "steps", since: float | None = None
+    ) -> SeedValues:
+        """Steps or training seconds until the target is reached, a value for each seed.
+
+        A seed that did not reach it is right-censored where its training ended. Seconds are NaN
+        where none were recorded.
+
+        Args:
+            histories: one for each seed, each with rows.
+            unit: "steps" or "seconds".
+            since: count from where the metric first is at or above this, not from the start.
+
+        Raises:
+            ValueError: if there is no history.
+
+        Example:
+            >>> rows = [{"step": 0, "a": 0.1}, {"step": 100, "a": 0.3}, {"step": 900, "a": 0.9}]
+            >>> Target("a", 0.95).time_to([History(rows)], since=0.2).median.text()
+            'at least 800'
+        """
+        values, limits = [], []
+        for history in histories:
+            clock = _clock(history, unit)
+            begin = 0.0 if since is None else _at(history, clock, self.metric, since)
+            end = _at(history, clock, self.metric, self.target)
+            values.append(None if begin is None or end is None else end - begin)
+            limits.append(0.0 if begin is None else float(clock[-1]) - begin)
+        return SeedValues.censored(values, limits)
+
+
+def _clock(history: History, unit: Unit) -> NDArray[np.float64]:
+    """The steps or the seconds of each row."""
+    if unit == "steps":
+        return history.steps.astype(np.float64)
+    if "train_seconds" in history:
+        return history["train_seconds"]
+    return np.full(len(history), np.nan)
+
+
+def _at(history: History, clock: NDArray[np.float64], metric: str, target: float) -> float | None:
+    step = history.first_step(metric, target)
+    return None if step is None else float(clock[np.argmax(history.steps == step)])

@@ -1,0 +1,75 @@
+"""The time to a target, seed by seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from grokscope.findings import Interval, Target
+from grokscope.runs import History
+
+TARGET = Target("test_accuracy", 0.9)
+
+
+def history(points: Sequence[tuple[int, float]], seconds_per_step: float = 0.1) -> History:
+    return History(
+        {"step": step, "test_accuracy": value, "train_seconds": seconds_per_step * step}
+        for step, value in points
+    )
+
+
+REACHED = history([(0, 0.1), (10, 0.5), (100, 0.9), (200, 0.95)])
+CENSORED = history([(0, 0.1), (20, 0.5), (60, 0.8)])
+
+
+def test_a_target_is_reached_at_or_above_it() -> None:
+    assert TARGET.is_reached({"test_accuracy": 0.9})
+    assert not TARGET.is_reached({"test_accuracy": 0.8999})
+    assert not TARGET.is_reached({"test_accuracy": None})
+    assert not TARGET.is_reached({"test_accuracy": math.nan})
+    assert not TARGET.is_reached({"train_accuracy": 1.0})
+    assert (TARGET.first_step(REACHED), TARGET.first_step(CENSORED)) == (100, None)
+    assert Target("loss", 0.0).first_step(REACHED) is None
+
+
+def test_steps_and_seconds_of_each_seed_and_the_end_of_a_censored_one() -> None:
+    steps = TARGET.time_to([REACHED, CENSORED])
+    assert steps.intervals == [(100, 100), (60, math.inf)]
+    seconds = TARGET.time_to([REACHED, CENSORED], "seconds")
+    assert seconds.intervals == [(10, 10), (6, math.inf)]
+
+
+def test_time_counts_from_where_the_metric_first_is_at_a_level() -> None:
+    assert TARGET.time_to([REACHED, CENSORED], since=0.4).intervals == [(90, 90), (40, math.inf)]
+    # One that has not come to that level yet has not run for any time since.
+    assert TARGET.time_to([CENSORED], since=0.85).intervals == [(0, math.inf)]
+
+
+def test_three_seeds_one_of_them_censored_have_one_median() -> None:
+    seeds = [
+        history([(0, 0.1), (5000, 0.9)]),
+        history([(0, 0.1), (9000, 0.9)]),
+        history([(0, 0.1), (6000, 0.5)]),
+    ]
+    steps = TARGET.time_to(seeds)
+    assert steps.median == Interval(6000, 9000)
+    assert steps.median.text() == "6,000 to 9,000"
+    assert steps.median.value is None
+
+
+def test_seconds_that_were_not_recorded_are_unknown() -> None:
+    bare = History({"step": step, "test_accuracy": 0.95} for step in (0, 5))
+    assert TARGET.time_to([bare]).median == Interval(0, 0)
+    assert TARGET.time_to([bare], "seconds").median.text() == "unknown"
+
+
+def test_a_target_is_read_from_a_spec() -> None:
+    read = TypeAdapter(dict[str, Target]).validate_python
+    assert read({"early": {"metric": "loss", "target": 1}}) == {"early": Target("loss", 1.0)}
+    with pytest.raises(ValidationError, match="metrics"):
+        read({"early": {"metrics": "loss", "target": 1}})
+    with pytest.raises(ValidationError, match="valid number"):
+        read({"early": {"metric": "loss", "target": "low"}})
