@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
 from torch.testing import assert_close
 
 import grokscope as gs
@@ -98,6 +100,25 @@ def test_a_chain_that_is_no_longer_certain_is_differentiated() -> None:
         model.double()
         assert chain_of(model, x) is None
         assert_close(gs.input_jacobian(model, x), slow.jacobian(model, x))
+
+
+@pytest.mark.parametrize(
+    "register",
+    [
+        torch_module.register_module_forward_pre_hook,
+        torch_module.register_module_forward_hook,
+        torch_module.register_module_full_backward_pre_hook,
+        torch_module.register_module_full_backward_hook,
+    ],
+)
+def test_hooks_on_all_modules_end_the_chain(register: Callable[..., Any]) -> None:
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.ReLU()), torch.randn(2, 4)
+    handle = register(lambda *arguments: None)
+    try:
+        assert chain_of(model, x) is None
+    finally:
+        handle.remove()
+    assert chain_of(model, x) is not None
 
 
 def test_a_subclass_of_sequential_with_its_forward_is_a_chain() -> None:

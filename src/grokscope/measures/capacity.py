@@ -240,7 +240,7 @@ def _anchor_points(
     return torch.cat(anchors)
 
 
-def _geometry(anchors: Tensor, vectors: Tensor, margin: float) -> Float[Tensor, 3]:
+def _geometry(anchors: Tensor, vectors: Tensor, margin: float) -> Float[Tensor, "3"]:
     """Capacity, radius and dimension from anchor points and their vectors, (T, D + 1) each."""
     field = ((anchors * vectors).sum(1) + margin).clamp_min(0.0)
     capacity = 1 / (field.square() / anchors.square().sum(1)).mean()

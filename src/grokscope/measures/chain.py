@@ -28,6 +28,13 @@ from grokscope.measures.scale import Scale
 
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, Scale)
 _DROPOUTS = (nn.Dropout, nn.AlphaDropout)
+# The tables that torch.nn.modules.module.register_module_*_hook write into. They are picked by
+# what they are, since torch has no public way to ask for them that all its releases share.
+_GLOBAL_HOOKS = [
+    table
+    for name, table in vars(torch_module).items()
+    if name.startswith(("_global_forward", "_global_backward")) and isinstance(table, dict)
+]
 
 
 class ObservingHook:
@@ -139,7 +146,7 @@ def chain_of(model: Model, x: Tensor) -> Chain | None:
     Certain means: exact PyTorch types (a subclass may compute anything), nn.Sequential's own
     forward, plain parameters, and no hook, parametrization or active dropout on the way.
     """
-    if not isinstance(model, nn.Module) or torch_module._has_any_global_hook() or x.ndim < 2:
+    if not isinstance(model, nn.Module) or any(_GLOBAL_HOOKS) or x.ndim < 2:
         return None
     leaves = leaves_of(model)
     if not leaves:

@@ -20,8 +20,8 @@ _BLOCK = 2**22
 
 
 def kernel_distance(
-    K1: Float[Tensor, ...],
-    K2: Float[Tensor, ...],
+    K1: Float[Tensor, "..."],
+    K2: Float[Tensor, "..."],
 ) -> Float[Tensor, ""]:
     """One minus the cosine of two kernels (Fort et al. 2020; Zheng et al. 2024, Eq. 1).
 
@@ -52,7 +52,7 @@ def kernel_distance(
 
 
 def kernel_distance_matrix(
-    kernels: Sequence[Float[Tensor, ...]],
+    kernels: Sequence[Float[Tensor, "..."]],
 ) -> Float[Tensor, "t t"]:
     """The ``kernel_distance`` between all pairs of kernels (Zheng et al. 2024, Eq. 2).
 
@@ -93,7 +93,7 @@ def kernel_distance_matrix(
 
 
 def ntk_velocity(
-    kernels: Sequence[Float[Tensor, ...]], steps: Sequence[float] | None = None
+    kernels: Sequence[Float[Tensor, "..."]], steps: Sequence[float] | None = None
 ) -> Float[Tensor, " intervals"]:
     """How fast a kernel turns: the distance of successive checkpoints per step.
 
@@ -129,8 +129,8 @@ def ntk_velocity(
 
 
 def kernel_alignment(
-    K: Float[Tensor, ...],
-    y: Shaped[Tensor, ...],
+    K: Float[Tensor, "..."],
+    y: Shaped[Tensor, "..."],
     centerd: bool = False,
 ) -> Float[Tensor, ""]:
     """The cosine of a kernel with the kernel of the labels (Cristianini et al. 2001).

@@ -201,11 +201,11 @@ class LinearRegions:
         self._whole()
         return merged_regions(self._network, self._mesh, tolerance)
 
-    def locate(self, points: Float[Tensor, ...]) -> Int[Tensor, " n"]:
+    def locate(self, points: Float[Tensor, "..."]) -> Int[Tensor, " n"]:
         """The cell of each point (n, 2), -1 outside the domain."""
         return torch.from_numpy(self._grid.locate(_coordinates(points)))
 
-    def distance_to_boundary(self, points: Float[Tensor, ...]) -> Float[Tensor, " n"]:
+    def distance_to_boundary(self, points: Float[Tensor, "..."]) -> Float[Tensor, " n"]:
         """The distance of each point (n, 2) to the nearest edge between two cells.
 
         In input-space length, within the slice; NaN outside the domain.
@@ -213,7 +213,7 @@ class LinearRegions:
         found = distance.to_nearest_edge(self._mesh, self._grid, _coordinates(points), self._metric)
         return torch.from_numpy(found)
 
-    def distance_to_decision_boundary(self, points: Float[Tensor, ...]) -> Float[Tensor, " n"]:
+    def distance_to_decision_boundary(self, points: Float[Tensor, "..."]) -> Float[Tensor, " n"]:
         """The distance of each point (n, 2) to the decision boundary in the domain, or infinity."""
         segments = self.decision_boundary().segments.numpy()
         found = distance.to_nearest_segment(_coordinates(points), segments, self._metric)
@@ -221,7 +221,7 @@ class LinearRegions:
 
     def local_complexity(
         self,
-        points: Float[Tensor, ...],
+        points: Float[Tensor, "..."],
         radius: float,
         count: Literal["regions", "neurons"] = "regions",
     ) -> Int[Tensor, " n"]:

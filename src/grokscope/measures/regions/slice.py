@@ -25,10 +25,10 @@ class Slice:
 
     def __init__(
         self,
-        origin: Float[Tensor, ...],
-        basis: Float[Tensor, ...],
+        origin: Float[Tensor, "..."],
+        basis: Float[Tensor, "..."],
         half_width: float = 1.0,
-        polygon: Float[Tensor, ...] | None = None,
+        polygon: Float[Tensor, "..."] | None = None,
     ) -> None:
         """Set up the slice.
 
@@ -64,9 +64,9 @@ class Slice:
     @classmethod
     def through(
         cls,
-        a: Float[Tensor, ...],
-        b: Float[Tensor, ...],
-        c: Float[Tensor, ...],
+        a: Float[Tensor, "..."],
+        b: Float[Tensor, "..."],
+        c: Float[Tensor, "..."],
         half_width: float | None = None,
     ) -> Slice:
         """The slice through three inputs of shape (*d,), centerd on their mean.
@@ -105,7 +105,7 @@ class Slice:
     @classmethod
     def random(
         cls,
-        origin: Float[Tensor, ...],
+        origin: Float[Tensor, "..."],
         half_width: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> Slice:
