@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import grokscope as gs
+from grokscope.training import ntk_distance
 from tests.reference.ntk import full_kernel
 
 X = torch.randn(17, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -159,3 +160,32 @@ def test_wrong_arguments_are_named() -> None:
         monitor.measure(0)
     with pytest.raises(ValueError, match="did you mean 'ntk_distance'"):
         gs.Monitor(network(), (X, Y), ["ntk_distanse"])
+
+
+def test_a_large_kernel_is_kept_at_half_the_size_and_its_distances_to_a_millionth() -> None:
+    def half(kernel: Tensor) -> Tensor:
+        archive = gs.training.archive.MemoryArchive()
+        archive.save_arrays("kernel", {"kernel": ntk_distance._compact(kernel)})
+        return archive.arrays("kernel")["kernel"]
+
+    generator = torch.Generator().manual_seed(3)
+    one = torch.randn(1024, 1024, generator=generator) * 1e7
+    other = one + 0.3e7 * torch.randn(1024, 1024, generator=generator)
+    assert half(one).dtype == torch.float16
+    exact = twin_distance(one.double(), other.double())
+    assert exact > 0.01
+    assert twin_distance(half(one).double(), half(other).double()) == pytest.approx(exact, abs=1e-6)
+    for kept in (one[:9], torch.full_like(one, torch.nan), torch.zeros_like(one)):
+        assert torch.equal(half(kept).nan_to_num(7), kept.nan_to_num(7))
+
+
+def test_kernels_may_go_once_all_distances_are_known() -> None:
+    recorder = gs.NTKDistance(7, keep_kernels=False)
+    monitor = gs.Monitor(network(), (X, Y), [recorder], schedule=1)
+    for step in range(3):
+        monitor.step(step)
+    monitor.finish()
+    assert monitor.archive.arrays("ntk-00000002") is None
+    matrix = monitor.archive.arrays("ntk_distance")["matrix"]
+    monitor.finish()  # a second time, as after a stop between the two
+    assert torch.equal(monitor.archive.arrays("ntk_distance")["matrix"], matrix)

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from grokscope.data import Dataset, reduce_to_span
+from grokscope.experiments.after_training import measure_after_training
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.building import (
     build_method,
@@ -62,6 +63,7 @@ def run_experiment(
     device: str = "auto",
     resume: bool = False,
     data_dir: str | Path | None = None,
+    workers: int = 1,
     observer: Observer | None = None,
 ) -> Run:
     """Train every arm with every seed, and return the run directory for reading.
@@ -72,6 +74,7 @@ def run_experiment(
         device: "auto", "cpu", "cuda" or "mps".
         resume: go on with the run in ``out``; it must be of the same experiment.
         data_dir: a folder that holds the data sets already.
+        workers: processes that measure kept checkpoints once training is over.
         observer: told of every evaluation.
 
     Raises:
@@ -103,6 +106,7 @@ def run_experiment(
                 if observer:
                     for seed, result in zip(seeds, results, strict=True):
                         observer.trial_finished(arm, seed, result)
+        measure_after_training(experiment, directory.path, workers=workers, data_dir=data_dir)
         if experiment.analysis is not None:
             trained = Trained(directory, data, build_trial_model(experiment, data))
             analyse = ANALYSES[experiment.analysis]

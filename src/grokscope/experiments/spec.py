@@ -149,6 +149,7 @@ class NTKSpec(Strict):
 
     num_points: Positive = 64
     reduce: Literal["full", "trace", "sum"] = "full"
+    keep_kernels: bool = True
 
 
 class ManifoldSpec(Strict):
@@ -177,9 +178,11 @@ class MonitorSpec(Strict):
     """What is measured on how many probe points, and how many of them are pictured.
 
     ``test_size`` test points are measured as well by ``manifold_geometry`` and ``noise_accuracy``.
+    ``after_training`` names measures that are taken at the kept checkpoints once training is over.
     """
 
     measures: tuple[str, ...] = DEFAULT_MEASURES
+    after_training: tuple[str, ...] = ()
     probe: Literal["train", "test"] = "train"
     probe_size: Positive = 256
     pictures: NotNegativeInt = 8
@@ -189,7 +192,7 @@ class MonitorSpec(Strict):
     noise: NoiseSpec = NoiseSpec()
     schedule: ScheduleSpec = ScheduleSpec()
 
-    @field_validator("measures")
+    @field_validator("measures", "after_training")
     @classmethod
     def _are_known(cls, measures: tuple[str, ...]) -> tuple[str, ...]:
         for name in measures:
@@ -296,6 +299,20 @@ class TrialSpec(Strict):
             raise ValueError(
                 f"training.stop_at settled looks at {' or '.join(ALIGNMENTS)}: add one of them to "
                 "monitor.measures, or set use_alignment: false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _keeps_what_is_measured_afterwards(self) -> TrialSpec:
+        later = self.monitor.after_training
+        if later and not self.training.keep_checkpoints:
+            raise ValueError(
+                f"monitor.after_training ({', '.join(later)}) measures kept checkpoints: say which "
+                "steps to keep in training.keep_checkpoints"
+            )
+        if twice := sorted(set(later) & set(self.monitor.measures)):
+            raise ValueError(
+                f"monitor.after_training and monitor.measures both hold {twice[0]}: keep one"
             )
         return self
 

@@ -4,6 +4,7 @@ from grokscope.runs.directory import RunDirectory
 from grokscope.runs.files import RunError
 from grokscope.runs.group import TrialGroup
 from grokscope.runs.history import History
+from grokscope.runs.later_rows import LaterRows
 from grokscope.runs.reader import Run
 from grokscope.runs.seed_runs import SeedRuns
 from grokscope.runs.sweep_folder import SweepFolder, open_runs
@@ -11,6 +12,7 @@ from grokscope.runs.trial import Trial
 
 __all__ = [
     "History",
+    "LaterRows",
     "Run",
     "RunDirectory",
     "RunError",

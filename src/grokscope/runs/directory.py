@@ -5,6 +5,7 @@
     status.json          state of the run and of each of its trials; replaced atomically
     metrics.jsonl        a row for each evaluation: arm, seed, step and the figures
     timing.jsonl         a row for each evaluation: arm, seed, step and the seconds so far
+    after_training/      ARM/seed-S.jsonl: a row for each kept checkpoint measured after training
     results.json         figures computed after training, where an experiment has any
     arrays/              tensors too large for a row: ARM/seed-S/NAME.safetensors
     checkpoints/         ARM/seed-S/latest.safetensors, and step-N.safetensors where kept

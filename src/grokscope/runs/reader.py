@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 from grokscope.runs.directory import SPEC, STATUS
 from grokscope.runs.files import RunError, read_json
 from grokscope.runs.history import History
+from grokscope.runs.later_rows import LaterRows
 from grokscope.runs.rows import Row, RowFile
 from grokscope.runs.tensors import load_state
 
@@ -90,10 +91,14 @@ class Run:
         return [seed for name, seed in self.trials if name == arm]
 
     def history(self, arm: str, seed: int) -> History:
-        """The figures of one trial, the seconds among them."""
+        """The values of one trial, with the seconds and what was measured after training."""
         seconds = {row["step"]: row for row in _of(self._timing, arm, seed)}
+        later = {row["step"]: row for row in LaterRows(self.path, arm, seed).read()}
         rows = _of(self._metrics, arm, seed)
-        return History({**row, **seconds.get(row["step"], {})} for row in rows)
+        # Training's own values win: they may be of all test points, later ones of a few.
+        return History(
+            {**later.get(row["step"], {}), **row, **seconds.get(row["step"], {})} for row in rows
+        )
 
     def arrays(self, arm: str, seed: int, name: str) -> dict[str, Any] | None:
         """Tensors stored under a name, or None."""

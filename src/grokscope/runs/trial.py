@@ -51,6 +51,10 @@ class Trial:
         path = self._arrays / f"{name}.safetensors"
         return load_state(path) if path.exists() else None
 
+    def drop_arrays(self, name: str) -> None:
+        """Remove the tensors under a name, if there are any."""
+        (self._arrays / f"{name}.safetensors").unlink(missing_ok=True)
+
     def save_checkpoint(
         self,
         step: int,

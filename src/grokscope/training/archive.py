@@ -18,6 +18,9 @@ class Archive(Protocol):
     def arrays(self, name: str) -> dict[str, Tensor] | None:
         """The tensors under a name, on the CPU; None where there are none."""
 
+    def drop_arrays(self, name: str) -> None:
+        """Remove the tensors under a name, if there are any."""
+
 
 class MemoryArchive:
     """Tensors kept in memory, for a monitor in a loop without a run directory."""
@@ -34,3 +37,7 @@ class MemoryArchive:
     def arrays(self, name: str) -> dict[str, Tensor] | None:
         """The tensors under a name; None where there are none."""
         return self._kept.get(name)
+
+    def drop_arrays(self, name: str) -> None:
+        """Remove the tensors under a name, if there are any."""
+        self._kept.pop(name, None)

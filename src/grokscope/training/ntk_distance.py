@@ -17,6 +17,8 @@ from grokscope.training.archive import Archive
 from grokscope.training.measurements import Probe, Reduction, tangent_kernel
 from grokscope.training.recorder import Recorder
 
+_LARGE = 1_000_000  # entries from which on a kernel is kept in half precision
+
 
 class NTKDistance(Recorder):
     """A measure with a memory: how far the NTK is from where it began and was last measured.
@@ -34,10 +36,14 @@ class NTKDistance(Recorder):
         num_points: so many of the first probe points.
         reduce: "full", "trace" or "sum", as in ``empirical_ntk``.
         chunk_size: points that go through the model at once; None chooses.
+        keep_kernels: whether the kernels stay in the archive once ``finish`` has the distances of
+            all pairs. A training that goes on after that needs them.
 
     Cost: a kernel a measurement, of (num_points * k)^2 numbers in the archive for "full" and
-    num_points^2 otherwise. Those in a run directory are mapped into memory, so that the matrix of
-    many large ones needs no room for all of them.
+    num_points^2 otherwise. Kernels of a million entries or more are kept in float16, divided by
+    their largest entry: rounding so many of them moves a distance by less than 1e-6.
+    Those in a run directory are mapped into memory, so that the matrix of many large ones needs no
+    room for all of them.
 
     Example:
         >>> import torch, grokscope as gs
@@ -56,20 +62,25 @@ class NTKDistance(Recorder):
     name = "ntk_distance"
 
     def __init__(
-        self, num_points: int = 64, reduce: Reduction = "full", chunk_size: int | None = None
+        self,
+        num_points: int = 64,
+        reduce: Reduction = "full",
+        chunk_size: int | None = None,
+        keep_kernels: bool = True,
     ) -> None:
         if num_points < 1:
             raise ValueError(f"num_points must be a positive integer: got {num_points}")
         self.num_points = num_points
         self.reduce = reduce
         self.chunk_size = chunk_size
+        self.keep_kernels = keep_kernels
         self.steps: list[int] = []
 
     def measure(self, probe: Probe, step: int, archive: Archive) -> dict[str, float]:
         """The figures at a step; its kernel goes to the archive."""
         x = probe.x[: self.num_points]
         kernel = tangent_kernel(probe.model, x, reduce=self.reduce, chunk_size=self.chunk_size)
-        archive.save_arrays(_name(step), {"kernel": kernel})
+        archive.save_arrays(_name(step), {"kernel": _compact(kernel)})
         self.steps = sorted({*self.steps, step})
         # As it was stored, in whose layout a resumed run would sum it too.
         kernel = _kernel(archive, step)
@@ -86,11 +97,28 @@ class NTKDistance(Recorder):
 
     def finish(self, archive: Archive) -> None:
         """Put the distances of all pairs of steps into the archive."""
+        known = archive.arrays(self.name)
+        if known is not None and not self.keep_kernels and known["measured"].tolist() == self.steps:
+            return self._drop_kernels(archive)
         kernels = {step: _kernel(archive, step) for step in self.steps}
         kernels = {step: kernel for step, kernel in kernels.items() if _has_direction(kernel)}
         if kernels:
             matrix = kernel_distance_matrix(list(kernels.values()))
-            archive.save_arrays(self.name, {"steps": torch.tensor(list(kernels)), "matrix": matrix})
+            archive.save_arrays(
+                self.name,
+                {
+                    "steps": torch.tensor(list(kernels)),
+                    "matrix": matrix,
+                    "measured": torch.tensor(self.steps),
+                },
+            )
+        if not self.keep_kernels:
+            self._drop_kernels(archive)
+        return None
+
+    def _drop_kernels(self, archive: Archive) -> None:
+        for step in self.steps:
+            archive.drop_arrays(_name(step))
 
 
 def _name(step: int) -> str:
@@ -104,7 +132,16 @@ def _kernel(archive: Archive, step: int) -> Tensor:
             f"the kernel of step {step} ({_name(step)}) is gone from the archive, and with it the "
             "distances to it"
         )
-    return stored["kernel"]
+    kernel = stored["kernel"]
+    return kernel.float() if kernel.dtype == torch.float16 else kernel
+
+
+def _compact(kernel: Tensor) -> Tensor:
+    """A large kernel in half precision, at a scale that uses it; a distance sees no scale."""
+    largest = kernel.abs().max()
+    if kernel.numel() < _LARGE or not largest.isfinite() or largest == 0:
+        return kernel
+    return (kernel / largest).half()
 
 
 def _has_direction(kernel: Tensor) -> bool:
