@@ -84,7 +84,7 @@ def test_the_page_draws_every_quantity(runs: Path, tmp_path: Path) -> None:
         "Jacobian norm",
         "First principal component",
         "Weight norm",
-        "What the network responds to",
+        "Centroids of probe points",
     ):
         assert title in found.text
     assert len(found.data()) == 8
@@ -155,7 +155,7 @@ def test_an_unfinished_run_says_so(runs: Path, tmp_path: Path) -> None:
     assert "not held so far" in killed
     started = page(runs / "started", tmp_path)
     assert "nothing has been measured yet" in started.text
-    assert "There is nothing to plot yet" in started.text
+    assert "Nothing to plot yet" in started.text
     assert started.data() == {}
 
 
@@ -194,7 +194,7 @@ def test_a_damaged_picture_is_told_and_the_rest_is_shown(tmp_path: Path) -> None
     path = made_up_runs.grokking(tmp_path / "run")
     (path / "arrays/baseline/seed-0/step-00000010.safetensors").write_bytes(b"torn")
     text = page(path, tmp_path).text
-    assert "What the network responds to could not be drawn" in text
+    assert "Centroids of probe points could not be drawn" in text
     assert "Centroid alignment" in text
 
 

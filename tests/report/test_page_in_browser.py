@@ -176,12 +176,12 @@ def test_the_slider_shows_the_centroids_of_its_step(desktop: Tab) -> None:
 
     # The made-up centroids turn from noise into the image.
     assert distance(last) < 0.2 * distance(first)
-    figures = "document.querySelector(\"[data-row='1'] .figures-at\").textContent"
-    assert tab.evaluate(figures).startswith("train accuracy 10.")
+    metrics = "document.querySelector(\"[data-row='1'] .metrics-at\").textContent"
+    assert tab.evaluate(metrics).startswith("train accuracy 10.")
     steps: Any = "JSON.parse(document.getElementById('data').textContent).d7.steps"
     move(tab, f"{steps}.indexOf(6813)")
     assert tab.evaluate(text) == "6,813"
-    assert tab.evaluate(figures).startswith("stopped at step 3,000; train accuracy 100.0 %")
+    assert tab.evaluate(metrics).startswith("stopped at step 3,000; train accuracy 100.0 %")
 
 
 def test_one_color_pictures_have_ink_for_positive_and_red_for_negative(desktop: Tab) -> None:
@@ -288,6 +288,6 @@ def test_every_kind_of_panel_is_drawn(browser: Browser, tmp_path: Path) -> None:
     tab = browser.open(write_report([path]), *PHONE)
     assert tab.complaints() == []
     assert tab.evaluate("document.querySelectorAll('.heatmaplayer image').length") == 1
-    assert tab.evaluate("document.querySelectorAll('table.figures').length") == 2
+    assert tab.evaluate("document.querySelectorAll('table.values').length") == 2
     assert "late compression" in tab.evaluate("document.body.textContent")
     assert tab.evaluate("document.documentElement.scrollWidth") == 390

@@ -23,7 +23,7 @@ from tests.report.drawing import context, draw, figure_of
 
 @pytest.fixture
 def with_results(tmp_path: Path) -> Path:
-    """A finished run with figures computed after training."""
+    """A finished run with values computed after training."""
     path = made_up_runs.grokking(tmp_path / "run", shape=None)
     steps = [0, 1, 3, 10, 30, 100, 300, 1000, 3000]
     place = np.arange(len(steps))
@@ -223,7 +223,7 @@ def test_a_matrix_that_is_none_is_refused(tmp_path: Path, entry: Any, message: s
         draw(path, kind="heatmap", title="K", results="kernel")
 
 
-def test_table_of_mappings_of_names_and_of_single_figures(with_results: Path) -> None:
+def test_table_of_mappings_of_names_and_of_single_values(with_results: Path) -> None:
     (table,) = draw(with_results, kind="table", title="T", results="theorems")
     html = str(table.html)
     assert '<th scope="col">deviation</th>' in html
@@ -313,8 +313,8 @@ def test_pictures_hold_each_point_and_its_centroids_at_every_step(
     centroids = centroids.reshape(8, -1, 5, 7).permute(0, 2, 3, 1)
     expected = (127 * centroids / centroids.abs().amax(dim=(1, 2, 3), keepdim=True)).round()
     assert (frames[row["frames"][place]] == expected.numpy()).all()
-    assert row["figures"][place].startswith("stopped at step 3,000; train accuracy 100.0 %")
-    assert row["figures"][0].startswith("train accuracy")
+    assert row["metrics"][place].startswith("stopped at step 3,000; train accuracy 100.0 %")
+    assert row["metrics"][0].startswith("train accuracy")
 
 
 def test_pictures_need_not_have_the_size_of_their_points(tmp_path: Path) -> None:

@@ -88,8 +88,8 @@ def test_each_arm_shows_its_latest_frame_and_says_when_it_stopped(path: Path) ->
     baseline, grokalign = drawing.data["films"]
     assert baseline["frame"] == [0, 1, 2, 3]
     assert grokalign["frame"] == [0, 1, 2, 2]
-    assert grokalign["figures"][3].startswith("stopped at step 100; train accuracy")
-    assert "regions, operator norm" in grokalign["figures"][0]
+    assert grokalign["metrics"][3].startswith("stopped at step 100; train accuracy")
+    assert "regions, operator norm" in grokalign["metrics"][0]
     x, _, plane = made_up.points()
     place = (plane.coordinates(x).numpy() / float(plane.polygon.max()) + 1) / 2
     assert np.allclose(baseline["points"], place, atol=1e-3)

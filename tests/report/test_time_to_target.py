@@ -58,7 +58,13 @@ def text(cell: str) -> str:
 
 def test_steps_time_and_ratios_over_seeds(race: Path) -> None:
     heads, baseline, fast = ([text(cell) for cell in row] for row in cells(race))
-    assert heads[1:] == ["Got there", "Steps to 85 %", "Fewer steps", "Training time", "Less time"]
+    assert heads[1:] == [
+        "Reached",
+        "Steps to 85 %",
+        "Speedup in steps",
+        "Training time",
+        "Speedup in time",
+    ]
     assert baseline[:2] == ["Alone", "2 of 3"]
     assert baseline[2].startswith("3,000; mean at least 2,667; 95 %: at least 1,000")
     assert baseline[3] == "–"
@@ -74,7 +80,7 @@ def test_time_since_a_level_and_published_figures_stand_beside(race: Path) -> No
     heads, baseline, fast = (
         [text(cell) for cell in row] for row in cells(race, since=0.2, published=published)
     )
-    assert heads[6:] == ["Time from 20 % to 85 %", "Less time from 20 % to 85 %"]
+    assert heads[6:] == ["Time from 20 % to 85 %", "Speedup from 20 % to 85 %"]
     assert baseline[6].startswith("29.9 s")
     assert fast[6].startswith("1.0 s; mean 1.7 s ± 1.2 s")
     assert fast[3].endswith("paper: 7.56 ×")

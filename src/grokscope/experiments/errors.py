@@ -33,7 +33,7 @@ def _reason(detail: Any, model: type[BaseModel]) -> str:
         return unknown_name("field", detail["loc"][-1], fields)
     if detail["type"] == "missing":
         return "missing"
-    if detail["type"] == "model_type":
+    if detail["type"] in ("model_type", "model_attributes_type"):
         return f"takes a section with fields of its own; got {given!r}"
     if detail["type"] == "literal_error":
         known = detail["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")

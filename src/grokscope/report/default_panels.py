@@ -9,10 +9,9 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
         "kind": "curves",
         "title": "Accuracy",
         "caption": (
-            "The share of examples that the network gets right. Look for the gap between the "
-            "dotted lines (examples that it trained on) and the solid ones (examples that it has "
-            "never seen): the bars on top and the shading under them are the delay, from knowing "
-            "the training examples by heart until generalising."
+            "Fraction of examples classified correctly: training examples dotted, test examples "
+            "solid. Shading and bars mark the delay of generalization, from fitting the training "
+            "set to generalizing."
         ),
         "columns": {"test_accuracy": "test examples", "train_accuracy": "training examples"},
         "y_range": [0, 1.02],
@@ -24,8 +23,8 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
         "kind": "curves",
         "title": "Loss",
         "caption": (
-            "What training lowers. Look at the solid lines during the shaded delay: the loss on "
-            "test examples stays high, or even rises, long after the training loss has collapsed."
+            "Training loss dotted, test loss solid. During the shaded delay the test loss stays "
+            "high, or rises, long after the training loss has collapsed."
         ),
         "columns": {"test_loss": "test examples", "train_loss": "training examples"},
         "y_scale": "log",
@@ -36,9 +35,9 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
         "kind": "curves",
         "title": "Centroid alignment",
         "caption": (
-            "The cosine between an input and its centroid, the pattern that the network responds "
-            "to around that input. Look for whether the line rises as the network generalises: 0 "
-            "is no better than noise, 1 would mean that it responds to the input itself."
+            "Cosine between an input and its centroid, the sum of the Jacobian's rows. Near 0 the "
+            "centroid is unrelated to the input; at 1 it points along it. Does it rise as test "
+            "accuracy rises?"
         ),
         "columns": {"centroid_alignment": "mean over the probe points"},
         "band": "range",
@@ -48,9 +47,9 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
         "kind": "curves",
         "title": "Row alignment",
         "caption": (
-            "For each input the largest cosine, up to sign, of a row of the Jacobian with it. Look "
-            "for a rise. Where the rows of the classes point along the input in both directions, "
-            "they cancel in the centroid and show only here."
+            "Maximum absolute cosine of the Jacobian's rows with the input. Rows of different "
+            "classes that point along the input with opposite signs cancel in the centroid and "
+            "show only here."
         ),
         "columns": {"row_alignment": "mean over the probe points"},
         "band": "range",
@@ -60,8 +59,8 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
         "kind": "curves",
         "title": "Centroid norm",
         "caption": (
-            "The length of the centroids. Look for a fall: with shorter centroids the sum of the "
-            "outputs changes less when the input does."
+            "Norm of the centroids. The smaller it is, the less the sum of the outputs changes "
+            "with the input."
         ),
         "columns": {"centroid_norm": "mean over the probe points"},
         "band": "range",
@@ -71,8 +70,8 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
         "kind": "curves",
         "title": "Jacobian norm",
         "caption": (
-            "How strongly the outputs react to small changes of an input. Look for how early it "
-            "falls: this is what GrokAlign keeps small."
+            "How strongly the outputs react to small changes of the input. GrokAlign penalizes "
+            "this norm; how early does it fall?"
         ),
         "columns": {"jacobian_norm": "mean over the probe points"},
         "band": "range",
@@ -82,8 +81,8 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
         "kind": "curves",
         "title": "First principal component of the Jacobian (PC1)",
         "caption": (
-            "The share of the Jacobian that its strongest direction makes up. Look for a rise "
-            "towards 1, where all outputs read the input along that one direction."
+            "Share of the largest singular value in the squared norm of the Jacobian. At 1 the "
+            "Jacobian has rank one: all outputs depend on the same direction of the input."
         ),
         "columns": {"jacobian_pc1": "mean over the probe points"},
         "band": "range",
@@ -94,8 +93,8 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
         "kind": "curves",
         "title": "Weight norm",
         "caption": (
-            "The length of all parameters together. Look for whether generalising goes with "
-            "smaller weights, the older explanation of the delay."
+            "Norm of all parameters. Does generalization go with smaller weights, an earlier "
+            "explanation of grokking?"
         ),
         "columns": {"weight_norm": "all parameters"},
         "y_title": "norm",
@@ -104,13 +103,14 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
         "kind": "curves",
         "title": "Distance of the tangent kernel",
         "caption": (
-            "How far the kernel that says how one image's learning affects another's has turned. "
-            "A solid line that stays near 0 is a network that learns like a linear model; look "
-            "for whether it leaves 0 before or as test accuracy rises."
+            "Cosine distance of the neural tangent kernel from the kernel before training (solid) "
+            "and from that of the previous evaluation (dotted). Near 0 throughout, the network "
+            "learns like a linear model (lazy regime); does it leave 0 before or as test accuracy "
+            "rises?"
         ),
         "columns": {
             "ntk_distance_init": "from the kernel before training",
-            "ntk_distance_previous": "from the kernel of the look before",
+            "ntk_distance_previous": "from the kernel of the previous evaluation",
         },
         "y_title": "one minus cosine",
         "wide": True,
@@ -119,20 +119,19 @@ DEFAULT_PANELS: list[dict[str, Any]] = [
         "kind": "heatmap",
         "title": "Distance between the tangent kernels of two steps",
         "caption": (
-            "Dark blocks along the diagonal are stretches of training in which the kernel keeps "
-            "its direction; look for where one block gives way to the next."
+            "Dark blocks along the diagonal are intervals of training in which the kernel keeps "
+            "its direction; their borders are the steps at which it changes."
         ),
         "arrays": "ntk_distance",
         "value": "one minus cosine",
     },
     {
         "kind": "pictures",
-        "title": "What the network responds to",
+        "title": "Centroids of probe points",
         "caption": (
-            "Each image and, under it, its centroid at the step of the slider. Move it from left "
-            "to right and look for whether noise turns into the shape of the image: that is "
-            "alignment. Each picture is scaled to its own largest value; in pictures of one "
-            "color, red stands for negative values."
+            "Each image and, below it, its centroid at the step of the slider. Alignment is "
+            "visible as noise that turns into the image. Each picture is scaled to its largest "
+            "absolute value; in pictures of one channel, red is negative."
         ),
     },
 ]

@@ -63,12 +63,12 @@ def overlay(
     return [
         Drawing(
             title=f"{name.capitalize()} of all runs",
-            caption="Look for which line climbs first: further left is sooner.",
+            caption="Lines further left generalized in fewer steps.",
             figure=figure,
             keys=tuple(Key(title, arm_color(colors[arm]), arm) for arm, title in titles.items()),
             styles=tuple((s.name, dash(place)) for place, s in enumerate(shown)),
             alt=f"{name.capitalize()} over training steps of {len(shown)} runs; the table above "
-            "has their figures.",
+            "has their values.",
             wide=True,
         )
     ]

@@ -52,15 +52,15 @@ def plain(text: object) -> str:
 
 
 def numbers(values: Iterable[float]) -> list[float | None]:
-    """Numbers for a figure: six figures are plenty, and what is not finite is a gap."""
+    """Numbers for a figure: six digits are plenty, and what is not finite is a gap."""
     return [float(f"{value:.6g}") if math.isfinite(value) else None for value in values]
 
 
 class StepAxis:
     """Steps on a logarithmic axis, on which step 0 stands a little to the left of the first.
 
-    The network before training has no place on a logarithmic axis, but its figures are what the
-    curves start from, so step 0 is drawn at 0.4 of the first positive step and labelled 0.
+    The network before training has no place on a logarithmic axis, but the curves start
+    from its values, so step 0 is drawn at 0.4 of the first positive step and labelled 0.
 
     Example:
         >>> StepAxis([[0, 1, 10]]).places([0, 1, 10])

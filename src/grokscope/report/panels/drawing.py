@@ -69,7 +69,7 @@ class Context:
         """The arms that have rows, of those that are wanted.
 
         Raises:
-            PanelError: an arm that is wanted is not one of the run's.
+            PanelError: if a wanted arm is not one of the run's.
         """
         for arm in wanted or []:
             if arm not in self.subject.arms:
@@ -83,10 +83,10 @@ class Context:
         ]
 
     def result(self, path: str) -> Any:
-        """A figure of results.json by its dotted name.
+        """A value of results.json by its dotted name.
 
         Raises:
-            NothingToDraw: there is none of that name.
+            NothingToDraw: if there is none of that name.
         """
         value: Any = self.subject.results
         for part in path.split("."):

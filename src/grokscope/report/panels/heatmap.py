@@ -184,7 +184,7 @@ def _ticks(steps: list[int]) -> tuple[list[int], list[str]]:
 
 def _draw_mark(figure: Figure, steps: list[int], step: float, look: str) -> None:
     """A line at a step in each direction."""
-    # Between two looks as on a logarithmic axis; step 0 stands an octave before step 1.
+    # Between two evaluations as on a logarithmic axis; step 0 stands a factor of two before step 1.
     logs = np.log(np.maximum([step, *steps], 0.5))
     place = float(np.interp(logs[0], logs[1:], range(len(steps))))
     line = {"color": "#ffffff", "width": 1.5, "dash": look}

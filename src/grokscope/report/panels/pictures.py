@@ -108,13 +108,13 @@ def _given(
 
 
 def _row(panel: Pictures, context: Context, row: Frames, steps: list[int]) -> dict[str, Any]:
-    """What the script needs of one arm: for each step of the slider its frame and figures."""
+    """What the script needs of one arm: for each step of the slider its frame and metrics."""
     history = context.subject.histories[row.arm, context.subject.seeds(row.arm)[0]]
     at = np.searchsorted(row.steps, steps, side="right") - 1
     return {
         **_payload(row.pixels),
         "frames": [max(0, int(place)) for place in at],
-        "figures": [figures_at(history, step, row.steps[-1]) for step in steps],
+        "metrics": [metrics_at(history, step, row.steps[-1]) for step in steps],
     }
 
 
@@ -167,8 +167,8 @@ def thinned(frames: list[Item], most: int) -> list[Item]:
     return [frames[round(place)] for place in np.linspace(0, len(frames) - 1, most)]
 
 
-def figures_at(history: History, step: int, last: int, names: Sequence[str] = _TOLD) -> str:
-    """What the run's figures were at a step, in words."""
+def metrics_at(history: History, step: int, last: int, names: Sequence[str] = _TOLD) -> str:
+    """The run's metrics at a step, in words."""
     if not len(history):
         return ""
     place = int(np.searchsorted(history.steps, step, side="right")) - 1

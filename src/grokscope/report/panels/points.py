@@ -55,7 +55,7 @@ def draw_scatter(panel: Scatter, context: Context) -> list[Drawing]:
 
 
 def _series(panel: Scatter, context: Context) -> dict[str, list[Mapping[str, Any]]]:
-    """The rows with both figures by the name of their series, each from left to right."""
+    """The rows with both values by the name of their series, each from left to right."""
     rows = context.result(panel.results)
     if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
         raise PanelError(f"results: {panel.results} is no list of mappings")

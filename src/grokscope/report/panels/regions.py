@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from grokscope.findings.panels import Regions
 from grokscope.report.panels.drawing import Context, Drawing, NothingToDraw
-from grokscope.report.panels.pictures import figures_at, label_text, scaled, seed_note, thinned
+from grokscope.report.panels.pictures import label_text, metrics_at, scaled, seed_note, thinned
 from grokscope.report.templating import render
 from grokscope.report.wording import count, number
 
@@ -132,18 +132,18 @@ def _content(panel: Regions, context: Context, film: Film, steps: list[int]) -> 
         "images": pixels(film.setting["x"]).tolist(),
         "frames": [frame.content() for frame in film.frames],
         "frame": places,
-        "figures": [
-            _told(film.frames[place], figures_at(history, step, last, _TOLD))
+        "metrics": [
+            _told(film.frames[place], metrics_at(history, step, last, _TOLD))
             for place, step in zip(places, steps, strict=True)
         ],
     }
 
 
-def _told(frame: Frame, figures: str) -> str:
-    """A frame in words, after the figures of the run at its step."""
+def _told(frame: Frame, metrics: str) -> str:
+    """A frame in words, after the metrics of the run at its step."""
     low, high = map(number, frame.norms)
     own = f"{count(frame.count)} regions, operator norm {low} to {high}"
-    told = f"{figures}; {own}" if figures else own
+    told = f"{metrics}; {own}" if metrics else own
     return told.replace(" %", "\N{NO-BREAK SPACE}%")
 
 

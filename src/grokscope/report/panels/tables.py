@@ -16,7 +16,7 @@ from grokscope.runs import History
 
 
 def draw_table(panel: ResultTable, context: Context) -> list[Drawing]:
-    """The table."""
+    """A table of rows of results.json."""
     rows = _rows(context.result(panel.results), panel.results)
     if not rows:
         raise NothingToDraw(f"results.json has no rows in {panel.results!r}")
@@ -51,7 +51,7 @@ def _table(
         own = Markup('<th scope="row">{}</th>').format(name or "") if named else Markup()
         lines.append(Markup("<tr>{}{}</tr>").format(own, cells))
     return Markup(
-        '<div class="scroll" tabindex="0"><table class="figures"><caption class="unseen">{}'
+        '<div class="scroll" tabindex="0"><table class="values"><caption class="unseen">{}'
         "</caption><thead>{}</thead><tbody>{}</tbody></table></div>"
     ).format(panel.title, lines[0], Markup("\n").join(lines[1:]))
 
@@ -85,7 +85,7 @@ def _row(tag: str, attributes: str, cells: list[str]) -> Markup:
 
 
 def draw_time_to_target(panel: TimeToTarget, context: Context) -> list[Drawing]:
-    """The table."""
+    """A row for each arm: steps and time to the target, and the speedup over the baseline."""
     arms = context.arms(panel.arms)
     if not arms:
         raise NothingToDraw("no arm has rows")
@@ -101,7 +101,7 @@ def draw_time_to_target(panel: TimeToTarget, context: Context) -> list[Drawing]:
     ]
     heads = Markup().join(map(Markup('<th scope="col">{}</th>').format, _heads(panel)))
     html = Markup(
-        '<div class="scroll" tabindex="0"><table class="figures"><caption class="unseen">{}'
+        '<div class="scroll" tabindex="0"><table class="values"><caption class="unseen">{}'
         "</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
     ).format(panel.title, heads, Markup("\n").join(rows))
     return [Drawing(title=panel.title, caption=panel.caption, html=html, wide=panel.wide)]
@@ -109,10 +109,17 @@ def draw_time_to_target(panel: TimeToTarget, context: Context) -> list[Drawing]:
 
 def _heads(panel: TimeToTarget) -> list[str]:
     target = _unbroken(target_value(panel.metric, panel.target))
-    heads = ["", "Got there", f"Steps to {target}", "Fewer steps", "Training time", "Less time"]
+    heads = [
+        "",
+        "Reached",
+        f"Steps to {target}",
+        "Speedup in steps",
+        "Training time",
+        "Speedup in time",
+    ]
     if panel.since is not None:
         since = f"{_unbroken(target_value(panel.metric, panel.since))} to {target}"
-        heads += [f"Time from {since}", f"Less time from {since}"]
+        heads += [f"Time from {since}", f"Speedup from {since}"]
     return heads
 
 

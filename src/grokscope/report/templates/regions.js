@@ -228,7 +228,7 @@ const regionsReader = ({ data, named, channels, paint, player }) => {
           if (near === "lens") drawLens(canvas, frame, point, levels);
           else drawThumbnail(canvas, near === "images" ? film.images : frame[near], point);
         });
-        element.querySelector(".figures-at").textContent = film.figures[place];
+        element.querySelector(".metrics-at").textContent = film.metrics[place];
       });
     };
     const again = player(box, content.steps, show);

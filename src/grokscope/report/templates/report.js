@@ -6,7 +6,7 @@
   const hover = matchMedia("(hover: hover)").matches;
   const hidden = new Map();
 
-  // Colors are named in the figures ("@arm0", "@ink/0.2") and defined in the style sheet.
+  // Colors are named in the plots ("@arm0", "@ink/0.2") and defined in the style sheet.
   const named = (name) => {
     const [, key, opacity] = /^@([a-z]+\d*)(?:\/([\d.]+))?$/.exec(name) ?? [];
     const value = getComputedStyle(document.documentElement).getPropertyValue(`--${key}`).trim();
@@ -123,7 +123,7 @@
         canvases.forEach((canvas, i) => {
           paint(canvas, pixels, (frame * canvases.length + i) * size, row);
         });
-        element.querySelector(".figures-at").textContent = row.figures ? row.figures[place] : "";
+        element.querySelector(".metrics-at").textContent = row.metrics ? row.metrics[place] : "";
       }
     });
   };
