@@ -51,7 +51,7 @@ from grokscope.methods.grokfast import Grokfast, slow_gradient_ema, slow_gradien
 from grokscope.methods.orthograd import OrthoGrad, orthogonal_gradient
 from grokscope.methods.penalty import jacobian_penalty
 from grokscope.methods.stablemax import stable_logits, stablemax_cross_entropy
-from grokscope.models import CNN, MLP
+from grokscope.models import CNN, MLP, Transformer
 from grokscope.runs import History, Run, RunDirectory
 from grokscope.training import (
     FitResult,
@@ -103,6 +103,7 @@ __all__ = [
     "Slice",
     "StopWhenSettled",
     "Target",
+    "Transformer",
     "View",
     "__version__",
     "adversarial_inputs",

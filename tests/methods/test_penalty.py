@@ -247,3 +247,34 @@ def test_attention_is_differentiated_twice() -> None:
 def test_a_mistake_is_named(x: Tensor, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         gs.jacobian_penalty(nn.Linear(4, 2), x, **options)
+
+
+@pytest.mark.parametrize("view", [True, False])
+def test_a_batch_of_several_tensors_is_one_function_of_the_one_named(view: bool) -> None:
+    """With running statistics, which the penalty's own forward pass must leave alone."""
+    norm, linear = nn.BatchNorm1d(4).double(), nn.Linear(4, 3).double()
+    model = nn.ModuleDict({"norm": norm, "linear": linear})
+
+    class Gated(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = model
+
+        def forward(self, gate: Tensor, x: Tensor) -> dict[str, Tensor]:
+            return {"logits": linear(norm(x)).tanh() * gate}
+
+    gated = Gated()
+    batch = {"gate": torch.randn(5, 3).double(), "x": torch.randn(5, 4).double()}
+    expected = gs.jacobian_penalty(
+        lambda x: linear(
+            nn.functional.batch_norm(x, None, None, norm.weight, norm.bias, True)
+        ).tanh()
+        * batch["gate"],
+        batch["x"],
+        projections=None,
+    )
+    shown = gs.View(gated, lambda m, b: m(**b)["logits"], wrt="x") if view else None
+    found = gs.jacobian_penalty(shown or gs.View(gated, wrt="x"), batch, projections=None)
+    assert_close(found, expected)
+    assert_close(gradients(found, linear), gradients(expected, linear))
+    assert torch.equal(norm.running_mean, torch.zeros(4).double())

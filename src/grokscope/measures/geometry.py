@@ -11,7 +11,7 @@ from grokscope.measures.batches import Batch, leaf_at, wrt_key
 from grokscope.measures.inputs import Model
 from grokscope.measures.jacobian import cosine, first_component_share, row_alignment
 from grokscope.measures.local_map import LocalMap, over_batch
-from grokscope.measures.view import wrt_of
+from grokscope.measures.view import continuous, wrt_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +67,8 @@ def jacobian_geometry(model: Model, x: Batch, *, chunk_size: int | None = None) 
     (tensor([2.8284]), tensor([0.9899]))
     """
     parts = over_batch(model, x, chunk_size, _measure)
-    by = leaf_at(x, wrt_key(x, wrt_of(model)))
-    return JacobianGeometry(by.detach(), *parts)
+    by = continuous(model, x)
+    return JacobianGeometry(leaf_at(by, wrt_key(by, wrt_of(model))).detach(), *parts)
 
 
 def _measure(local: LocalMap, x: Tensor) -> tuple[Tensor, ...]:

@@ -34,7 +34,7 @@ from grokscope.measures.inputs import (
     check_not_batch_dependent,
     check_outputs,
 )
-from grokscope.measures.view import outputs_of, unwrapped, wrt_of
+from grokscope.measures.view import continuous, outputs_of, unwrapped, wrt_of
 
 
 class Products(NamedTuple):
@@ -171,6 +171,8 @@ def in_chunks(
     check_batch(x)
     check_chunk_size(chunk_size)
     check_not_batch_dependent(model)
+    with torch.no_grad():
+        x = continuous(model, x)
     key = wrt_key(x, wrt_of(model))
     leaf = leaf_at(x, key)
     check_finite(leaf, key)

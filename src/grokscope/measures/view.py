@@ -4,6 +4,10 @@ A model is called as ``model(x)`` on a tensor, ``model(*x)`` on a tuple or list 
 on a dictionary. Its outputs are the tensor it returns, or the ``.logits``, or the first tensor of a
 tuple, or the entry "logits" or else the only tensor of a dictionary. Where that guess is wrong, a
 `View` says what is meant.
+
+A model of tokens has no derivative by them. It may have a method ``continuous_inputs(x)`` that
+gives the embeddings of a batch of tokens, on which it runs as well (``gs.Transformer`` has it, and
+`View` takes one as ``embed``): input derivatives of a batch of tokens are then taken there.
 """
 
 from __future__ import annotations
@@ -35,9 +39,12 @@ class View(nn.Module):
             usual way and its outputs are picked by the rules of this module.
         wrt: Key of the floating-point tensor of the batch that input derivatives are taken by; the
             only one there is if None.
+        embed: Maps (model, batch of tokens) to the batch with their embeddings, which ``forward``
+            takes as well; derivatives of a batch of tokens are taken there, at the embeddings as
+            they are at the time.
 
     Raises:
-        TypeError: if ``model`` or ``forward`` cannot be called, or ``wrt`` is no key.
+        TypeError: if ``model``, ``forward`` or ``embed`` cannot be called, or ``wrt`` is no key.
 
     Example:
         >>> import torch, grokscope as gs
@@ -52,26 +59,31 @@ class View(nn.Module):
     _view_model: Model
     _view_forward: Callable[[Any, Any], Any] | None
     _view_wrt: Key
+    _view_embed: Callable[[Any, Any], Any] | None
 
     def __init__(
         self,
         model: Model,
         forward: Callable[[Any, Any], Any] | None = None,
         wrt: Key = None,
+        embed: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         super().__init__()
         if not callable(model):
             raise TypeError(f"model must be an nn.Module or a function: got {type(model).__name__}")
-        if forward is not None and not callable(forward):
-            raise TypeError(
-                "forward must be a function of (model, batch) or None: got "
-                f"{type(forward).__name__}"
-            )
+        for name, function in (("forward", forward), ("embed", embed)):
+            if function is not None and not callable(function):
+                raise TypeError(
+                    f"{name} must be a function of (model, batch) or None: got "
+                    f"{type(function).__name__}"
+                )
         if isinstance(wrt, bool) or not isinstance(wrt, int | str | None):
             raise TypeError(f"wrt must be a position, a key or None: got {type(wrt).__name__}")
         # Past nn.Module.__setattr__, which would register the model as a child of its own name.
         # The names are unlike those of a model's children, which they would hide.
-        vars(self).update(_view_model=model, _view_forward=forward, _view_wrt=wrt)
+        vars(self).update(
+            _view_model=model, _view_forward=forward, _view_wrt=wrt, _view_embed=embed
+        )
         if isinstance(model, nn.Module):
             vars(self).update({name: getattr(model, name) for name in _SHARED})
 
@@ -81,6 +93,12 @@ class View(nn.Module):
         if self._view_forward is not None:
             return self._view_forward(self._view_model, batch)
         return output_tensor(call(self._view_model, batch))
+
+    def continuous_inputs(self, x: Batch) -> Batch:
+        """The batch with embeddings in place of tokens, by ``embed`` or as the model has it."""
+        if self._view_embed is not None:
+            return self._view_embed(self._view_model, x)
+        return continuous(self._view_model, x)
 
     @property
     def training(self) -> bool:
@@ -173,6 +191,22 @@ def output_tensor(outputs: Any) -> Tensor:
         f"one: got {type(outputs).__name__}; pick the tensor to study with "
         "gs.View(model, lambda m, x: ...)"
     )
+
+
+def continuous(model: Model, x: Batch) -> Batch:
+    """The batch that input derivatives are taken at: embeddings where the model makes them.
+
+    A batch that holds floating-point numbers already, and one of a model without a method
+    ``continuous_inputs``, is given back as it is.
+
+    >>> import torch, grokscope as gs
+    >>> model = gs.Transformer(7, d_model=16, d_mlp=32)
+    >>> continuous(model, torch.tensor([[3, 5, 7]])).shape
+    torch.Size([1, 3, 16])
+    """
+    embed = getattr(model, "continuous_inputs", None)
+    floating = any(leaf.is_floating_point() for leaf in leaves(x).values())
+    return x if embed is None or floating else embed(x)
 
 
 def wrt_of(model: Model) -> Key:

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from grokscope.measures.inputs import Model
+from grokscope.measures.batches import Batch, Key, detached, leaf_at, with_leaf
 from grokscope.measures.local_map import differentiable_outputs
+from grokscope.measures.view import Model, View
 
 
 class DifferentiableMap:
     """Products with the Jacobian A at x that are differentiable in the model's parameters."""
 
-    def __init__(self, model: Model, x: Tensor) -> None:
-        self._leaf = x.detach().clone().requires_grad_()
+    def __init__(self, model: Model, x: Batch, key: Key = None) -> None:
+        self._leaf = leaf_at(x, key).detach().clone().requires_grad_()
+        given = with_leaf(detached(x), key, self._leaf)
         with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels differentiate only once
-            self.outputs = differentiable_outputs(_undisturbed(model), self._leaf)
+            self.outputs = differentiable_outputs(_undisturbed(model), given, key)
 
     def squared_terms(
         self, directions: Float[Tensor, "n r k"]
@@ -45,4 +49,11 @@ def _undisturbed(model: Model) -> Model:
     if not isinstance(model, nn.Module) or not any(m.training for m in model.modules()):
         return model
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    return (lambda x: functional_call(model, copies, (x,))) if copies else model
+    if not copies:
+        return model
+
+    def undisturbed(*args: Any, **entries: Any) -> Any:
+        return functional_call(model, copies, args, entries)
+
+    # a view takes its batch whole, whatever its kind
+    return View(undisturbed, lambda f, x: f(x)) if isinstance(model, View) else undisturbed

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from grokscope.measures.batches import Batch
 from grokscope.measures.chain import (
     Chain,
     Fold,
@@ -67,13 +68,13 @@ class ForwardCapture:
         self._handles = []
         self._open = self._last = None
 
-    def matching(self, model: Model, x: Tensor) -> tuple[Chain, list[Fold]] | None:
+    def matching(self, model: Model, x: Batch) -> tuple[Chain, list[Fold]] | None:
         """The chain and its folds if the pass kept was of ``model``, unchanged since, on ``x``."""
         last = self._last
         if last is None or last.model is not model or last.x is not x:
             return None
         folds = last.folds()
-        if folds is None or last.versions != _versions(last.chain, x):
+        if folds is None or last.versions != _versions(last.chain, last.x):
             return None
         return last.chain, folds
 

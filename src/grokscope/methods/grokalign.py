@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grokscope.measures.batches import Batch, leaves
 from grokscope.measures.inputs import Model
 from grokscope.methods._capture import ForwardCapture
 from grokscope.methods.base import LossFunction, Method
@@ -105,7 +106,7 @@ class GrokAlign(Method):
         return x
 
     def penalty(
-        self, step: int, model: Model, x: Tensor, outputs: Tensor | None = None
+        self, step: int, model: Model, x: Batch, outputs: Tensor | None = None
     ) -> Float[Tensor, ""] | None:
         """The scalar to add to the loss at this step, or None. ``outputs`` is not needed."""
         if not self.applies(step):
@@ -132,12 +133,14 @@ class GrokAlign(Method):
             penalty = penalty + self.offset_weight * offsets.mean(-1)
         return self.every * self.weight * penalty
 
-    def __call__(self, model: Model, x: Float[Tensor, " n *d"]) -> Float[Tensor, ""]:
+    def __call__(self, model: Model, x: Batch) -> Float[Tensor, ""]:
         """The scalar to add to the loss in one's own loop; every call counts as one step."""
         self._steps += 1
         penalty = self.penalty(self._steps, model, x)
         self._capture.enabled = self.applies(self._steps + 1)
-        return x.new_zeros(()) if penalty is None else penalty
+        if penalty is not None:
+            return penalty
+        return torch.zeros((), device=next(iter(leaves(x).values())).device)
 
     def state_dict(self) -> dict[str, Any]:
         """The state of the generator and the number of calls."""

@@ -20,17 +20,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.measures.batches import Batch, Key, batch_size, leaf_at, wrt_key
 from grokscope.measures.chain import Chain, Fold, chain_of
-from grokscope.measures.inputs import Model, check_batch_shape, check_differentiable
+from grokscope.measures.inputs import Model, check_batch_shape
 from grokscope.measures.jacobian import unit_vectors
 from grokscope.measures.local_map import full_precision
+from grokscope.measures.view import continuous, unwrapped, wrt_of
 from grokscope.methods._autograd_terms import DifferentiableMap
 from grokscope.methods._chain_terms import chain_squared_norms, chain_squared_offsets
 
 
 def jacobian_penalty(
     model: Model,
-    x: Float[Tensor, " n *d"],
+    x: Batch,
     *,
     projections: int | None = 1,
     squared: bool = True,
@@ -51,8 +53,9 @@ def jacobian_penalty(
     whole batch, over n. Running statistics are updated by your forward pass only.
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,).
-        x: The batch, floating point.
+        model: Maps a batch to (n, k) or (n,).
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
         projections: Random directions for each example, on the unit sphere of the outputs; all k
             outputs exactly if None, at k / r times the cost of r projections.
         squared: The squared norm or the norm.
@@ -84,7 +87,7 @@ def jacobian_penalty(
 
 def squared_terms(
     model: Model,
-    x: Float[Tensor, " n *d"],
+    x: Batch,
     projections: int | None,
     generator: torch.Generator | None,
     *,
@@ -96,12 +99,16 @@ def squared_terms(
     ``captured`` are the chain and folds of a forward pass on ``x``, where there was one.
     """
     check_batch_shape(x)
-    check_differentiable(x)
     model = getattr(model, "_orig_mod", model)  # compiled models differentiate only once
-    with full_precision(x):
-        chain = chain_of(model, x) if captured is None else captured[0]
-        if chain is None:
-            return _autograd_terms(model, x, projections, generator, with_offset)
+    with torch.no_grad():
+        x = continuous(model, x)
+    key = wrt_key(x, wrt_of(model))
+    with full_precision(leaf_at(x, key)):
+        chain = captured[0] if captured else None
+        if chain is None and isinstance(x, Tensor):
+            chain = chain_of(unwrapped(model), x)
+        if chain is None or not isinstance(x, Tensor):
+            return _autograd_terms(model, x, key, projections, generator, with_offset)
         folds = _folds(chain, x) if captured is None else captured[1]
         num_outputs = chain.weights[-1].shape[0]
         directions = _directions(len(x), projections, num_outputs, generator, chain.weights[-1])
@@ -113,16 +120,17 @@ def squared_terms(
 
 def _autograd_terms(
     model: Model,
-    x: Tensor,
+    x: Batch,
+    key: Key,
     projections: int | None,
     generator: torch.Generator | None,
     with_offset: bool,
 ) -> tuple[Tensor, Tensor | None]:
     wants_graph = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
-        local = DifferentiableMap(model, x)
+        local = DifferentiableMap(model, x, key)
         num_outputs = local.outputs.shape[1]
-        directions = _directions(len(x), projections, num_outputs, generator, local.outputs)
+        directions = _directions(batch_size(x), projections, num_outputs, generator, local.outputs)
         norms, offsets = local.squared_terms(directions)
     if not wants_graph:
         norms, offsets = norms.detach(), offsets.detach()

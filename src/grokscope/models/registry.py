@@ -11,6 +11,7 @@ from torch import nn
 
 from grokscope.models.cnn import CNN
 from grokscope.models.mlp import MLP
+from grokscope.models.transformer import Transformer
 from grokscope.spelling import unknown_name
 
 
@@ -26,14 +27,24 @@ def _cnn(
     return CNN(in_shape, widths, out_features, **options)
 
 
+def _transformer(in_shape: Sequence[int], out_features: int | None, **options: Any) -> Transformer:
+    if out_features is None or len(in_shape) != 1:
+        raise ValueError(
+            "transformer is for tokens and classes, as of modular with encoding tokens: got "
+            f"inputs of shape {tuple(in_shape)} and {out_features} classes"
+        )
+    return Transformer(out_features, length=in_shape[0], **options)
+
+
 # name -> builder, called with the shape of one input, the outputs and the options, and the class
 # whose arguments the options are
 MODELS: dict[str, tuple[Callable[..., nn.Module], type[nn.Module]]] = {
     "cnn": (_cnn, CNN),
     "mlp": (_mlp, MLP),
+    "transformer": (_transformer, Transformer),
 }
 
-_FROM_DATA = ("self", "in_shape", "in_features", "out_features")
+_FROM_DATA = ("self", "in_shape", "in_features", "out_features", "modulus", "length")
 
 
 def build(
