@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from sklearn.linear_model import RidgeClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import grokscope as gs
 from grokscope.experiments import load_experiment, run_experiment
@@ -47,6 +50,12 @@ analysis: representation
 analysis_options:
   probe: {layer: activation2, arms: [plain], repeats: 3, test_size: 80, num_epochs: 5}
   kernels: {sets: {few: [train, 5], more: [train, 9], unseen: [test, 6]}}
+  shift:
+    data: {name: digits, classes: [2, 3, 4]}
+    layers: [linear1, linear3]
+    arms: [large]
+    draws: 2
+    num_points: 60
 panels:
   - {kind: table, title: Onsets, results: onsets}
   - kind: curves
@@ -96,6 +105,11 @@ def test_correlations_are_those_of_the_columns(run: gs.Run) -> None:
             history["radius/linear3"][looked], history["test_radius/linear3"][looked]
         ).statistic
         assert found["train_test_radius"][place] == pytest.approx(expected, abs=1e-9)
+        every = [
+            stats.pearsonr(accuracy, history[f"test_capacity/{layer}"][looked]).statistic
+            for layer in ("activation2", "linear3")
+        ]
+        assert found["least_advantage"][place] == pytest.approx(min(every) - found["kernel"][place])
         assert found["advantage"][place] == pytest.approx(
             found["capacity"][place] - found["kernel"][place]
         )
@@ -173,7 +187,12 @@ def test_kernel_distances_are_those_of_the_sets(run: gs.Run) -> None:
 
 def test_a_split_that_is_none_is_named(run: gs.Run) -> None:
     with RunDirectory.resume(run.path, "cpu") as directory:
-        seen = Trained(directory, {"plain": DATA, "large": DATA}, lambda arm, seed: trained(run, 0))
+        seen = Trained(
+            directory,
+            {"plain": DATA, "large": DATA},
+            lambda arm, seed: trained(run, 0),
+            gs.load_data,
+        )
         with pytest.raises(ValueError, match=r"must be of the split train or test: got 'tests'"):
             kernel_points(seen, {"a": ("tests", 5)})
 
@@ -241,3 +260,47 @@ def test_pictures_of_representations_need_umap(run: gs.Run, tmp_path: Path) -> N
     stored = again.arrays("plain", 0, "embedding")
     assert stored["steps"].tolist() == [0, 200]
     assert stored["points"].shape == (2, 100, 2)
+
+
+def test_spreads_orders_and_layers_are_ratios_of_what_the_rows_hold(run: gs.Run) -> None:
+    distances = [run.history("large", seed)["ntk_distance_init"] for seed in (0, 1)]
+    last = [of[np.isfinite(of)][-1] for of in distances]
+    assert run.results["kernel_spread"]["large"] == pytest.approx(max(last) / min(last))
+    capacities = {
+        layer: run.history("plain", 1)[f"test_capacity/{layer}"]
+        for layer in ("activation2", "linear3")
+    }
+    ends = {layer: of[np.isfinite(of)][-1] for layer, of in capacities.items()}
+    found = run.results["capacity_by_layer"]["plain"]["last_over_first"]
+    assert found[1] == pytest.approx(ends["linear3"] / ends["activation2"])
+    delays = {
+        arm: np.median([gs.onset(run.history(arm, seed)).delay for seed in (0, 1)])
+        for arm in ("plain", "large")
+    }
+    order = run.results["delay_order"]["large"]["plain"]
+    assert order == pytest.approx(delays["large"] / delays["plain"])
+
+
+def test_probes_on_other_data_are_those_of_scikit_learn(run: gs.Run) -> None:
+    data = gs.load_data("digits", classes=[2, 3, 4])
+    model = gs.MLP(64, [12, 9], 3, weight_scale=4, seed=0)
+    model.load_state_dict(run.checkpoint("large", 0, 200)["model"])
+    found = run.results["shift_linear1_ridge"]["large"]
+    assert found["steps"] == [0, 10, 50, 200]
+    for orientation, x in (
+        ("upright", data.test_x),
+        ("transposed", data.test_x.reshape(-1, 8, 8).mT.reshape(-1, 64)),
+    ):
+        features = (x @ model.linear1.weight.T + model.linear1.bias).detach().double().numpy()
+        accuracies = []
+        for seed in range(2):
+            order = torch.randperm(len(x), generator=torch.Generator().manual_seed(seed)).numpy()
+            probe = make_pipeline(StandardScaler(), RidgeClassifier())
+            probe.fit(features[order[:60]], data.test_y[order[:60]])
+            accuracies.append(probe.score(features[order[60:120]], data.test_y[order[60:120]]))
+        assert found[orientation][3] == pytest.approx(np.mean(accuracies), abs=0.01)
+        assert found[f"{orientation}_deviation"][3] == pytest.approx(np.std(accuracies), abs=0.01)
+        summary = run.results["shift"]["large"]["linear1"]["ridge"][orientation]
+        assert summary["fall"] == found[orientation][3] - max(found[orientation])
+        assert summary["rise"] == found[orientation][3] - found[orientation][0]
+    assert 0.1 < run.results["shift_linear3_sgd"]["large"]["upright"][0] <= 1

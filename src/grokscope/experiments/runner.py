@@ -24,6 +24,7 @@ from grokscope.experiments.building import (
 )
 from grokscope.experiments.errors import SpecError
 from grokscope.experiments.spec import (
+    DataSpec,
     Experiment,
     TrainingSpec,
     TrialSpec,
@@ -108,7 +109,12 @@ def run_experiment(
                         observer.trial_finished(arm, seed, result)
         measure_after_training(experiment, directory.path, workers=workers, data_dir=data_dir)
         if experiment.analysis is not None:
-            trained = Trained(directory, data, build_trial_model(experiment, data))
+            trained = Trained(
+                directory,
+                data,
+                build_trial_model(experiment, data),
+                lambda section: load_dataset(DataSpec(**section), "float32", data_dir),
+            )
             analyse = ANALYSES[experiment.analysis]
             directory.write_results(analyse(trained, **experiment.analysis_options))
     return Run(out)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,6 +18,7 @@ class Trained:
         directory: the run directory, open for writing.
         data: the data set of each arm.
         build: builds the network of an arm and a seed, as it was before training.
+        load: loads a data set that no arm trains on, from a section like a spec's ``data``.
     """
 
     def __init__(
@@ -24,11 +26,13 @@ class Trained:
         directory: RunDirectory,
         data: Mapping[str, Dataset],
         build: Callable[[str, int], nn.Module],
+        load: Callable[[Mapping[str, Any]], Dataset],
     ) -> None:
         self.run = Run(directory.path)
         self.data = data
         self._directory = directory
         self._build = build
+        self.load = load
 
     def model(self, arm: str, seed: int, step: int | None = None) -> nn.Module:
         """The network at a step whose checkpoint was kept, or at the last; in eval mode.

@@ -29,6 +29,14 @@ def geometry_layers(history: History) -> list[str]:
     return [name.removeprefix(prefix) for name in history.names if name.startswith(prefix)]
 
 
+def last_value(history: History, column: str) -> float | None:
+    """The last finite value of a column; None where there is none."""
+    if column not in history:
+        return None
+    values = history[column][np.isfinite(history[column])]
+    return float(values[-1]) if len(values) else None
+
+
 def correlations(run: Run) -> dict[str, Any]:
     """Correlations over the looks of each training, and the points that they are of.
 
@@ -38,6 +46,7 @@ def correlations(run: Run) -> dict[str, Any]:
         - ``capacity``, ``radius``, ``dimension``: of test accuracy with that of the deepest layer;
         - ``kernel``: of test accuracy with the distance of the kernel from the initial one;
         - ``advantage``: ``capacity`` less ``kernel``;
+        - ``least_advantage``: the least over all layers of that layer's capacity less ``kernel``;
         - ``train_test_capacity`` and so on: of the training points' with the test points';
 
         ``correlation_table``: rows of arm, what, and its coefficients with accuracy and loss
@@ -99,6 +108,10 @@ def _figures(history: History) -> dict[str, float]:
             found[f"train_test_{figure}"] = pearson(history[train], history[test])
     if {"kernel", "capacity"} <= set(found):
         found["advantage"] = found["capacity"] - found["kernel"]
+        every = [
+            pearson(history["test_accuracy"], history[f"test_capacity/{layer}"]) for layer in layers
+        ]
+        found["least_advantage"] = min(every) - found["kernel"]
     return {name: value for name, value in found.items() if math.isfinite(value)}
 
 

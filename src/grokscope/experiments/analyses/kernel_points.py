@@ -19,13 +19,17 @@ from grokscope.training.measurements import Reduction
 
 
 def kernel_points(
-    trained: Trained, sets: Mapping[str, Sequence[Any]], reduce: Reduction = "full"
+    trained: Trained,
+    sets: Mapping[str, Sequence[Any]],
+    arms: Sequence[str] | None = None,
+    reduce: Reduction = "full",
 ) -> dict[str, Any]:
     """Kernel distances between checkpoints on several sets of points, of each arm's first seed.
 
     Args:
         trained: the trained networks.
         sets: by name, the split ("train" or "test") and how many of its first points.
+        arms: the arms to compare; all by default.
         reduce: as in ``empirical_ntk``.
 
     Returns:
@@ -39,7 +43,7 @@ def kernel_points(
     run = trained.run
     matrices: dict[str, dict[str, Any]] = {name: {} for name in sets}
     agreement: dict[str, dict[str, float]] = {}
-    for arm in run.arms:
+    for arm in run.arms if arms is None else arms:
         seed = run.seeds(arm)[0]
         steps = run.checkpoint_steps(arm, seed)
         models = [trained.model(arm, seed, step) for step in steps]
