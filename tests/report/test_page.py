@@ -6,6 +6,7 @@ import json
 import os
 import re
 from html.parser import HTMLParser
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -100,10 +101,23 @@ def test_the_page_is_complete_in_itself_and_under_10_megabytes(runs: Path, tmp_p
         assert tag not in ("link", "iframe", "object", "img", "base")
         assert (attributes.get("href") or "#").startswith("#")
     text = path.read_text()
-    assert text.count("plotly.js v") == 1
+    assert text.count("plotly.js (cartesian - minified) v") == 1
+    assert path.stat().st_size < 2_000_000
     style = text[text.index("<style>") : text.index("</style>")]
     assert "url(" not in style
     assert "@import" not in style
+
+
+def test_vendored_scripts_are_the_published_ones() -> None:
+    folder = files("grokscope.report") / "vendor"
+    listed = re.findall(r"`([\w.-]+\.js)`.*`(\w{64})`", (folder / "README.md").read_text())
+    assert [name for name, _ in listed] == ["plotly-cartesian.min.js"]
+    for name, digest in listed:
+        script = (folder / name).read_bytes()
+        assert hashlib.sha256(script).hexdigest() == digest
+        # A script element ends at a closing tag, and browsers turn returns into newlines.
+        assert b"</script" not in script
+        assert b"\r" not in script
 
 
 def test_the_policy_allows_the_pages_own_scripts_and_nothing_else(
@@ -157,6 +171,7 @@ def test_an_unfinished_run_says_so(runs: Path, tmp_path: Path) -> None:
     assert "nothing has been measured yet" in started.text
     assert "Nothing to plot yet" in started.text
     assert started.data() == {}
+    assert len(started.scripts) == 2  # its data and ours: without a plot, no plotly.js
 
 
 def test_why_a_run_failed_is_told(tmp_path: Path) -> None:

@@ -108,7 +108,9 @@ def page(subjects: Sequence[Subject]) -> str:
         for drawing in drawings
         if drawing.figure is not None or drawing.data is not None
     }
-    scripts = [plotly_script(), source("regions.js") + source("report.js")]
+    scripts = [source("regions.js") + source("report.js")]
+    if any(drawing.figure is not None for drawing in drawings):
+        scripts.insert(0, plotly_script())
     return render(
         "report.html.j2",
         title=_page_title(sections),

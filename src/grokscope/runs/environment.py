@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("torch", "numpy", "pydantic", "safetensors", "scikit-learn", "plotly")
+_PACKAGES = ("torch", "numpy", "pydantic", "safetensors", "scikit-learn")
 
 
 def now() -> str:
