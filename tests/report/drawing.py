@@ -10,16 +10,16 @@ from typing import Any
 import plotly.graph_objects as go
 
 from grokscope.findings.panels import panel_from
+from grokscope.findings.summary import run_summary
 from grokscope.report import panels
 from grokscope.report.panels import Context, Drawing
-from grokscope.report.subject import open_subject
-from grokscope.report.summary import run_summary
+from grokscope.runs import Run
 
 
 def context(path: Path, **options: Any) -> Context:
-    subject = open_subject(path)
-    colors = {arm: place for place, arm in enumerate(subject.arms)}
-    return Context(subject, run_summary(subject), colors, **options)
+    run = Run(path, lenient=True)
+    colors = {arm: place for place, arm in enumerate(run.arms)}
+    return Context(run, run_summary(run), colors, **options)
 
 
 def draw(path: Path, **panel: Any) -> list[Drawing]:

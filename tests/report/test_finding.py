@@ -7,8 +7,6 @@ import pytest
 
 from grokscope.report.comparison import summary_table
 from grokscope.report.finding import finding, time_sentences
-from grokscope.report.subject import open_subject
-from grokscope.report.summary import run_summary
 from grokscope.runs import RunDirectory
 from tests.report import made_up_runs
 from tests.report.test_summary import by_hand, summary
@@ -34,12 +32,12 @@ def two_arms(path: Path, baseline: int | None, ours: int | None, last: int = 900
 @pytest.mark.parametrize(
     ("baseline", "ours", "expected"),
     [
-        (8800, 800, "GrokAlign generalised 11 times sooner: 800 steps instead of 8,800"),
-        (400, 800, "GrokAlign generalised 2.0 times later: 800 steps instead of 400"),
+        (8800, 800, "GrokAlign generalised in 11× fewer steps: 800 instead of 8,800"),
+        (400, 800, "GrokAlign generalised in 2.0× more steps: 800 instead of 400"),
         (
             810,
             800,
-            "GrokAlign generalised about as soon as Weight decay alone: 800 steps and 810",
+            "GrokAlign generalised in about as many steps as Weight decay alone: 800 and 810",
         ),
         (
             None,
@@ -100,7 +98,7 @@ def test_a_third_arm_has_its_own_sentence_and_the_soonest_comes_first(tmp_path: 
                 trial.append(row, {"train_seconds": float(at)})
             made_up_runs.finish(trial, step)
     found = finding(summary(tmp_path / "run"))
-    assert found.headline.startswith("GrokAlign generalised 10 times sooner")
+    assert found.headline.startswith("GrokAlign generalised in 10× fewer steps")
     assert found.further == [
         "Norm held at 5 did not generalise within 9,000 steps; Weight decay alone did after 8,000"
     ]
@@ -121,8 +119,8 @@ def test_what_an_analysis_found_is_the_finding(tmp_path: Path) -> None:
 
 
 def test_time_is_told_apart_from_steps(runs: Path) -> None:
-    (sentence,) = time_sentences(run_summary(open_subject(runs / "finished")))
-    assert sentence == ("In training time, GrokAlign took 3.4 s instead of 33.9 s: 10 times sooner")
+    (sentence,) = time_sentences(summary(runs / "finished"))
+    assert sentence == ("In training time, GrokAlign took 3.4 s instead of 33.9 s: 10× less")
 
 
 def test_of_many_arms_the_first_is_told_and_the_table_has_the_rest(tmp_path: Path) -> None:
@@ -137,7 +135,7 @@ def test_of_many_arms_the_first_is_told_and_the_table_has_the_rest(tmp_path: Pat
                 trial.append(row, {"train_seconds": at / 100})
             made_up_runs.finish(trial, step)
     found = finding(summary(tmp_path / "run"))
-    assert found.headline == "B generalised 20 times sooner: 400 steps instead of 8,000"
+    assert found.headline == "B generalised in 20× fewer steps: 400 instead of 8,000"
     assert found.further == ["The table has the other 4 arms"]
     (sentence,) = time_sentences(summary(tmp_path / "run"))
     assert sentence.startswith("In training time, B took 4.0 s instead of 80.0 s")

@@ -57,12 +57,12 @@ def page(path: Path, out: Path, **_: Any) -> Page:
 def test_the_page_says_what_was_run_found_and_claimed(runs: Path, tmp_path: Path) -> None:
     text = page(runs / "finished", tmp_path).text
     for part in (
-        "GrokAlign generalised 10 times sooner: 1,212 steps instead of 12,115.",
+        "GrokAlign generalised in 10× fewer steps: 1,212 instead of 12,115.",
         "In training time, GrokAlign took 3.4 s instead of 33.9 s",
         "The same network is trained twice on 300 handwritten digits",
         "383 steps",
         "✓ held GrokAlign generalises at least 5 times sooner than weight decay alone "
-        "Measured: 10 times. Claimed: at least 5 times. Source: GrokAlign, Section 4.",
+        "Measured: 10×. Claimed: at least 5×. Source: GrokAlign, Section 4.",
         "✗ not held Weight decay alone ends above 95 % test accuracy Measured: 92.7 %.",
         "? open Regions grow around the training points",
         "GrokAlign : grokalign (weight 0.001, mode minimize).",

@@ -15,8 +15,7 @@ from grokscope.findings.panels import PanelError, panel_from
 from grokscope.report import panels
 from grokscope.report.default_panels import DEFAULT_PANELS
 from grokscope.report.panels import NothingToDraw
-from grokscope.report.subject import open_subject
-from grokscope.runs import RunDirectory
+from grokscope.runs import Run, RunDirectory
 from tests.report import made_up_runs
 from tests.report.drawing import context, draw, figure_of
 
@@ -65,7 +64,7 @@ def test_curves_have_the_rows_with_step_0_before_the_first(runs: Path) -> None:
     (drawing,) = draw(runs / "finished", kind="curves", title="A", columns=["test_accuracy"])
     figure = figure_of(drawing)
     baseline = figure["data"][0]
-    history = open_subject(runs / "finished").histories["baseline", 0]
+    history = Run(runs / "finished").histories["baseline", 0]
     assert baseline["y"] == pytest.approx(history["test_accuracy"].tolist(), rel=1e-5)
     assert baseline["x"] == [0.4, *history.steps.tolist()[1:]]
     assert baseline["customdata"][0] == "0"
@@ -98,8 +97,8 @@ def test_several_seeds_have_a_line_each_and_their_median(runs: Path) -> None:
     (drawing,) = draw(path, kind="curves", title="A", columns=["test_accuracy"], arms=["baseline"])
     traces = figure_of(drawing)["data"]
     assert len(traces) == 4
-    subject = open_subject(path)
-    columns = [subject.histories["baseline", seed]["test_accuracy"] for seed in (0, 1, 2)]
+    run = Run(path)
+    columns = [run.histories["baseline", seed]["test_accuracy"] for seed in (0, 1, 2)]
     assert traces[3]["y"] == pytest.approx(np.median(columns, axis=0).tolist(), rel=1e-5)
     assert traces[3]["name"].endswith("median")
 
@@ -300,7 +299,7 @@ def test_pictures_hold_each_point_and_its_centroids_at_every_step(
     path = made_up_runs.grokking(tmp_path / "run", shape=shape)
     (drawing,) = draw(path, kind="pictures")
     assert drawing.data is not None
-    run = open_subject(path).run
+    run = Run(path)
     x = run.arrays("baseline", 0, "probe")["x"].reshape(8, -1, 5, 7).permute(0, 2, 3, 1)
     expected = (127 * x / x.abs().amax(dim=(1, 2, 3), keepdim=True)).round().numpy()
     assert (pixels(drawing.data["given"], 8) == expected).all()

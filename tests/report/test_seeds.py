@@ -10,20 +10,17 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from grokscope.report import (
-    comparison_data,
-    open_subject,
-    print_summary,
-    print_sweep,
-    run_summary,
-    write_report,
-)
+from grokscope.findings.claims import StepsTo
+from grokscope.findings.statistics import SeedValues
+from grokscope.findings.summary import run_summary
+from grokscope.report import comparison_data, print_summary, print_sweep, write_report
 from grokscope.report.judgement import judgement
-from grokscope.report.seeds import seed_statistics, sweep_table
-from grokscope.report.subject import open_subjects
-from grokscope.runs import RunDirectory, open_runs
+from grokscope.report.seeds import seed_rows, sweep_table
+from grokscope.runs import Run, RunDirectory, open_runs
 from grokscope.runs.sweep_folder import write_sweep
 from tests.report import made_up_runs
+from tests.report.drawing import draw
+from tests.report.test_summary import by_hand
 
 BASELINE = [2000, 2600, None, 2200, 3100, 2500]
 OURS = [200, 210, 230, 190, None, 220]
@@ -56,8 +53,8 @@ def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_statistics_count_the_seeds_that_never_got_there(several: Path) -> None:
-    found = seed_statistics(run_summary(open_subject(several)))
-    assert [(entry.arm, entry.figure) for entry in found] == [
+    found = seed_rows(run_summary(Run(several)))
+    assert [(row.arm, row.name) for row in found] == [
         ("baseline", "steps"),
         ("grokalign", "steps"),
         ("baseline", "training time"),
@@ -66,36 +63,37 @@ def test_statistics_count_the_seeds_that_never_got_there(several: Path) -> None:
         ("grokalign", "final test accuracy"),
     ]
     slow, fast = found[:2]
-    assert slow.sample.text() == "2,550 (2,100 or more), 5 of 6 reached"
-    assert slow.sample.mean.text() == "at least 2,900"
-    assert slow.contrast is None
-    assert fast.contrast is not None
-    assert fast.contrast.sooner.intervals[0] == (10, 10)
-    assert fast.contrast.sooner.intervals[2] == (5000 / 230, float("inf"))
-    assert fast.contrast.sooner.intervals[4] == (0, 3100 / 5000)
-    assert fast.contrast.welch is None
+    assert slow.values.text() == "2,550 (2,100 or more), 5 of 6 reached"
+    assert slow.values.mean.text() == "at least 2,900"
+    assert slow.against is None
+    assert fast.against is not None
+    assert fast.against.ratio.intervals[0] == (10, 10)
+    assert fast.against.ratio.intervals[2] == (5000 / 230, float("inf"))
+    assert fast.against.ratio.intervals[4] == (0, 3100 / 5000)
+    assert fast.against.welch_p is None
 
 
 def test_the_tests_are_those_of_scipy(tmp_path: Path) -> None:
     slow, fast = [2000, 2600, 2900, 2200], [200, 210, 230, 190]
     record(tmp_path / "run", {"baseline": list(slow), "grokalign": list(fast)}, [0, 1, 2, 3])
-    data = comparison_data([tmp_path / "run"])[1]["statistics"][0]
-    assert data["welch_p"] == pytest.approx(
+    data = comparison_data([tmp_path / "run"])[1]
+    sooner, steps = data["speed_up"]["steps"], data["milestones"]["generalised"]["steps"]
+    assert sooner["welch_p"] == pytest.approx(
         scipy.stats.ttest_ind(slow, fast, equal_var=False).pvalue
     )
-    assert data["wilcoxon_p"] == [0.125, 0.125]
-    assert data["sooner"]["median"] == pytest.approx([(2200 / 190 + 2600 / 210) / 2] * 2)
-    assert data["std"] == pytest.approx(scipy.stats.tstd(fast))
+    assert sooner["wilcoxon_p"] == [0.125, 0.125]
+    assert sooner["median"] == pytest.approx((2200 / 190 + 2600 / 210) / 2)
+    assert steps["std"] == pytest.approx(scipy.stats.tstd(fast))
 
 
 def test_data_hold_bounds_that_json_can_hold(several: Path) -> None:
     slow, fast = comparison_data([several])
     assert json.loads(json.dumps(fast, allow_nan=False)) == fast
-    steps = slow["statistics"][0]
-    assert (steps["num_seeds"], steps["num_known"]) == (6, 5)
-    assert steps["mean"] == [2900, None]
+    steps = slow["milestones"]["generalised"]["steps"]
+    assert (len(steps["values"]), steps["num_known"]) == (6, 5)
+    assert steps["mean_bounds"] == [2900, None]
     assert steps["std"] is None
-    assert steps["values"][2] == [5000, None]
+    assert steps["bounds"][2] == [5000, None]
 
 
 def test_page_and_terminal_say_how_many_seeds_got_there(several: Path, tmp_path: Path) -> None:
@@ -108,8 +106,46 @@ def test_page_and_terminal_say_how_many_seeds_got_there(several: Path, tmp_path:
     assert "5 of 6" in page
 
 
+def test_page_terminal_json_and_claims_give_a_censored_median_as_the_statistics_do(
+    tmp_path: Path,
+) -> None:
+    """Seeds at 5,000 and 9,000 and one that stopped at 6,000: the median lies in between."""
+    begin = [(0, 0.1, 0.1), (10, 1.0, 0.4)]
+    ends = {
+        ("baseline", 0): (5000, 1.0, 0.95),
+        ("baseline", 1): (9000, 1.0, 0.95),
+        ("baseline", 2): (6000, 1.0, 0.5),
+        **{("grokalign", seed): (300, 1.0, 0.95) for seed in range(3)},
+    }
+    path = by_hand(tmp_path / "run", {trial: [*begin, end] for trial, end in ends.items()})
+    expected = SeedValues.censored([5000, 9000, None], limits=[5000, 9000, 6000])
+    assert expected.median == (6000, 9000)
+
+    run = Run(path)
+    assert run_summary(run).arm("baseline").milestones["generalised"]["steps"] == expected
+    claimed = StepsTo(kind="steps_to", arm="baseline", target=0.9).seed_values(run)
+    assert claimed == expected
+
+    data = comparison_data([path])
+    steps = data[0]["milestones"]["generalised"]["steps"]
+    assert (steps["median"], steps["median_bounds"]) == (None, [6000, 9000])
+    assert steps["values"] == [5000, 9000, None]
+    assert data[1]["speed_up"]["steps"]["median_bounds"] == [20, 30]
+
+    headline = "GrokAlign generalised in 20 to 30× fewer steps: 300 instead of 6,000 to 9,000"
+    written = io.StringIO()
+    print_summary(path, Console(file=written, width=200))
+    page = write_report([path], tmp_path / "page.html").read_text()
+    for text in (written.getvalue(), page):
+        assert headline in text
+        assert "6,000 to 9,000 steps" in text
+        assert "20 to 30× steps" in text
+    (drawing,) = draw(path, kind="time_to_target", target=0.9)
+    assert "6,000 to 9,000" in str(drawing.html).replace("\N{NO-BREAK SPACE}", " ")
+
+
 def test_one_seed_gets_no_statistics(runs: Path, tmp_path: Path) -> None:
-    assert seed_statistics(run_summary(open_subject(runs / "finished"))) == []
+    assert seed_rows(run_summary(Run(runs / "finished"))) == []
     assert (
         "<h2>Statistics over seeds"
         not in write_report([runs / "finished"], tmp_path / "page.html").read_text()
@@ -156,27 +192,27 @@ def test_settings_of_a_single_arm_are_held_against_the_first(tmp_path: Path) -> 
     for setting, steps in (("lr=1", [2000, 3000]), ("lr=2", [400, 600])):
         for seed in (0, 1):
             record(tmp_path / setting / f"seed-{seed}", {"only": list(steps)}, [seed])
-    rows = sweep_table([run_summary(subject) for subject in open_subjects(open_runs([tmp_path]))])
-    assert [row[4] for row in rows] == ["sooner", "–", "5.0×"]
+    rows = sweep_table([run_summary(run) for run in open_runs([tmp_path])])
+    assert [row[4] for row in rows] == ["speedup", "–", "5.0×"]
 
 
 @pytest.mark.parametrize(
     ("baseline", "ours", "said"),
     [
-        ([2000, 3000, 4000], [100, 100, 100], "30 times (median of 3 seeds, 20 times to 40 times)"),
-        ([2000, None, None], [100, 100, 100], "more than 50 times (median of 3 seeds, 1 of them"),
+        ([2000, 3000, 4000], [100, 100, 100], "30× (median of 3 seeds, 20× to 40×)"),
+        ([2000, None, None], [100, 100, 100], "at least 50× (median of 3 seeds, 1 of them"),
         (
             [2000, 3000, 1000],
             [100, None, None],
-            "less than 0.6 times (median of 3 seeds, 1 of them",
+            "at most 0.6× (median of 3 seeds, 1 of them",
         ),
-        ([2000, None, None], [None, None, None], "not known (median of 3 seeds, 0 of them known)"),
-        ([2000, None, 3000], [1000, 4000, 300], "between 2.0 times and 10 times (median of"),
+        ([2000, None, None], [None, None, None], "unknown (median of 3 seeds, 0 of them known)"),
+        ([2000, None, 3000], [1000, 4000, 300], "2.0× to 10× (median of"),
     ],
 )
 def test_a_claim_says_what_is_known_of_the_median(
     tmp_path: Path, baseline: list[int | None], ours: list[int | None], said: str
 ) -> None:
     record(tmp_path / "run", {"baseline": baseline, "grokalign": ours}, [0, 1, 2])
-    verdict = open_subject(tmp_path / "run").verdicts[0]
+    verdict = run_summary(Run(tmp_path / "run")).verdicts[0]
     assert judgement(verdict).measured.startswith(said)

@@ -41,9 +41,9 @@ def test_summary_shows_steps_seconds_speed_up_and_verdicts(runs: Path) -> None:
         "10× steps",
         "10× time",
         "92.9 %",
-        "GrokAlign generalised 10 times sooner: 1,212 steps instead of 12,115.",
+        "GrokAlign generalised in 10× fewer steps: 1,212 instead of 12,115.",
         "✓ held: GrokAlign generalises at least 5 times sooner than weight decay alone "
-        "[10 times; claimed: at least 5 times]",
+        "[10×; claimed: at least 5×]",
         "✗ not held: Weight decay alone ends above 95 % test accuracy "
         "[92.7 %; claimed: at least 95 %]",
         "? open: Regions grow around the training points [nothing yet; claimed: at least 1.5]",
@@ -118,10 +118,18 @@ def test_comparison_data_goes_through_json_and_has_every_arm(runs: Path) -> None
     never = data[4]
     assert never["milestones"]["generalised"]["steps"] == {
         "median": None,
+        "median_bounds": [20000, None],
+        "median_interval": None,
+        "mean_bounds": [20000, None],
+        "mean_interval": None,
+        "std": None,
+        "num_known": 0,
         "values": [None],
-        "trained": [20000],
+        "bounds": [[20000, None]],
     }
-    assert data[5]["speed_up"]["steps"]["is_lower_bound"] is True
+    assert data[5]["speed_up"]["steps"]["median"] is None
+    assert data[5]["speed_up"]["steps"]["median_bounds"] == [pytest.approx(20000 / 1212), None]
+    assert data[0]["trained"]["steps"]["values"] == [20000]
     assert data[1]["settings"]["grokalign.weight"] == "0.001"
     assert data[0]["settings"]["grokalign.weight"] is None
     assert data[3]["final"]["test_accuracy"]["values"][1] == pytest.approx(0.9286, abs=1e-3)
@@ -141,4 +149,4 @@ def test_no_run_is_an_error() -> None:
 def test_one_arm_has_nothing_to_be_faster_than(tmp_path: Path) -> None:
     arms = {"only": made_up_runs.spec()["arms"]["baseline"]}
     path = made_up_runs.started(tmp_path / "run", arms=arms, claims=[])
-    assert "speed-up" not in printed(print_summary, path)
+    assert "speedup" not in printed(print_summary, path)

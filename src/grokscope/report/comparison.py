@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from grokscope.report.amount import Amount
-from grokscope.report.seeds import seed_statistics
+from grokscope.findings.statistics import Interval, SeedValues
+from grokscope.findings.summary import END, START, ArmSummary, RunSummary, Times, run_summary
 from grokscope.report.settings import arm_settings, differing
-from grokscope.report.subject import Subject, open_subjects
-from grokscope.report.summary import END, START, ArmSummary, Reach, RunSummary, run_summary
 from grokscope.report.wording import (
     NOTHING,
     metric_name,
     range_text,
-    ratio,
+    ratio_text,
     seconds_text,
     spread_text,
     steps_text,
 )
-from grokscope.runs import Run
+from grokscope.runs import Run, open_runs
 
 FINAL = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
 
@@ -30,153 +27,149 @@ FINAL = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
 def comparison_data(runs: Sequence[Run | Path]) -> list[dict[str, Any]]:
     """An entry for each arm of each run, ready for ``json.dumps``.
 
-    An entry has ``run, path, title, arm, arm_title, preset, state, seeds, steps_run, settings``
-    (only those that differ between the entries), ``milestones`` (for each: steps and seconds with
-    their median, the value for each seed, None where a seed never got there, and how far it was
-    trained), ``delay`` (the same), ``speed_up`` against the run's baseline (median, values and
-    whether it is only a lower bound), ``final`` (for each metric the median over seeds and the
-    values) and ``statistics`` (for each figure what the seeds say of it: bounds, None where there
-    is none, of median and mean with their bootstrap intervals, standard deviation, ratios to the
-    baseline and p-values).
+    An entry has ``run, path, title, arm, arm_title, preset, state, seeds, settings`` (only those
+    that differ between the entries), ``trained`` (how long), ``milestones`` (for each the time to
+    it), ``delay``, ``speed_up`` against the run's baseline with its p-values, and ``final`` (the
+    last value of each metric). Times and ratios are given in ``steps`` and in ``seconds``.
+
+    A value over seeds has ``median`` and for each seed one of ``values``, null where it is not
+    known exactly; ``median_bounds`` and ``bounds`` are the least and the most that they can be,
+    null for no bound. ``median_interval`` and ``mean_interval`` are 95 % bootstrap intervals.
 
     Args:
         runs: run directories.
 
     Raises:
-        RunError: there is none, or one of them cannot be read.
+        RunError: if there is none, or one of them cannot be read.
     """
-    return compared(open_subjects(runs))
+    return compared(open_runs(runs, lenient=True))
 
 
-def compared(subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """What ``comparison_data`` gives, of runs that are open already."""
-    entries, settings = [], []
-    for subject in subjects:
-        summary = run_summary(subject)
-        statistics = seed_statistics(summary, least=1)
-        for arm in summary.arms:
-            over_seeds = [entry.data() for entry in statistics if entry.arm == arm.arm]
-            entries.append({**_entry(subject, arm), "statistics": over_seeds})
-            settings.append(arm_settings(subject, arm.arm))
+    arms = [(run, arm) for run in runs for arm in run_summary(run).arms]
+    settings = [arm_settings(run, arm.arm) for run, arm in arms]
     apart = differing(settings)
-    for entry, own in zip(entries, settings, strict=True):
-        entry["settings"] = {name: own.get(name) for name in apart}
-    return entries
+    return [
+        {**_entry(run, arm), "settings": {name: own.get(name) for name in apart}}
+        for (run, arm), own in zip(arms, settings, strict=True)
+    ]
 
 
 def summary_table(summary: RunSummary) -> list[list[str]]:
     """The arms of one run: a head and a row for each arm, a cell with a line for each figure."""
-    names = [milestone.name for milestone in summary.milestones]
+    names = list(summary.milestones)
     delayed = {START, END} <= set(names)
     several = END in names and len(summary.arms) > 1
     head = [
         "",
         *names,
         *(["delay"] if delayed else []),
-        *(["speed-up"] if several else []),
+        *(["speedup"] if several else []),
         "final test accuracy",
     ]
     rows = [
         [
             arm.title if arm.state == "finished" else f"{arm.title}\n({arm.state})",
-            *(reach_text(arm.milestones.get(name)) for name in names),
-            *([reach_text(arm.delay, ">")] if delayed else []),
+            *(times_text(arm.milestones.get(name)) for name in names),
+            *([times_text(arm.delay, ">")] if delayed else []),
             *([speed_up_text(arm)] if several else []),
-            spread_text("test_accuracy", arm.final.get("test_accuracy", [])),
+            spread_text("test_accuracy", arm.final.get("test_accuracy")),
         ]
         for arm in summary.arms
     ]
     return [head, *rows]
 
 
-def comparison_columns(subjects: Sequence[Subject]) -> list[dict[str, str]]:
+def comparison_columns(runs: Sequence[Run]) -> list[dict[str, str]]:
     """A column for each arm of each run: labels and texts, the same labels in each."""
-    arms = [(subject, arm) for subject in subjects for arm in run_summary(subject).arms]
-    settings = [arm_settings(subject, arm.arm) for subject, arm in arms]
+    arms = [(run, arm) for run in runs for arm in run_summary(run).arms]
+    settings = [arm_settings(run, arm.arm) for run, arm in arms]
     apart = differing(settings)
     columns = [
         {
-            "run": subject.name,
+            "run": run.name,
             "arm": arm.title,
-            "preset": str(subject.spec.get("preset") or NOTHING),
+            "preset": str(run.spec.get("preset") or NOTHING),
             "state": arm.state,
             "seeds": ", ".join(map(str, arm.seeds)) or NOTHING,
             **{name: own.get(name, NOTHING) for name in apart},
-            **{name: reach_text(reach) for name, reach in arm.milestones.items()},
-            "delay": reach_text(arm.delay, ">"),
-            "speed-up": speed_up_text(arm),
+            **{name: times_text(times) for name, times in arm.milestones.items()},
+            "delay": times_text(arm.delay, ">"),
+            "speedup": speed_up_text(arm),
             **{
                 metric_name(name): spread_text(name, arm.final[name])
                 for name in FINAL
                 if name in arm.final
             },
         }
-        for (subject, arm), own in zip(arms, settings, strict=True)
+        for (run, arm), own in zip(arms, settings, strict=True)
     ]
     labels = list(dict.fromkeys(label for column in columns for label in column))
     return [{label: column.get(label, NOTHING) for label in labels} for column in columns]
 
 
-def reach_text(reach: Reach | None, missing: str = "not in") -> str:
+def times_text(times: Times | None, missing: str = "not in") -> str:
     """Steps, their range over seeds and seconds to a milestone, a line each."""
-    if reach is None:
+    if times is None:
         return NOTHING
-    lines = [steps_text(reach.steps, missing), range_text(reach.steps), seconds_text(reach.seconds)]
+    steps = times["steps"]
+    lines = [steps_text(steps, missing), range_text(steps), seconds_text(times["seconds"])]
     return "\n".join(line for line in lines if line)
 
 
 def speed_up_text(arm: ArmSummary) -> str:
-    """How many times sooner than the baseline, in steps and in time, a line each."""
-    lines = []
-    for unit, word in (("steps", "steps"), ("seconds", "time")):
-        found = arm.speed_up.get(unit)  # type: ignore[call-overload]
-        if found is not None:
-            sign = "> " if found.is_lower_bound else ""
-            lines.append(f"{sign}{ratio(found.median)}× {word}")
+    """Ratio of the baseline to the arm, in steps and in time, a line each."""
+    words = {"steps": "steps", "seconds": "time"}
+    lines = [ratio_text(of.median, words[unit]) for unit, of in arm.speed_up.items()]
     return "\n".join(lines) or NOTHING
 
 
-def _entry(subject: Subject, arm: ArmSummary) -> dict[str, Any]:
+def _entry(run: Run, arm: ArmSummary) -> dict[str, Any]:
     return {
-        "run": subject.name,
-        "path": str(subject.run.path),
-        "title": subject.title,
+        "run": run.name,
+        "path": str(run.path),
+        "title": run.title,
         "arm": arm.arm,
         "arm_title": arm.title,
-        "preset": subject.spec.get("preset"),
+        "preset": run.spec.get("preset"),
         "state": arm.state,
         "seeds": arm.seeds,
-        "steps_run": None if arm.steps_run is None else arm.steps_run.median,
-        "settings": {},
-        "milestones": {
-            name: {"steps": _amount(reach.steps), "seconds": _amount(reach.seconds)}
-            for name, reach in arm.milestones.items()
-        },
-        "delay": None
-        if arm.delay is None
-        else {"steps": _amount(arm.delay.steps), "seconds": _amount(arm.delay.seconds)},
+        "trained": _data(arm.trained),
+        "milestones": {name: _data(times) for name, times in arm.milestones.items()},
+        "delay": None if arm.delay is None else _data(arm.delay),
         "speed_up": {
             unit: {
-                "median": found.median,
-                "values": list(found.values),
-                "is_lower_bound": found.is_lower_bound,
+                **_value_data(of.ratio),
+                "welch_p": of.welch_p,
+                "wilcoxon_p": _ends(of.wilcoxon_p),
             }
-            for unit, found in arm.speed_up.items()
+            for unit, of in arm.against.items()
         },
-        "final": {
-            name: {"median": _finite(median(values)), "values": [_finite(item) for item in values]}
-            for name, values in arm.final.items()
-            if name in FINAL
-        },
+        "final": _data({name: values for name, values in arm.final.items() if name in FINAL}),
     }
 
 
-def _amount(amount: Amount) -> dict[str, Any]:
+def _data(values: Mapping[Any, SeedValues]) -> dict[str, Any]:
+    return {name: _value_data(value) for name, value in values.items()}
+
+
+def _value_data(values: SeedValues) -> dict[str, Any]:
     return {
-        "median": _finite(amount.median),
-        "values": [_finite(value) for value in amount.values],
-        "trained": [_finite(limit) for limit in amount.limits],
+        "median": _finite(values.median.value),
+        "median_bounds": _ends(values.median),
+        "median_interval": _ends(values.interval()),
+        "mean_bounds": _ends(values.mean),
+        "mean_interval": _ends(values.interval("mean")),
+        "std": _finite(values.std),
+        "num_known": values.num_known,
+        "values": [_finite(value) for value in values.values],
+        "bounds": [_ends(interval) for interval in values.intervals],
     }
+
+
+def _ends(bounds: Interval | None) -> list[float | None] | None:
+    return None if bounds is None else [_finite(end) for end in bounds]
 
 
 def _finite(value: float | None) -> float | None:

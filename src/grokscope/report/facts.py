@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from grokscope.report.settings import arm_settings, differing, flat_settings, shared_settings
-from grokscope.report.subject import Subject
 from grokscope.report.wording import duration, listed
-from grokscope.runs import RunError, SeedRuns
+from grokscope.runs import Run, RunError, SeedRuns
 
 _STATES = {
     "running": "This run is still going on; the page shows how far it has got.",
@@ -30,26 +29,26 @@ class ArmFacts:
     apart: dict[str, str]
 
 
-def state_notice(subject: Subject) -> str:
+def state_notice(run: Run) -> str:
     """A sentence on a run that is not complete; empty for one that is."""
-    text = _STATES.get(subject.state, "")
-    if isinstance(subject.run, SeedRuns):
+    text = _STATES.get(run.state, "")
+    if isinstance(run, SeedRuns):
         text = text.replace("grokscope run --resume goes", "the same grokscope sweep goes")
-    error = subject.status.get("error")
-    if subject.state == "failed":
+    error = run.status.get("error")
+    if run.state == "failed":
         return f"{text}: {error}" if error else f"{text}."
     return text
 
 
-def arm_facts(subject: Subject) -> list[ArmFacts]:
+def arm_facts(run: Run) -> list[ArmFacts]:
     """The arms with their methods in words."""
-    settings = {arm: arm_settings(subject, arm) for arm in subject.arms}
+    settings = {arm: arm_settings(run, arm) for arm in run.arms}
     apart = differing(list(settings.values()))
     return [
         ArmFacts(
             arm=arm,
-            title=subject.arm_title(arm),
-            methods=methods_text(subject.arm_spec(arm)),
+            title=run.arm_title(arm),
+            methods=methods_text(run.arm_spec(arm)),
             apart={
                 name: own[name]
                 for name in apart
@@ -80,9 +79,9 @@ def methods_text(arm: Mapping[str, Any]) -> str:
     return listed(texts) or "no method added"
 
 
-def common_settings(subject: Subject) -> dict[str, str]:
+def common_settings(run: Run) -> dict[str, str]:
     """The settings that all arms share."""
-    return shared_settings([arm_settings(subject, arm) for arm in subject.arms])
+    return shared_settings([arm_settings(run, arm) for arm in run.arms])
 
 
 def _figures(reproduces: Any) -> str:
@@ -90,20 +89,20 @@ def _figures(reproduces: Any) -> str:
     return ", ".join([reproduces] if isinstance(reproduces, str) else reproduces or [])
 
 
-def run_facts(subject: Subject) -> dict[str, str]:
+def run_facts(run: Run) -> dict[str, str]:
     """Versions, machine, command, times."""
-    env = subject.env
+    env = run.env
     packages = env.get("packages")
     facts = {
         "command": " ".join(map(str, env.get("command") or [])),
-        "folder": str(subject.run.path),
-        "reproduces": _figures(subject.spec.get("reproduces")),
-        "preset": subject.spec.get("preset"),
-        "seeds": ", ".join(map(str, subject.spec.get("seeds") or env.get("seeds") or [])),
-        "state": subject.state,
-        "started": subject.status.get("started") or env.get("started"),
-        "ended": subject.status.get("ended"),
-        "training time": _training_time(subject),
+        "folder": str(run.path),
+        "reproduces": _figures(run.spec.get("reproduces")),
+        "preset": run.spec.get("preset"),
+        "seeds": ", ".join(map(str, run.spec.get("seeds") or env.get("seeds") or [])),
+        "state": run.state,
+        "started": run.status.get("started") or env.get("started"),
+        "ended": run.status.get("ended"),
+        "training time": _training_time(run),
         "device": " ".join(str(env[k]) for k in ("device", "accelerator") if env.get(k)),
         "machine": _machine(env),
         "grokscope": env.get("grokscope"),
@@ -119,19 +118,19 @@ def run_facts(subject: Subject) -> dict[str, str]:
     return {name: str(text) for name, text in facts.items() if text}
 
 
-def spec_text(subject: Subject) -> str:
+def spec_text(run: Run) -> str:
     """The spec as it stands in the run directory."""
-    path = subject.run.spec_file
+    path = run.spec_file
     try:
         return path.read_text()
     except OSError as error:
         raise RunError(f"could not read {path}: {error.strerror or error}") from error
 
 
-def _training_time(subject: Subject) -> str:
+def _training_time(run: Run) -> str:
     total = sum(
         float(history["train_seconds"][-1])
-        for history in subject.histories.values()
+        for history in run.histories.values()
         if len(history) and "train_seconds" in history
     )
     return duration(total) if total else ""

@@ -18,9 +18,8 @@ import numpy as np
 from grokscope.report.page import drawings_of
 from grokscope.report.panels import Drawing
 from grokscope.report.plotting import Figure
-from grokscope.report.subject import open_subject
 from grokscope.report.templating import source
-from grokscope.runs import RunError
+from grokscope.runs import Run, RunError
 
 FORMATS = ("pdf", "png", "svg")
 _DPI = 200
@@ -67,7 +66,7 @@ def write_figures(run: str | Path, folder: str | Path, file_format: str = "pdf")
     """
     if file_format not in FORMATS:
         raise ValueError(f"file_format must be one of {', '.join(FORMATS)}: got {file_format!r}")
-    drawings = [one for one in drawings_of(open_subject(Path(run))) if one.figure is not None]
+    drawings = [one for one in drawings_of(Run(run, lenient=True)) if one.figure is not None]
     target = Path(folder)
     written: list[Path] = []
     try:

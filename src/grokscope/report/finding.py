@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
-from grokscope.report.summary import END, START, ArmSummary, Ratio, RunSummary
+from grokscope.findings.statistics import Interval
+from grokscope.findings.summary import END, START, ArmSummary, RunSummary
+from grokscope.findings.target import Unit
 from grokscope.report.wording import (
     count,
     duration,
     listed,
     metric_name,
-    metric_value,
     ratio,
+    spread_text,
     target_value,
 )
 
 _MOST = 4  # arms beside the baseline that are told one by one
-_SAME = 1.1  # less than a tenth either way is "as soon as"
+_SAME = 1.1  # less than a tenth either way is "about as many"
 
 
 @dataclass(frozen=True)
@@ -34,56 +37,63 @@ def finding(summary: RunSummary) -> Finding:
     Where an analysis found something else, that is the finding.
 
     Example:
-        >>> finding(RunSummary("toy", "A toy", "running", None, [], [])).headline
+        >>> finding(RunSummary("toy", "A toy", "running", None, {}, [])).headline
         'A toy: nothing has been measured yet'
     """
     meaning = _meaning(summary)
     if summary.told:
         return Finding(summary.told, [], meaning)
-    measured = [arm for arm in summary.arms if arm.steps_run is not None]
+    measured = [arm for arm in summary.arms if arm.trained]
     if not measured:
         return Finding(f"{summary.title}: nothing has been measured yet", [], meaning)
-    if summary.milestone(END) is None:
+    if END not in summary.milestones:
         return Finding(*_split([_final_sentence(arm) for arm in measured]), meaning)
     baseline = next((arm for arm in measured if arm.arm == summary.baseline), None)
     others = [arm for arm in measured if arm is not baseline]
     if baseline is None or not others:
         return Finding(*_split([_alone(arm) for arm in measured]), meaning)
-    if all(_steps(arm) is None for arm in measured) and len(measured) > 1:
+    if all(_time(arm) is None for arm in measured):
         return Finding(_none(measured), [], meaning)
-    others.sort(key=lambda arm: _steps(arm) or float("inf"))
+    others.sort(key=_order)
     headline, *further = [_against(arm, baseline) for arm in others]
     if len(others) > _MOST:
         further = [f"The table has the other {len(further)} arms"]
     return Finding(headline, further, meaning)
 
 
-def sooner(value: Ratio) -> str:
-    """A speed-up in words.
+def speed_up_words(bounds: Interval) -> str:
+    """The ratio of the baseline's steps to an arm's in words.
 
     Example:
-        >>> from grokscope.findings.statistics import SeedValues
-        >>> sooner(Ratio(SeedValues.exact([11.0]))), sooner(Ratio(SeedValues.exact([0.5])))
-        ('11 times sooner', '2.0 times later')
-        >>> sooner(Ratio(SeedValues((25.0,), (float("inf"),))))
-        'more than 25 times sooner'
+        >>> speed_up_words(Interval(11, 11)), speed_up_words(Interval(0.5, 0.5))
+        ('11× fewer', '2.0× more')
+        >>> speed_up_words(Interval(25, math.inf)), speed_up_words(Interval(20, 30))
+        ('at least 25× fewer', '20 to 30× fewer')
+        >>> speed_up_words(Interval(0.95, 0.95))
+        'about as many'
     """
-    if value.is_lower_bound:
-        return f"more than {ratio(value.median)} times sooner"
-    if value.median >= _SAME:
-        return f"{ratio(value.median)} times sooner"
-    if value.median <= 1 / _SAME:
-        return f"{ratio(1 / value.median)} times later"
-    return "about as soon"
+    if bounds.low > 1 / _SAME and bounds.high < _SAME:
+        return "about as many"
+    if bounds.low >= 1:
+        return f"{bounds.text(ratio)}× fewer"
+    return f"{Interval(1 / bounds.high, 1 / bounds.low).text(ratio)}× more"
 
 
 def _split(sentences: list[str]) -> tuple[str, list[str]]:
     return sentences[0], sentences[1:]
 
 
-def _steps(arm: ArmSummary) -> float | None:
-    reach = arm.milestones.get(END)
-    return None if reach is None else reach.steps.median
+def _time(arm: ArmSummary, unit: Unit = "steps") -> Interval | None:
+    """The median time to generalise; None where it has no largest value or was not recorded."""
+    times = arm.milestones.get(END)
+    if times is None or math.isnan(times[unit].median.low) or not times[unit].median.is_bounded:
+        return None
+    return times[unit].median
+
+
+def _order(arm: ArmSummary) -> float:
+    steps = _time(arm)
+    return math.inf if steps is None else steps.low
 
 
 def _so_far(arm: ArmSummary) -> str:
@@ -93,38 +103,43 @@ def _so_far(arm: ArmSummary) -> str:
 
 
 def _limit(arm: ArmSummary) -> float:
-    reach = arm.milestones.get(END)
-    if reach is not None and reach.steps.reached < len(reach.steps.values):
-        return reach.steps.limit
-    assert arm.steps_run is not None
-    return max(arm.steps_run.known)
+    """The steps that generalising takes at least, or else those that the arm was trained."""
+    times = arm.milestones.get(END)
+    return times["steps"].median.low if times and _time(arm) is None else _trained(arm)
+
+
+def _trained(arm: ArmSummary) -> float:
+    return max(arm.trained["steps"].lows)
 
 
 def _against(arm: ArmSummary, baseline: ArmSummary) -> str:
-    steps, reference = _steps(arm), _steps(baseline)
+    steps, reference = _time(arm), _time(baseline)
     if steps is None:
         verb = "did not generalise" if _over(arm) else "has not generalised"
-        rest = "" if reference is None else f"; {baseline.title} did after {count(reference)}"
+        rest = "" if reference is None else f"; {baseline.title} did after {reference.text(count)}"
         return f"{arm.title} {verb} {_so_far(arm)}{rest}"
-    speed_up = arm.speed_up.get("steps")
     if reference is None:
         verb = "did not" if _over(baseline) else "has not"
         return (
-            f"{arm.title} generalised after {count(steps)} steps; "
+            f"{arm.title} generalised after {steps.text(count)} steps; "
             f"{baseline.title} {verb} {_so_far(baseline)}"
         )
+    speed_up = arm.speed_up.get("steps")
     if speed_up is None:
         return (
-            f"{arm.title} generalised after {count(steps)} steps, "
-            f"{baseline.title} after {count(reference)}"
+            f"{arm.title} generalised after {steps.text(count)} steps, "
+            f"{baseline.title} after {reference.text(count)}"
         )
-    words = sooner(speed_up)
-    if words == "about as soon":
+    words = speed_up_words(speed_up.median)
+    if words == "about as many":
         return (
-            f"{arm.title} generalised about as soon as {baseline.title}: "
-            f"{count(steps)} steps and {count(reference)}"
+            f"{arm.title} generalised in about as many steps as {baseline.title}: "
+            f"{steps.text(count)} and {reference.text(count)}"
         )
-    return f"{arm.title} generalised {words}: {count(steps)} steps instead of {count(reference)}"
+    return (
+        f"{arm.title} generalised in {words} steps: {steps.text(count)} instead of "
+        f"{reference.text(count)}"
+    )
 
 
 def _over(arm: ArmSummary) -> bool:
@@ -141,40 +156,35 @@ def _none(arms: list[ArmSummary]) -> str:
 
 
 def _alone(arm: ArmSummary) -> str:
-    steps = _steps(arm)
+    steps = _time(arm)
     if steps is None:
         verb = "did not generalise" if _over(arm) else "has not generalised"
         return f"{arm.title} {verb} {_so_far(arm)}"
-    delay = None if arm.delay is None else arm.delay.steps.median
-    if delay is None:
-        return f"{arm.title} generalised after {count(steps)} steps"
-    if delay == 0:
-        return f"{arm.title} generalised after {count(steps)} steps, without delay"
-    return (
-        f"{arm.title} generalised after {count(steps)} steps, {count(delay)} after it had memorised"
-    )
+    said = f"{arm.title} generalised after {steps.text(count)} steps"
+    delay = None if arm.delay is None else arm.delay["steps"].median
+    if delay is None or not delay.is_bounded:
+        return said
+    if delay.high == 0:
+        return f"{said}, without delay"
+    return f"{said}, {delay.text(count)} after it had memorised"
 
 
 def _final_sentence(arm: ArmSummary) -> str:
-    assert arm.steps_run is not None
     shown = [
         name for name in ("train_accuracy", "test_accuracy", "train_loss") if name in arm.final
     ]
-    figures = listed(
-        [f"{metric_name(name)} {metric_value(name, arm.final[name][0])}" for name in shown]
-    )
-    steps = count(max(arm.steps_run.known))
-    return f"{arm.title} after {steps} steps" + (f": {figures}" if figures else "")
+    values = listed([f"{metric_name(name)} {spread_text(name, arm.final[name])}" for name in shown])
+    return f"{arm.title} after {count(_trained(arm))} steps" + (f": {values}" if values else "")
 
 
 def _meaning(summary: RunSummary) -> str:
     words = {START: "Memorised", END: "Generalised"}
     parts = [
-        f"{words.get(item.name, item.name.capitalize())}: {metric_name(item.metric)} has reached "
-        f"{target_value(item.metric, item.target)}"
-        for item in summary.milestones
+        f"{words.get(name, name.capitalize())}: {metric_name(target.metric)} has reached "
+        f"{target_value(target.metric, target.target)}"
+        for name, target in summary.milestones.items()
     ]
-    if {START, END} <= {item.name for item in summary.milestones}:
+    if {START, END} <= set(summary.milestones):
         parts.append("Delay: from the one to the other")
     return ". ".join(parts)
 
@@ -186,21 +196,20 @@ def time_sentences(summary: RunSummary) -> list[str]:
     only the one that the finding begins with has a sentence.
     """
     baseline = next((arm for arm in summary.arms if arm.arm == summary.baseline), None)
-    theirs = None if baseline is None else baseline.milestones.get(END)
-    other = None if theirs is None else theirs.seconds.median
+    other = None if baseline is None else _time(baseline, "seconds")
     if other is None:
         return []
+    arms = [arm for arm in summary.arms if arm is not baseline]
+    if len(arms) > _MOST:
+        arms = [min(arms, key=_order)]
     sentences = []
-    arms = summary.arms
-    if len(arms) - 1 > _MOST:
-        others = [arm for arm in arms if arm is not baseline]
-        arms = [min(others, key=lambda arm: _steps(arm) or float("inf"))]
     for arm in arms:
-        own = arm.milestones[END].seconds.median if END in arm.milestones else None
-        speed_up = arm.speed_up.get("seconds")
-        if own is not None and speed_up is not None and not speed_up.is_lower_bound:
+        own, speed_up = _time(arm, "seconds"), arm.speed_up.get("seconds")
+        if own is not None and speed_up is not None and speed_up.median.is_bounded:
+            words = speed_up_words(speed_up.median)
+            words = words.replace("fewer", "less").replace("many", "much")
             sentences.append(
-                f"In training time, {arm.title} took {duration(own)} instead of "
-                f"{duration(other)}: {sooner(speed_up)}"
+                f"In training time, {arm.title} took {own.text(duration)} instead of "
+                f"{other.text(duration)}: {words}"
             )
     return sentences

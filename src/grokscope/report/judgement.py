@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from grokscope.findings import Claim, Verdict
-from grokscope.findings.statistics import Interval, SeedValues
-from grokscope.report.wording import count, duration, number, percent, ratio, target_value
+from grokscope.findings.statistics import SeedValues
+from grokscope.report.wording import count, duration, number, percent, target_value, times
 
 MARKS = {"held": "✓", "not held": "✗", "open": "?"}
 
@@ -50,30 +50,21 @@ def _measured(verdict: Verdict) -> str:
     values = verdict.measured
     if values is None:
         return "nothing yet"
-    quantity = verdict.claim.quantity
-    return _median(quantity, values.median) + _over_seeds(quantity, values)
+
+    def write(value: float) -> str:
+        return _value(verdict.claim.quantity, value)
+
+    return values.median.text(write) + _over_seeds(values, write)
 
 
-def _median(quantity: Any, bounds: Interval) -> str:
-    """The median over seeds, or what it lies between."""
-    text = _value(quantity, bounds.low)
-    if not bounds.low < bounds.high:
-        return text
-    if bounds.high == math.inf:
-        return f"more than {text}" if bounds.low else "not known"
-    most = _value(quantity, bounds.high)
-    return f"between {text} and {most}" if bounds.low else f"less than {most}"
-
-
-def _over_seeds(quantity: Any, sample: SeedValues) -> str:
-    """How many seeds the median is of, from where to where, and how many of them got there."""
-    if len(sample) == 1:
+def _over_seeds(values: SeedValues, write: Callable[[float], str]) -> str:
+    """How many seeds the median is of, from where to where, and how many of them are known."""
+    if len(values) == 1:
         return ""
-    known = sample.known
-    ends = [_value(quantity, end) for end in (min(known), max(known))] if known else []
+    ends = [write(end) for end in (min(values.known), max(values.known))] if values.known else []
     span = f", {ends[0]} to {ends[1]}" if len(set(ends)) > 1 else ""
-    missing = f", {len(known)} of them known" if len(known) < len(sample) else ""
-    return f" (median of {len(sample)} seeds{missing}{span})"
+    missing = f", {values.num_known} of them known" if values.num_known < len(values) else ""
+    return f" (median of {len(values)} seeds{missing}{span})"
 
 
 def _asked(claim: Claim) -> str:
@@ -91,9 +82,9 @@ def _value(quantity: Any, value: float, *, bound: bool = False) -> str:
     if quantity.kind == "steps_to":
         return duration(value) if quantity.unit == "seconds" else f"{count(value)} steps"
     if quantity.kind == "change":
-        return f"{value:.3g} times"
+        return f"{value:.3g}×"
     if quantity.kind in ("speed_up", "delay"):
-        return f"{value:g} times" if bound else f"{ratio(value)} times"
+        return f"{value:g}×" if bound else times(value)
     metric = getattr(quantity, "metric", "")
     if metric.endswith("accuracy"):
         if quantity.kind == "difference":

@@ -7,38 +7,34 @@ from collections.abc import Mapping, Sequence
 from grokscope.report.panels import Drawing, Key
 from grokscope.report.panels.curves import recorded
 from grokscope.report.plotting import Figure, StepAxis, arm_color, dash, layout, numbers, plain
-from grokscope.report.subject import Subject
 from grokscope.report.wording import count, metric_name
+from grokscope.runs import Run
 
 _MOST = 5  # no more dashes than these can be told apart
 
 
 def overlay(
-    subjects: Sequence[Subject], colors: Mapping[str, int], column: str = "test_accuracy"
+    runs: Sequence[Run], colors: Mapping[str, int], column: str = "test_accuracy"
 ) -> list[Drawing]:
     """A column of all runs, an arm by its color and a run by its dash.
 
     Nothing where there are more runs than dashes that can be told apart, or fewer than two have
     the column.
     """
-    shown = [
-        subject
-        for subject in subjects
-        if any(column in history for history in subject.histories.values())
-    ]
+    shown = [run for run in runs if any(column in history for history in run.histories.values())]
     if not 2 <= len(shown) <= _MOST:
         return []
-    axis = StepAxis(h.steps for subject in shown for h in subject.histories.values())
+    axis = StepAxis(h.steps for run in shown for h in run.histories.values())
     y_axis = {"tickformat": ".0%", "range": [0, 1.02], "automargin": True}
     figure: Figure = {"data": [], "layout": layout(axis.layout(), y_axis)}
     figure["layout"]["annotations"] += axis.zero_label()
-    for place, subject in enumerate(shown):
-        for (arm, seed), history in subject.histories.items():
+    for place, run in enumerate(shown):
+        for (arm, seed), history in run.histories.items():
             if column not in history:
                 continue
             steps, values = recorded(history, column)
-            words = [subject.name, subject.arm_title(arm)]
-            if len(subject.seeds(arm)) > 1:
+            words = [run.name, run.arm_title(arm)]
+            if len(run.seeds(arm)) > 1:
                 words.append(f"seed {seed}")
             figure["data"].append(
                 {
@@ -52,7 +48,7 @@ def overlay(
                     "line": {
                         "color": arm_color(colors[arm]),
                         "dash": dash(place),
-                        "width": 2 if len(subject.seeds(arm)) == 1 else 1,
+                        "width": 2 if len(run.seeds(arm)) == 1 else 1,
                     },
                     "hovertemplate": "%{fullData.name}<br>step %{customdata}: %{y:.1%}"
                     "<extra></extra>",

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from grokscope._version import __version__
 from grokscope.findings.panels import PanelError, panel_from
+from grokscope.findings.summary import RunSummary, run_summary
 from grokscope.report.comparison import comparison_columns, summary_table
 from grokscope.report.default_panels import DEFAULT_PANELS
 from grokscope.report.facts import (
@@ -24,9 +25,7 @@ from grokscope.report.finding import Finding, finding, time_sentences
 from grokscope.report.judgement import Judgement, judgement
 from grokscope.report.overlay import overlay
 from grokscope.report.panels import Context, Drawing, NothingToDraw, draw
-from grokscope.report.seeds import seed_statistics, seed_table
-from grokscope.report.subject import Subject, open_subjects
-from grokscope.report.summary import RunSummary, run_summary
+from grokscope.report.seeds import seed_rows, seed_table
 from grokscope.report.templating import (
     content_policy,
     json_text,
@@ -34,7 +33,7 @@ from grokscope.report.templating import (
     render,
     source,
 )
-from grokscope.runs import RunError
+from grokscope.runs import Run, RunError, open_runs
 from grokscope.runs.files import write_atomically
 
 # Of all runs of a page together, before base64.
@@ -46,7 +45,7 @@ _REGION_BYTES = 1_700_000
 class Section:
     """What the page says of one run."""
 
-    subject: Subject
+    run: Run
     summary: RunSummary
     finding: Finding
     time: list[str]
@@ -79,13 +78,13 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
     Raises:
         RunError: there is no run, one cannot be read, or the page cannot be written.
     """
-    subjects = open_subjects([Path(run) for run in runs])
+    opened = open_runs(runs, lenient=True)
     if out is None:
         target = (Path(runs[0]) if len(runs) == 1 else Path()) / "report.html"
     else:
         target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
     try:
-        write_atomically(target, page(subjects).encode())
+        write_atomically(target, page(opened).encode())
     except (RunError, OSError) as error:
         reason = getattr(error.__cause__ or error, "strerror", None)
         if reason is None:
@@ -94,13 +93,13 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
     return target
 
 
-def page(subjects: Sequence[Subject]) -> str:
+def page(runs: Sequence[Run]) -> str:
     """The page as text."""
-    arms = dict.fromkeys(arm for subject in subjects for arm in subject.arms)
+    arms = dict.fromkeys(arm for run in runs for arm in run.arms)
     colors = {arm: place for place, arm in enumerate(arms)}
-    sections = [_section(subject, colors, len(subjects)) for subject in subjects]
-    several = len(subjects) > 1
-    overlays = overlay(subjects, colors) if several else []
+    sections = [_section(run, colors, len(runs)) for run in runs]
+    several = len(runs) > 1
+    overlays = overlay(runs, colors) if several else []
     drawings = [*overlays, *(drawing for section in sections for drawing in section.drawings)]
     numbered = {id(drawing): f"d{place}" for place, drawing in enumerate(drawings)}
     data = {
@@ -117,7 +116,7 @@ def page(subjects: Sequence[Subject]) -> str:
         sections=sections,
         several=several,
         overlays=overlays,
-        comparison=comparison_columns(subjects) if several else [],
+        comparison=comparison_columns(runs) if several else [],
         name_of=lambda drawing: numbered[id(drawing)],
         style=Markup(source("report.css")),
         scripts=[Markup(script) for script in scripts],
@@ -127,36 +126,34 @@ def page(subjects: Sequence[Subject]) -> str:
     )
 
 
-def drawings_of(subject: Subject) -> list[Drawing]:
+def drawings_of(run: Run) -> list[Drawing]:
     """What the page draws of a run."""
-    colors = {arm: place for place, arm in enumerate(subject.arms)}
-    return _drawings(Context(subject, run_summary(subject), colors))[0]
+    colors = {arm: place for place, arm in enumerate(run.arms)}
+    return _drawings(Context(run, run_summary(run), colors))[0]
 
 
-def _section(subject: Subject, colors: dict[str, int], num_runs: int) -> Section:
-    summary = run_summary(subject)
-    context = Context(
-        subject, summary, colors, _PICTURE_BYTES // num_runs, _REGION_BYTES // num_runs
-    )
+def _section(run: Run, colors: dict[str, int], num_runs: int) -> Section:
+    summary = run_summary(run)
+    context = Context(run, summary, colors, _PICTURE_BYTES // num_runs, _REGION_BYTES // num_runs)
     drawings, complaints = _drawings(context)
-    statistics = seed_statistics(summary)
+    over_seeds = seed_rows(summary)
     return Section(
-        subject=subject,
+        run=run,
         summary=summary,
         finding=finding(summary),
         time=time_sentences(summary),
-        notice=state_notice(subject),
-        judgements=[judgement(verdict, subject.state) for verdict in subject.verdicts],
-        arms=arm_facts(subject),
+        notice=state_notice(run),
+        judgements=[judgement(verdict, run.state) for verdict in summary.verdicts],
+        arms=arm_facts(run),
         table=summary_table(summary),
-        over_seeds=seed_table(statistics),
-        seed_arms=[entry.arm for entry in statistics],
-        colors={arm: context.color(arm).removeprefix("@") for arm in subject.arms},
+        over_seeds=seed_table(over_seeds),
+        seed_arms=[entry.arm for entry in over_seeds],
+        colors={arm: context.color(arm).removeprefix("@") for arm in run.arms},
         drawings=drawings,
         complaints=complaints,
-        common=common_settings(subject),
-        facts=run_facts(subject),
-        spec=spec_text(subject),
+        common=common_settings(run),
+        facts=run_facts(run),
+        spec=spec_text(run),
     )
 
 
@@ -164,7 +161,7 @@ def _drawings(context: Context) -> tuple[list[Drawing], list[str]]:
     """What can be drawn of a run, and what its spec asks for that cannot."""
     drawings: list[Drawing] = []
     complaints: list[str] = []
-    own = context.subject.spec.get("panels") or []
+    own = context.run.spec.get("panels") or []
     for place, data in enumerate([*DEFAULT_PANELS, *own], 1 - len(DEFAULT_PANELS)):
         try:
             drawings += draw(panel_from(data), context)
@@ -178,5 +175,5 @@ def _drawings(context: Context) -> tuple[list[Drawing], list[str]]:
 
 def _page_title(sections: list[Section]) -> str:
     if len(sections) == 1:
-        return sections[0].subject.title
+        return sections[0].run.title
     return f"{len(sections)} runs side by side"

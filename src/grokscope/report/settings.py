@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from grokscope.report.subject import Subject
+from grokscope.runs import Run
 
 _WORDS_ONLY = ("title", "description")
 
@@ -32,9 +32,9 @@ def flat_settings(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return found
 
 
-def arm_settings(subject: Subject, arm: str) -> dict[str, str]:
+def arm_settings(run: Run, arm: str) -> dict[str, str]:
     """Everything that defines one arm of a run."""
-    entry = subject.arm_spec(arm)
+    entry = run.arm_spec(arm)
     return flat_settings({key: item for key, item in entry.items() if key not in _WORDS_ONLY})
 
 

@@ -10,13 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from grokscope.findings.summary import RunSummary, run_summary
 from grokscope.report.comparison import comparison_columns, summary_table
 from grokscope.report.finding import finding, time_sentences
 from grokscope.report.judgement import Judgement, judgement
-from grokscope.report.seeds import seed_statistics, seed_table, sweep_table
-from grokscope.report.subject import open_subject, open_subjects
-from grokscope.report.summary import RunSummary, run_summary
-from grokscope.runs import Run
+from grokscope.report.seeds import seed_rows, seed_table, sweep_table
+from grokscope.runs import Run, open_runs
 
 _STYLES = {"held": "green", "not held": "red", "open": "yellow"}
 _LABEL, _COLUMN, _GAP = 20, 13, 2
@@ -30,27 +29,27 @@ def print_summary(run: Run | Path, console: Console) -> None:
         console: where to print.
 
     Raises:
-        RunError: the run cannot be read.
+        RunError: if the run cannot be read.
     """
-    subject = open_subject(run)
-    summary = run_summary(subject)
+    run = (run if isinstance(run, Run) else Run(run)).lenient()
+    summary = run_summary(run)
     found = finding(summary)
     if summary.arms:
         console.print(_table(_summary_rows(summary)))
-    if over_seeds := seed_table(seed_statistics(summary)):
+    if over_seeds := seed_table(seed_rows(summary)):
         console.print(_table(over_seeds))
     _sentence(console, found.headline, "bold")
     for sentence in [*found.further, *time_sentences(summary)]:
         _sentence(console, sentence)
     if found.meaning:
         _sentence(console, found.meaning, "dim")
-    if subject.state not in ("finished", "running"):
-        _sentence(console, f"The run is not complete, its state is: {subject.state}", "yellow")
-    if subject.verdicts:
+    if run.state not in ("finished", "running"):
+        _sentence(console, f"The run is not complete, its state is: {run.state}", "yellow")
+    if summary.verdicts:
         console.print()
-    for verdict in subject.verdicts:
-        console.print(_verdict_line(judgement(verdict, subject.state)))
-    for problem in subject.problems:
+    for verdict in summary.verdicts:
+        console.print(_verdict_line(judgement(verdict, run.state)))
+    for problem in summary.problems:
         _sentence(console, problem, "yellow")
 
 
@@ -65,9 +64,9 @@ def print_comparison(runs: Sequence[Run | Path], console: Console) -> None:
         console: where to print.
 
     Raises:
-        RunError: there is none, or one of them cannot be read.
+        RunError: if there is none, or one of them cannot be read.
     """
-    columns = comparison_columns(open_subjects(runs))
+    columns = comparison_columns(open_runs(runs, lenient=True))
     words = (word for column in columns for text in column.values() for word in text.split())
     width = min(max(_COLUMN, *map(len, words)), console.width - _LABEL - _GAP)
     across = max(1, (console.width - _LABEL) // (width + _GAP))
@@ -92,19 +91,19 @@ def print_sweep(runs: Sequence[Run], console: Console) -> None:
         console: where to print.
 
     Raises:
-        RunError: one of them cannot be read.
+        RunError: if one of them cannot be read.
     """
-    subjects = open_subjects(runs)
-    if len(subjects) == 1:
-        print_summary(subjects[0].run, console)
+    runs = open_runs(runs, lenient=True)
+    if len(runs) == 1:
+        print_summary(runs[0], console)
         return
-    summaries = {subject.name: run_summary(subject) for subject in subjects}
+    summaries = {run.name: run_summary(run) for run in runs}
     if rows := sweep_table(list(summaries.values())):
         console.print(_table(rows))
-    for subject in subjects:
-        _sentence(console, f"{subject.name}: {finding(summaries[subject.name]).headline}")
-        if subject.state != "finished":
-            _sentence(console, f"{subject.name} is not complete: {subject.state}", "yellow")
+    for run in runs:
+        _sentence(console, f"{run.name}: {finding(summaries[run.name]).headline}")
+        if run.state != "finished":
+            _sentence(console, f"{run.name} is not complete: {run.state}", "yellow")
 
 
 def _summary_rows(summary: RunSummary) -> list[list[str]]:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from statistics import median
 
-from grokscope.report.amount import Amount
+from grokscope.findings.statistics import Interval, SeedValues
 
 NOTHING = "–"
 
@@ -77,6 +76,16 @@ def ratio(value: float) -> str:
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
 
 
+def times(value: float) -> str:
+    """A ratio with its sign.
+
+    Example:
+        >>> times(11.04), times(3.44)
+        ('11×', '3.4×')
+    """
+    return f"{ratio(value)}×"
+
+
 def metric_value(metric: str, value: float) -> str:
     """A metric's value: per cent for an accuracy, a plain number otherwise.
 
@@ -121,30 +130,53 @@ def listed(words: Sequence[str], last: str = "and") -> str:
     return f"{', '.join(words[:-1])} {last} {words[-1]}"
 
 
-def steps_text(amount: Amount, missing: str = "not in") -> str:
-    """Steps in a table cell; for what was not reached, ``missing`` and how far it was trained."""
-    if amount.median is None:
-        return f"{missing} {count(amount.limit)}"
-    return f"{count(amount.median)} steps"
+def steps_text(steps: SeedValues, missing: str = "not in") -> str:
+    """The median of steps in a table cell.
+
+    Where it has no largest value, ``missing`` and the steps that it takes at least.
+
+    Example:
+        >>> steps_text(SeedValues.censored([5000, 9000, None], limits=[9000, 9000, 6000]))
+        '6,000 to 9,000 steps'
+        >>> steps_text(SeedValues.censored([None], limits=[9000]))
+        'not in 9,000'
+    """
+    median = steps.median
+    return f"{median.text(count)} steps" if median.is_bounded else f"{missing} {count(median.low)}"
 
 
-def range_text(amount: Amount) -> str | None:
-    """The range over seeds, or how many of them got there; None where they all agree."""
-    if len(amount.values) < 2:
+def range_text(steps: SeedValues) -> str | None:
+    """The range over seeds, or how many of them are known; None where they all agree."""
+    if len(steps) < 2:
         return None
-    if amount.reached < len(amount.values):
-        return f"{amount.reached} of {len(amount.values)} seeds"
-    return f"{count(amount.low)}–{count(amount.high)}" if amount.high > amount.low else None
+    if steps.num_known < len(steps):
+        return f"{steps.num_known} of {len(steps)} seeds"
+    low, high = min(steps.known), max(steps.known)
+    return f"{count(low)}–{count(high)}" if high > low else None
 
 
-def seconds_text(amount: Amount) -> str | None:
-    """Seconds to a milestone; None where it was not reached or no time was recorded."""
-    if amount.median is None or not math.isfinite(amount.median):
-        return None
-    return duration(amount.median)
+def seconds_text(seconds: SeedValues) -> str | None:
+    """The median of seconds; None where it has no largest value or no time was recorded."""
+    median = seconds.median
+    return median.text(duration) if median.is_bounded and not math.isnan(median.low) else None
 
 
-def spread_text(metric: str, values: Sequence[float]) -> str:
+def ratio_text(bounds: Interval, unit: str) -> str:
+    """A ratio of the baseline to an arm in a table cell.
+
+    Example:
+        >>> ratio_text(Interval(10, 10), "steps"), ratio_text(Interval(17, math.inf), "steps")
+        ('10× steps', '> 17× steps')
+        >>> ratio_text(Interval(20, 30), "time")
+        '20 to 30× time'
+    """
+    if not bounds.is_bounded:
+        return f"> {times(bounds.low)} {unit}"
+    return f"{bounds.text(ratio)}× {unit}"
+
+
+def spread_text(metric: str, values: SeedValues | None) -> str:
     """The median of a metric over seeds in a table cell."""
-    finite = [value for value in values if math.isfinite(value)]
-    return metric_value(metric, median(finite)) if finite else NOTHING
+    if values is None or math.isnan(values.median.low):
+        return NOTHING
+    return metric_value(metric, values.median.low)

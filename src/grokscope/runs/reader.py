@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,25 @@ class Run:
 
     Args:
         path: the folder.
+        lenient: whether a missing or damaged ``env.json``, ``status.json`` or ``results.json`` is
+            read as empty and named in ``problems``; otherwise it is an error. The spec and the
+            rows have to be whole in either case.
 
     Raises:
-        RunError: the folder is missing or holds no run.
+        RunError: if the folder is missing or holds no run.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, lenient: bool = False) -> None:
         self.path = Path(path)
+        self._lenient = lenient
         if not self.path.is_dir():
             raise RunError(f"{path} is no folder; name a run directory, as in runs/digits-grokking")
         if not (self.path / SPEC).exists():
             raise RunError(f"{path} holds no run: there is no {SPEC} in it")
+
+    def lenient(self) -> Run:
+        """The same run, opened leniently."""
+        return Run(self.path, lenient=True)
 
     @property
     def spec_file(self) -> Path:
@@ -41,7 +50,11 @@ class Run:
 
     @cached_property
     def spec(self) -> dict[str, Any]:
-        """The resolved experiment."""
+        """The resolved experiment.
+
+        Raises:
+            RunError: if it cannot be read, or its arms, milestones or panels are none.
+        """
         path = self.spec_file
         try:
             spec = yaml.safe_load(path.read_text())
@@ -50,55 +63,113 @@ class Run:
             raise RunError(f"{path} is not valid YAML: {reason}") from None
         if not isinstance(spec, dict):
             raise RunError(f"{path} does not describe an experiment: it is not a mapping")
+        if faults := list(_faults(spec)):
+            raise RunError(f"{path} does not describe an experiment: {'; '.join(faults)}")
         return spec
+
+    @cached_property
+    def name(self) -> str:
+        """The name of the experiment, or else of the folder."""
+        return str(self.spec.get("name") or self.path.resolve().name)
+
+    @property
+    def title(self) -> str:
+        """The title of the experiment, or else its name."""
+        return str(self.spec.get("title") or self.name)
 
     @cached_property
     def env(self) -> dict[str, Any]:
         """Versions, machine, device, seeds, command."""
-        return _mapping(self.path / "env.json")
+        return self._side_file("env.json")
 
     @cached_property
     def status(self) -> dict[str, Any]:
         """State of the run and of its trials; a run whose process is gone reads ``killed``."""
-        status = _mapping(self.path / STATUS)
+        status = self._side_file(STATUS)
         if status.get("state") == "running" and not self._in_use():
             status["state"] = "killed"
         return status
 
+    @property
+    def state(self) -> str:
+        """How the run stands: finished, running, interrupted, failed, killed or unknown."""
+        return str(self.status.get("state", "unknown"))
+
     @cached_property
     def results(self) -> dict[str, Any]:
-        """Figures computed after training; empty where there are none."""
-        path = self.path / "results.json"
-        return _mapping(path) if path.exists() else {}
+        """Values computed after training; empty where there are none."""
+        return self._side_file("results.json") if (self.path / "results.json").exists() else {}
 
     @property
     def results_of_seeds(self) -> list[dict[str, Any]]:
         """The results of each run that this is made of: its own alone."""
         return [self.results]
 
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read of a run that was opened leniently, a sentence each."""
+        files = ["env.json", STATUS]
+        if (self.path / "results.json").exists():
+            files.append("results.json")
+        return [fault for name in files if (fault := _fault(self.path / name))]
+
     @cached_property
+    def histories(self) -> dict[tuple[str, int], History]:
+        """The rows of each (arm, seed) that has any, in the order in which they were run.
+
+        The seconds are among them, and what was measured after training.
+
+        Raises:
+            RunError: if a line of the rows is damaged.
+        """
+        seconds = {(row["arm"], row["seed"], row["step"]): row for row in self._timing}
+        rows: dict[tuple[str, int], list[Row]] = {}
+        for row in self._metrics:
+            rows.setdefault((row["arm"], row["seed"]), []).append(row)
+        histories = {}
+        for (arm, seed), own in rows.items():
+            later = {row["step"]: row for row in LaterRows(self.path, arm, seed).read()}
+            # Training's own values win: they may be of all test points, later ones of a few.
+            histories[arm, seed] = History(
+                {**later.get(row["step"], {}), **row, **seconds.get((arm, seed, row["step"]), {})}
+                for row in own
+            )
+        return histories
+
+    def history(self, arm: str, seed: int) -> History:
+        """The rows of one trial; none where it was not begun."""
+        return self.histories.get((arm, seed), History())
+
+    def histories_of(self, arm: str) -> list[History]:
+        """The rows of one arm, a history for each seed."""
+        return [history for (name, _), history in self.histories.items() if name == arm]
+
+    @property
     def trials(self) -> list[tuple[str, int]]:
         """Every (arm, seed) that has rows, in the order in which they were run."""
-        return list(dict.fromkeys((row["arm"], row["seed"]) for row in self._metrics))
+        return list(self.histories)
 
     @property
     def arms(self) -> list[str]:
-        """The arms that have rows, in the order in which they were run."""
-        return list(dict.fromkeys(arm for arm, _ in self.trials))
+        """The arms of the spec in its order, then any that only the rows know."""
+        known = [*(self.spec.get("arms") or {}), *(arm for arm, _ in self.trials)]
+        return list(dict.fromkeys(known))
+
+    def arm_spec(self, arm: str) -> dict[str, Any]:
+        """What the spec says of an arm; empty for one that only the rows know."""
+        return dict((self.spec.get("arms") or {}).get(arm, {}))
+
+    def arm_title(self, arm: str) -> str:
+        """The title of an arm, or else its name."""
+        return str(self.arm_spec(arm).get("title") or arm)
 
     def seeds(self, arm: str) -> list[int]:
-        """The seeds of one arm."""
+        """The seeds of one arm that have rows."""
         return [seed for name, seed in self.trials if name == arm]
 
-    def history(self, arm: str, seed: int) -> History:
-        """The values of one trial, with the seconds and what was measured after training."""
-        seconds = {row["step"]: row for row in _of(self._timing, arm, seed)}
-        later = {row["step"]: row for row in LaterRows(self.path, arm, seed).read()}
-        rows = _of(self._metrics, arm, seed)
-        # Training's own values win: they may be of all test points, later ones of a few.
-        return History(
-            {**later.get(row["step"], {}), **row, **seconds.get(row["step"], {})} for row in rows
-        )
+    def trial_status(self, arm: str, seed: int) -> dict[str, Any]:
+        """What the status file says of one trial."""
+        return dict(self.status.get("trials", {}).get(f"{arm}/seed-{seed}", {}))
 
     def arrays(self, arm: str, seed: int, name: str) -> dict[str, Any] | None:
         """Tensors stored under a name, or None."""
@@ -128,6 +199,14 @@ class Run:
     def _timing(self) -> list[Row]:
         return _rows(self.path / "timing.jsonl")
 
+    def _side_file(self, name: str) -> dict[str, Any]:
+        try:
+            return _mapping(self.path / name)
+        except RunError:
+            if self._lenient:
+                return {}
+            raise
+
     def _in_use(self) -> bool:
         try:
             with FileLock(self.path / ".lock", timeout=0):
@@ -138,11 +217,39 @@ class Run:
             return False
 
 
+def _faults(spec: Mapping[str, Any]) -> Iterator[str]:
+    """What keeps a spec from being shown."""
+    for part in ("arms", "milestones"):
+        entries = spec.get(part) or {}
+        if not isinstance(entries, dict):
+            yield f"{part} is not a mapping"
+            continue
+        for name, entry in entries.items():
+            if not isinstance(entry, dict):
+                yield f"{part}.{name} is not a mapping"
+            elif part == "milestones" and not (
+                isinstance(entry.get("metric"), str)
+                and isinstance(entry.get("target"), (int, float))
+            ):
+                yield f"{part}.{name} needs a metric and a target, a number"
+    if not isinstance(spec.get("panels") or [], list):
+        yield "panels is not a list"
+
+
 def _mapping(path: Path) -> dict[str, Any]:
     content = read_json(path)
     if not isinstance(content, dict):
         raise RunError(f"{path} is damaged: it does not hold a JSON object")
     return content
+
+
+def _fault(path: Path) -> str | None:
+    """Why a file cannot be read; None where it can."""
+    try:
+        _mapping(path)
+    except RunError as error:
+        return str(error)
+    return None
 
 
 def _rows(path: Path) -> list[Row]:
@@ -152,7 +259,3 @@ def _rows(path: Path) -> list[Row]:
         if missing:
             raise RunError(f"{path}, line {number} is damaged: it has no {missing[0]}")
     return rows
-
-
-def _of(rows: list[Row], arm: str, seed: int) -> list[Row]:
-    return [row for row in rows if row["arm"] == arm and row["seed"] == seed]

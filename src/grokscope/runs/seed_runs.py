@@ -11,11 +11,11 @@ import yaml
 
 from grokscope.runs.directory import SPEC, dump_yaml
 from grokscope.runs.files import RunError, write_atomically
+from grokscope.runs.history import History
 from grokscope.runs.reader import Run
-from grokscope.runs.rows import Row
 
 EXPERIMENT = "experiment.yaml"
-_STATES = ("running", "failed", "killed", "interrupted")
+_STATES = ("running", "failed", "killed", "interrupted", "unknown")
 
 
 class SeedRuns(Run):
@@ -23,21 +23,29 @@ class SeedRuns(Run):
 
     Rows, arrays and checkpoints are those of the seeds that have been started, in the order of the
     experiment's seeds. ``results`` are the first seed's, as a panel shows them; a claim about a
-    figure of results.json is judged by that figure of every seed.
+    value in results.json is judged by that value of every seed.
 
     Args:
         path: the folder of the setting.
         command: what was typed to run the sweep.
+        lenient: that of ``Run``, for the run of each seed.
 
     Raises:
-        RunError: the folder holds no setting of a sweep.
+        RunError: if the folder holds no setting of a sweep.
     """
 
-    def __init__(self, path: str | Path, command: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: str | Path, command: Sequence[str] = (), *, lenient: bool = False
+    ) -> None:
         self.path = Path(path)
         self.command = list(command)
+        self._lenient = lenient
         if not (self.path / EXPERIMENT).exists():
             raise RunError(f"{path} is no setting of a sweep: there is no {EXPERIMENT} in it")
+
+    def lenient(self) -> SeedRuns:
+        """The same runs, opened leniently."""
+        return SeedRuns(self.path, self.command, lenient=True)
 
     @property
     def spec_file(self) -> Path:
@@ -48,7 +56,11 @@ class SeedRuns(Run):
     def runs(self) -> dict[int, Run]:
         """The runs that have been started, by seed."""
         folders = {seed: self.path / f"seed-{seed}" for seed in self.spec.get("seeds", [])}
-        return {seed: Run(at) for seed, at in folders.items() if (at / SPEC).exists()}
+        return {
+            seed: Run(at, lenient=self._lenient)
+            for seed, at in folders.items()
+            if (at / SPEC).exists()
+        }
 
     @cached_property
     def env(self) -> dict[str, Any]:
@@ -66,7 +78,7 @@ class SeedRuns(Run):
             trials.update(status.get("trials", {}))
         errors = [f"seed {seed}: {of['error']}" for seed, of in each.items() if of.get("error")]
         return {
-            "state": self._state([str(status.get("state")) for status in each.values()]),
+            "state": self._state([run.state for run in self.runs.values()]),
             "trials": trials,
             "error": "; ".join(errors) or None,
             "started": min(
@@ -77,7 +89,7 @@ class SeedRuns(Run):
 
     @cached_property
     def results(self) -> dict[str, Any]:
-        """The figures that were computed after training with the first seed that has them."""
+        """The values that were computed after training with the first seed that has them."""
         found = self.results_of_seeds
         first = found[0] if found else {}
         # A sentence on one network is no finding about all.
@@ -86,8 +98,13 @@ class SeedRuns(Run):
 
     @property
     def results_of_seeds(self) -> list[dict[str, Any]]:
-        """The figures that were computed after training, for each seed that has them."""
+        """The values that were computed after training, for each seed that has them."""
         return [run.results for run in self.runs.values() if run.results]
+
+    @property
+    def problems(self) -> list[str]:
+        """What could not be read of the runs, a sentence each."""
+        return [problem for run in self.runs.values() for problem in run.problems]
 
     def arrays(self, arm: str, seed: int, name: str) -> dict[str, Any] | None:
         """Tensors stored under a name, or None."""
@@ -106,12 +123,9 @@ class SeedRuns(Run):
         return self.runs[seed].checkpoint_steps(arm, seed) if seed in self.runs else []
 
     @cached_property
-    def _metrics(self) -> list[Row]:
-        return [row for run in self.runs.values() for row in run._metrics]
-
-    @cached_property
-    def _timing(self) -> list[Row]:
-        return [row for run in self.runs.values() for row in run._timing]
+    def histories(self) -> dict[tuple[str, int], History]:
+        """The rows of each (arm, seed) that has any, seed by seed."""
+        return {trial: of for run in self.runs.values() for trial, of in run.histories.items()}
 
     def _state(self, states: list[str]) -> str:
         if states and set(states) == {"finished"} and len(states) == len(self.spec["seeds"]):

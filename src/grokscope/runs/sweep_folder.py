@@ -68,19 +68,47 @@ def is_sweep(path: Path) -> bool:
     return (path / SWEEP).is_file()
 
 
-def open_runs(paths: Iterable[str | Path]) -> list[Run]:
+def open_runs(paths: Iterable[str | Path | Run], *, lenient: bool = False) -> list[Run]:
     """Run directories opened for reading; of a sweep's folder, each setting as a run of all seeds.
 
+    Runs of one name are told apart by their folders: ``name`` is then the shortest end of the path
+    that no other run shares.
+
+    Args:
+        paths: run directories, folders of sweeps, or runs that are open already.
+        lenient: whether to open them leniently; see ``Run``.
+
     Raises:
-        RunError: a folder is missing, or holds neither a run nor a sweep.
+        RunError: if a folder is missing, or holds neither a run nor a sweep, or none is named.
     """
-    found: list[Run] = []
-    for path in map(Path, paths):
-        if is_sweep(path):
-            found.extend(SweepFolder(path).runs())
-        else:
-            found.append(Run(path))
-    return found
+    opened = [run for path in paths for run in _opened(path)]
+    if not opened:
+        raise RunError("no run was named; name a run directory, as in runs/digits-grokking")
+    if lenient:
+        opened = [run.lenient() for run in opened]
+    names = [run.name for run in opened]
+    for run, name in zip(opened, names, strict=True):
+        if names.count(name) > 1:
+            run.name = _folder_name(run, opened)
+    return opened
+
+
+def _opened(path: str | Path | Run) -> list[Run]:
+    if isinstance(path, Run):
+        return [path]
+    path = Path(path)
+    return list(SweepFolder(path).runs()) if is_sweep(path) else [Run(path)]
+
+
+def _folder_name(run: Run, runs: list[Run]) -> str:
+    """The shortest end of the path of a run that no other run shares."""
+    others = [other.path.resolve() for other in runs if other is not run]
+    own = run.path.resolve()
+    for length in range(1, len(own.parts)):
+        tail = own.parts[-length:]
+        if all(path.parts[-length:] != tail for path in others):
+            return "/".join(tail)
+    return str(own)
 
 
 def write_sweep(

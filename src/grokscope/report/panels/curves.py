@@ -65,7 +65,7 @@ def draw_curves(panel: Curves, context: Context) -> list[Drawing]:
         raise NothingToDraw(f"this run has recorded no {' or '.join(panel.columns)}")
     if panel.color_by == "arm":
         return [_plot(panel, context, arms, panel.title)]
-    titles = [f"{panel.title}: {context.subject.arm_title(arm)}" for arm in arms]
+    titles = [f"{panel.title}: {context.run.arm_title(arm)}" for arm in arms]
     if len(arms) == 1:
         titles = [panel.title]
     return [_plot(panel, context, [arm], title) for arm, title in zip(arms, titles, strict=True)]
@@ -74,7 +74,7 @@ def draw_curves(panel: Curves, context: Context) -> list[Drawing]:
 def _histories(panel: Curves, context: Context, arm: str) -> list[History]:
     """The rows of an arm, a history for each seed; or the one that results.json has of it."""
     if panel.results is None:
-        return context.subject.of(arm)
+        return context.run.histories_of(arm)
     value = context.result(panel.results)
     entry = value.get(arm) if isinstance(value, Mapping) else None
     if entry is None:
@@ -130,7 +130,7 @@ def _pen(panel: Curves, context: Context, arm: str, column: str) -> Pen:
     shown = ".1%" if panel.percent else ".4~g"
     if panel.color_by == "column":
         return Pen(label, layer_color(place, len(panel.columns)), "solid", column, shown)
-    name = f"{context.subject.arm_title(arm)}, {label}"
+    name = f"{context.run.arm_title(arm)}, {label}"
     return Pen(name, context.color(arm), dash(place), arm, shown)
 
 
@@ -150,7 +150,7 @@ def _y_axis(panel: Curves, columns: list[NDArray[np.float64]]) -> dict[str, Any]
 
 def _keys(panel: Curves, context: Context, arms: list[str]) -> tuple[Key, ...]:
     if panel.color_by == "arm":
-        return tuple(Key(context.subject.arm_title(arm), context.color(arm), arm) for arm in arms)
+        return tuple(Key(context.run.arm_title(arm), context.color(arm), arm) for arm in arms)
     return tuple(
         Key(label, layer_color(place, len(panel.columns)), column)
         for place, (column, label) in enumerate(panel.columns.items())
@@ -213,7 +213,7 @@ def _alt(panel: Curves, context: Context, arms: list[str], title: str) -> str:
         steps, values = recorded(history, column)
         first, last = (metric_value(column, float(values[end])) for end in (0, -1))
         parts.append(
-            f"{context.subject.arm_title(arm)}: {panel.columns[column]} from {first} to {last} "
+            f"{context.run.arm_title(arm)}: {panel.columns[column]} from {first} to {last} "
             f"at step {count(int(steps[-1]))}"
         )
     return f"{title}. {'; '.join(parts)}."

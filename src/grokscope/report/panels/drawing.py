@@ -9,9 +9,9 @@ from typing import Any
 from markupsafe import Markup
 
 from grokscope.findings.panels import PanelError
+from grokscope.findings.summary import RunSummary
 from grokscope.report.plotting import Figure, arm_color
-from grokscope.report.subject import Subject
-from grokscope.report.summary import RunSummary
+from grokscope.runs import Run
 
 
 class NothingToDraw(PanelError):
@@ -55,7 +55,7 @@ class Context:
     ``region_bytes`` is what pictures of linear regions may take, compressed.
     """
 
-    subject: Subject
+    run: Run
     summary: RunSummary
     colors: Mapping[str, int]
     picture_bytes: int = 2_000_000
@@ -72,14 +72,14 @@ class Context:
             PanelError: if a wanted arm is not one of the run's.
         """
         for arm in wanted or []:
-            if arm not in self.subject.arms:
+            if arm not in self.run.arms:
                 raise PanelError(
-                    f"arms: this run has no arm {arm!r}; it has {', '.join(self.subject.arms)}"
+                    f"arms: this run has no arm {arm!r}; it has {', '.join(self.run.arms)}"
                 )
         return [
             arm
-            for arm in self.subject.arms
-            if (wanted is None or arm in wanted) and any(len(h) for h in self.subject.of(arm))
+            for arm in self.run.arms
+            if (wanted is None or arm in wanted) and any(len(h) for h in self.run.histories_of(arm))
         ]
 
     def result(self, path: str) -> Any:
@@ -88,7 +88,7 @@ class Context:
         Raises:
             NothingToDraw: if there is none of that name.
         """
-        value: Any = self.subject.results
+        value: Any = self.run.results
         for part in path.split("."):
             if not isinstance(value, Mapping) or part not in value:
                 raise NothingToDraw(f"results.json has no {path!r}")

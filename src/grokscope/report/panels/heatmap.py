@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokscope.findings.panels import HeatMap, PanelError
+from grokscope.findings.summary import END, START
 from grokscope.report.panels.drawing import Context, Drawing, NothingToDraw
 from grokscope.report.panels.spans import onsets
 from grokscope.report.plotting import (
@@ -22,7 +23,6 @@ from grokscope.report.plotting import (
     plain,
     short_count,
 )
-from grokscope.report.summary import END
 from grokscope.report.wording import count, number
 
 _HEIGHT = 410
@@ -65,8 +65,8 @@ def _from_arrays(
 ) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
     found = {}
     for arm in context.arms(panel.arms):
-        seed = context.subject.seeds(arm)[0]
-        stored = context.subject.run.arrays(arm, seed, str(panel.arrays))
+        seed = context.run.seeds(arm)[0]
+        stored = context.run.arrays(arm, seed, str(panel.arrays))
         if stored is None:
             continue
         if not {"steps", panel.key} <= set(stored):
@@ -128,10 +128,10 @@ def _plot(
         ],
         "layout": layout(axis, {**axis, "scaleanchor": "x"}, height=_HEIGHT),
     }
-    if arm in context.subject.arms:
+    if arm in context.run.arms:
         for step, look in _marks(panel, context, arm):
             _draw_mark(figure, steps, step, look)
-    title = f"{panel.title}: {context.subject.arm_title(arm)}" if arm else panel.title
+    title = f"{panel.title}: {context.run.arm_title(arm)}" if arm else panel.title
     far = number(float(matrix[0, -1]))
     return Drawing(
         title=title,
@@ -145,7 +145,7 @@ def _plot(
 
 def _marks(panel: HeatMap, context: Context, arm: str) -> list[tuple[float, str]]:
     """Steps to mark and the dash of their lines."""
-    by_onset = panel.mark == "onset" or context.summary.milestone(END) is None
+    by_onset = panel.mark == "onset" or END not in context.summary.milestones
     if panel.mark != "none" and by_onset:
         return [
             (median(known), look)
@@ -154,9 +154,9 @@ def _marks(panel: HeatMap, context: Context, arm: str) -> list[tuple[float, str]
         ]
     reached = context.summary.arm(arm).milestones if panel.mark == "milestones" else {}
     return [
-        (reach.steps.median, "dot" if name == "memorised" else "solid")
-        for name, reach in reached.items()
-        if reach.steps.median is not None
+        (times["steps"].median.low, "dot" if name == START else "solid")
+        for name, times in reached.items()
+        if times["steps"].median.is_exact
     ]
 
 

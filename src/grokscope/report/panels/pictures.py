@@ -45,7 +45,7 @@ def draw_pictures(panel: Pictures, context: Context) -> list[Drawing]:
     strips = [_strip(panel.beside_title, "given", given)] if given is not None else []
     strips += [
         _strip(
-            context.subject.arm_title(row.arm),
+            context.run.arm_title(row.arm),
             str(place),
             row.pixels[0],
             context.color(row.arm).removeprefix("@"),
@@ -71,7 +71,7 @@ def draw_pictures(panel: Pictures, context: Context) -> list[Drawing]:
 
 
 def _frames(panel: Pictures, context: Context, arm: str, room: int) -> Frames | None:
-    run, seed = context.subject.run, context.subject.seeds(arm)[0]
+    run, seed = context.run, context.run.seeds(arm)[0]
     found = [
         (int(name.removeprefix("step-")), pixels)
         for name in run.array_names(arm, seed)
@@ -85,7 +85,7 @@ def _frames(panel: Pictures, context: Context, arm: str, room: int) -> Frames | 
 
 
 def _stored(panel: Pictures, context: Context, arm: str, name: str) -> NDArray[np.int8] | None:
-    stored = context.subject.run.arrays(arm, context.subject.seeds(arm)[0], name)
+    stored = context.run.arrays(arm, context.run.seeds(arm)[0], name)
     if stored is None or panel.key not in stored:
         return None
     return scaled(np.asarray(stored[panel.key], dtype=np.float32)[: panel.points])
@@ -97,7 +97,7 @@ def _given(
     """The points themselves and what they are labelled."""
     stored = None
     if panel.beside:
-        stored = context.subject.run.arrays(arm, context.subject.seeds(arm)[0], panel.beside)
+        stored = context.run.arrays(arm, context.run.seeds(arm)[0], panel.beside)
     if stored is None or "x" not in stored:
         return None, []
     pixels = scaled(np.asarray(stored["x"], dtype=np.float32)[: panel.points])
@@ -109,7 +109,7 @@ def _given(
 
 def _row(panel: Pictures, context: Context, row: Frames, steps: list[int]) -> dict[str, Any]:
     """What the script needs of one arm: for each step of the slider its frame and metrics."""
-    history = context.subject.histories[row.arm, context.subject.seeds(row.arm)[0]]
+    history = context.run.histories[row.arm, context.run.seeds(row.arm)[0]]
     at = np.searchsorted(row.steps, steps, side="right") - 1
     return {
         **_payload(row.pixels),
@@ -189,5 +189,5 @@ def label_text(value: float) -> str:
 
 def seed_note(context: Context, arm: str) -> str:
     """Which seed is shown, where there are several."""
-    seeds = context.subject.seeds(arm)
+    seeds = context.run.seeds(arm)
     return f"Seed {seeds[0]} of {len(seeds)} seeds." if len(seeds) > 1 else ""

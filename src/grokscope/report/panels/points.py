@@ -41,7 +41,7 @@ def draw_scatter(panel: Scatter, context: Context) -> list[Drawing]:
         color = arm_color(context.colors.get(name, place))
         figure["data"].append(_trace(panel, context, name, rows, color, place))
         if name:
-            keys.append(Key(context.subject.arm_title(name), color, name))
+            keys.append(Key(context.run.arm_title(name), color, name))
     return [
         Drawing(
             title=panel.title,
@@ -97,9 +97,7 @@ def _trace(
     color: str,
     place: int,
 ) -> dict[str, Any]:
-    labels = [
-        context.subject.arm_title(str(row[panel.label])) if panel.label else "" for row in rows
-    ]
+    labels = [context.run.arm_title(str(row[panel.label])) if panel.label else "" for row in rows]
     return {
         "type": "scatter",
         "mode": "lines+markers" if panel.connect else "markers",
@@ -118,7 +116,7 @@ def _trace(
 def _alt(panel: Scatter, context: Context, series: Mapping[str, list[Mapping[str, Any]]]) -> str:
     parts = []
     for name, rows in series.items():
-        of = f"{context.subject.arm_title(name)}: " if name else ""
+        of = f"{context.run.arm_title(name)}: " if name else ""
         left, right = (
             f"{number(row[panel.x])}, {number(row[panel.y])}" for row in (rows[0], rows[-1])
         )
@@ -145,8 +143,8 @@ def draw_embedding(panel: Embedding, context: Context) -> list[Drawing]:
     """A plot for each arm and step."""
     drawings = []
     for arm in context.arms(panel.arms):
-        seed = context.subject.seeds(arm)[0]
-        stored = context.subject.run.arrays(arm, seed, panel.arrays)
+        seed = context.run.seeds(arm)[0]
+        stored = context.run.arrays(arm, seed, panel.arrays)
         if stored is None:
             continue
         if not {"steps", "points", "y"} <= set(stored):
@@ -155,13 +153,13 @@ def draw_embedding(panel: Embedding, context: Context) -> list[Drawing]:
         for step, places in zip(stored["steps"].tolist(), points, strict=True):
             drawings.append(_plot(panel, context, arm, int(step), places, y))
     if not drawings:
-        why = context.subject.results.get("no_embedding")
+        why = context.run.results.get("no_embedding")
         raise NothingToDraw(why or f"no arm of this run has stored {panel.arrays}")
     return drawings
 
 
 def _plot(panel: Embedding, context: Context, arm: str, step: int, points: Any, y: Any) -> Drawing:
-    title = f"{panel.title}: {context.subject.arm_title(arm)}, step {count(step)}"
+    title = f"{panel.title}: {context.run.arm_title(arm)}, step {count(step)}"
     bare = {"visible": False, "automargin": False}
     figure: Figure = {"data": [], "layout": layout(bare, {**bare, "scaleanchor": "x"})}
     classes = sorted(set(y.tolist()))

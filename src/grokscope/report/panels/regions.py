@@ -77,7 +77,7 @@ def draw_regions(panel: Regions, context: Context) -> list[Drawing]:
     images = scaled(np.asarray(first["x"], dtype=np.float32))
     html = render(
         "regions.html.j2",
-        films=[(film.arm, context.subject.arm_title(film.arm)) for film in films],
+        films=[(film.arm, context.run.arm_title(film.arm)) for film in films],
         colors=[context.color(film.arm).removeprefix("@") for film in films],
         labels=[label_text(value) for value in np.asarray(first["y"]).tolist()],
         radius=number(float(first["radius"])),
@@ -102,7 +102,7 @@ def draw_regions(panel: Regions, context: Context) -> list[Drawing]:
 
 
 def _film(panel: Regions, context: Context, arm: str, room: float) -> Film | None:
-    run, seed = context.subject.run, context.subject.seeds(arm)[0]
+    run, seed = context.run, context.run.seeds(arm)[0]
     setting = run.arrays(arm, seed, f"slice-{panel.slice}")
     pattern = re.compile(rf"slice-{panel.slice}-step-(\d+)")
     found = {
@@ -120,7 +120,7 @@ def _film(panel: Regions, context: Context, arm: str, room: float) -> Film | Non
 
 
 def _content(panel: Regions, context: Context, film: Film, steps: list[int]) -> dict[str, Any]:
-    history = context.subject.of(film.arm)[0]
+    history = context.run.histories_of(film.arm)[0]
     low, high = np.asarray(film.setting["domain"], dtype=np.float64)
     coordinates = np.asarray(film.setting["coordinates"], dtype=np.float64)
     last = film.steps[-1]
@@ -149,7 +149,7 @@ def _told(frame: Frame, metrics: str) -> str:
 
 def _alike(context: Context) -> int:
     """How many panels of this kind the page shares its room among."""
-    panels = context.subject.spec.get("panels") or []
+    panels = context.run.spec.get("panels") or []
     return max(1, sum(isinstance(p, Mapping) and p.get("kind") == "regions" for p in panels))
 
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from grokscope.findings import Onset, onset
 from grokscope.findings.panels import PanelError
+from grokscope.findings.summary import END, START
 from grokscope.report.panels.drawing import Context
 from grokscope.report.plotting import Figure, StepAxis, lane_place, plain
-from grokscope.report.summary import END, START
 from grokscope.report.wording import count
 
 _ROOM = 0.4  # the share of the axis that a label takes on a phone
@@ -34,22 +34,21 @@ def delay_spans(context: Context, arms: list[str]) -> list[Span]:
 
     Where the spec does not say when an arm has generalised, the onset is found from the curves.
     """
-    if context.summary.milestone(END) is None:
+    if END not in context.summary.milestones:
         return onset_spans(context, arms)
     spans = []
     for name in arms:
         arm = context.summary.arm(name)
         if arm.delay is None:
             continue
-        start = arm.milestones[START].steps.median
-        delay = arm.delay.steps.median
-        if start is None or delay == 0:
+        start = arm.milestones[START]["steps"].median.low  # a delay has it exactly
+        delay = arm.delay["steps"].median
+        if delay.high == 0:
             continue
-        if delay is None:
-            limit = arm.delay.steps.limit
-            length, words = limit, f"delay: over {count(limit)} steps"
+        if delay.is_bounded:
+            length, words = delay.high, f"delay: {delay.text(count)} steps"
         else:
-            length, words = delay, f"delay: {count(delay)} steps"
+            length, words = delay.low, f"delay: over {count(delay.low)} steps"
         spans.append(Span(start, start + length, words, context.color(name), name))
     return spans
 
@@ -57,7 +56,7 @@ def delay_spans(context: Context, arms: list[str]) -> list[Span]:
 def onsets(context: Context, arm: str) -> list[Onset]:
     """The onset of each seed of an arm; empty where accuracies were not recorded."""
     try:
-        return [onset(history) for history in context.subject.of(arm) if len(history)]
+        return [onset(history) for history in context.run.histories_of(arm) if len(history)]
     except ValueError:
         return []
 
@@ -84,7 +83,7 @@ def onset_spans(context: Context, arms: list[str]) -> list[Span]:
 
 def result_spans(context: Context, arms: list[str], name: str, label: str) -> list[Span]:
     """The spans that results.json has under a name, for those of the arms that have one."""
-    if not context.subject.results:  # computed after training, which may still go on
+    if not context.run.results:  # computed after training, which may still go on
         return []
     value = context.result(name)
     if not isinstance(value, Mapping):
@@ -96,7 +95,7 @@ def result_spans(context: Context, arms: list[str], name: str, label: str) -> li
             continue
         if not isinstance(entry, Mapping) or not {"start", "end"} <= set(entry):
             raise PanelError(f"spans: {name}.{arm} in results.json needs start and end")
-        words = f"{context.subject.arm_title(arm)}: {label}" if len(arms) > 1 else label
+        words = f"{context.run.arm_title(arm)}: {label}" if len(arms) > 1 else label
         spans.append(Span(entry["start"], entry["end"], words, context.color(arm), arm))
     return spans
 

@@ -91,11 +91,11 @@ def draw_time_to_target(panel: TimeToTarget, context: Context) -> list[Drawing]:
         raise NothingToDraw("no arm has rows")
     for arm in panel.published:
         context.arms([arm])
-    if panel.baseline not in context.subject.arms:
+    if panel.baseline not in context.run.arms:
         raise PanelError(f"baseline: this run has no arm {panel.baseline!r}")
     rows = [
         Markup('<tr><th scope="row">{}</th>{}</tr>').format(
-            context.subject.arm_title(arm), Markup().join(_cells(panel, context, arm))
+            context.run.arm_title(arm), Markup().join(_cells(panel, context, arm))
         )
         for arm in arms
     ]
@@ -125,7 +125,7 @@ def _heads(panel: TimeToTarget) -> list[str]:
 
 def _cells(panel: TimeToTarget, context: Context, arm: str) -> list[Markup]:
     seeds = _seeds(panel, context, arm)
-    ours = [context.subject.histories[arm, seed] for seed in seeds]
+    ours = [context.run.histories[arm, seed] for seed in seeds]
     steps = _sample(panel, ours, "steps")
     published = panel.published.get(arm, Published())
     cells = [_cell(f"{steps.num_known} of {len(steps)}")]
@@ -153,7 +153,7 @@ def _ratio(
     if arm == panel.baseline or not both:
         return _cell(NOTHING)
     ours, theirs = (
-        _sample(panel, [context.subject.histories[name, seed] for seed in both], unit, since)
+        _sample(panel, [context.run.histories[name, seed] for seed in both], unit, since)
         for name in (arm, panel.baseline)
     )
     lines = _lines(theirs.over(ours), lambda value: f"{ratio(value)} ×")
@@ -164,8 +164,8 @@ def _seeds(panel: TimeToTarget, context: Context, arm: str) -> list[int]:
     """The seeds whose training is over: of the others it is not known how they would end."""
     return [
         seed
-        for seed in context.subject.seeds(arm)
-        if context.subject.trial(arm, seed).get("state") == "finished"
+        for seed in context.run.seeds(arm)
+        if context.run.trial_status(arm, seed).get("state") == "finished"
     ]
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from grokscope.report.subject import open_subject, open_subjects
-from grokscope.runs import RunError
+from grokscope.findings.summary import run_summary
+from grokscope.runs import Run, RunError, open_runs
 from tests.report import made_up_runs
 
 
@@ -43,7 +43,7 @@ def test_what_cannot_be_shown_is_one_clear_error(
     path = made_up_runs.grokking(tmp_path / "run", shape=None)
     damage(path)
     with pytest.raises(RunError, match=message) as caught:
-        open_subject(path)
+        run_summary(Run(path, lenient=True))
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -58,34 +58,37 @@ def test_a_damaged_side_file_is_noted_and_the_rest_is_shown(
         (path / name).unlink(missing_ok=True)
     else:
         change(path, name, content)
-    subject = open_subject(path)
-    assert len(subject.histories) == 2
+    run = Run(path, lenient=True)
+    assert len(run.histories) == 2
     harmless = content == "{}" or (name == "results.json" and content is None)
-    assert any(name in problem for problem in subject.problems) == (not harmless)
+    assert any(name in problem for problem in run_summary(run).problems) == (not harmless)
     if name == "status.json":
-        assert subject.state == "unknown"
+        assert run.state == "unknown"
+    if not harmless:
+        with pytest.raises(RunError, match=name):
+            getattr(Run(path), name.removesuffix(".json"))
 
 
 def test_claims_that_cannot_be_read_are_noted(tmp_path: Path) -> None:
     path = made_up_runs.grokking(tmp_path / "run", shape=None, claims=[{"says": "nothing"}])
-    subject = open_subject(path)
-    assert subject.verdicts == []
-    assert any("claims" in problem for problem in subject.problems)
+    summary = run_summary(Run(path))
+    assert summary.verdicts == []
+    assert any("claims" in problem for problem in summary.problems)
 
 
 def test_a_killed_run_is_read_up_to_its_torn_line(runs: Path) -> None:
-    subject = open_subject(runs / "killed")
-    assert subject.state == "killed"
-    assert subject.histories["baseline", 0].steps[-1] == 500
+    run = Run(runs / "killed")
+    assert run.state == "killed"
+    assert run.history("baseline", 0).steps[-1] == 500
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:
     path = made_up_runs.killed(tmp_path / "run")
     before = {file: file.read_bytes() for file in path.rglob("*") if file.is_file()}
-    open_subject(path)
+    run_summary(Run(path))
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 
 def test_folders_that_end_alike_are_told_apart_further_up(tmp_path: Path) -> None:
     paths = [made_up_runs.started(tmp_path / part / "run") for part in ("a", "b")]
-    assert [subject.name for subject in open_subjects(paths)] == ["a/run", "b/run"]
+    assert [run.name for run in open_runs(paths)] == ["a/run", "b/run"]
