@@ -12,6 +12,7 @@ from grokscope.measures.capacity import ManifoldGeometry, manifold_geometry
 from grokscope.measures.centers import CenterStructure, center_structure
 from grokscope.measures.centroid import centroid_alignment, centroid_inner_product, centroids
 from grokscope.measures.embedding import embedding_2d
+from grokscope.measures.fourier import fourier_gini, fourier_spectrum
 from grokscope.measures.geometry import JacobianGeometry, jacobian_geometry
 from grokscope.measures.glue import GlueGeometry, glue_geometry
 from grokscope.measures.jacobian import (
@@ -33,6 +34,11 @@ from grokscope.measures.nnls import NonnegativeSolution, nonnegative_least_squar
 from grokscope.measures.norms import weight_norms
 from grokscope.measures.ntk import NTKPlan, ParameterPlan, empirical_ntk, ntk_plan
 from grokscope.measures.probe import LinearProbe, ProbeResult, linear_probe, sgd_probe
+from grokscope.measures.progress import (
+    ProgressMeasures,
+    key_frequencies,
+    progress_measures,
+)
 from grokscope.measures.regions import (
     DecisionBoundary,
     LinearRegions,
@@ -42,7 +48,7 @@ from grokscope.measures.regions import (
 )
 from grokscope.measures.robustness import noise_accuracy, robust_radius
 from grokscope.measures.simulated_capacity import SimulatedCapacity, simulated_capacity
-from grokscope.measures.sparsity import fourier_gini, gini
+from grokscope.measures.sparsity import gini
 from grokscope.measures.view import View
 from grokscope.methods.adversarial import AdversarialTraining, adversarial_inputs, noisy_inputs
 from grokscope.methods.gradient_noise import GradientNoise, noise_deviation
@@ -96,6 +102,7 @@ __all__ = [
     "ParameterPlan",
     "Phase",
     "ProbeResult",
+    "ProgressMeasures",
     "Run",
     "RunDirectory",
     "Schedule",
@@ -118,6 +125,7 @@ __all__ = [
     "fit",
     "fit_seeds",
     "fourier_gini",
+    "fourier_spectrum",
     "gini",
     "glue_geometry",
     "input_jacobian",
@@ -129,6 +137,7 @@ __all__ = [
     "kernel_alignment",
     "kernel_distance",
     "kernel_distance_matrix",
+    "key_frequencies",
     "layer_activations",
     "layer_centroids",
     "linear_probe",
@@ -144,6 +153,7 @@ __all__ = [
     "onset",
     "orthogonal_gradient",
     "orthogonal_gradient",
+    "progress_measures",
     "robust_radius",
     "sgd_probe",
     "simulated_capacity",
