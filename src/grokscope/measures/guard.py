@@ -1,0 +1,343 @@
+"""One guard that leaves a model as it was, whatever its forward pass does to it.
+
+A measure only looks. But a forward pass may update running statistics, renormalize an embedding's
+rows, advance the vectors of a spectral norm, count its calls, draw random numbers or register
+hooks, and the model may be wrapped (DistributedDataParallel, torch.compile) or hidden in a lambda,
+a partial or a method. `undisturbed` finds every module that a call of the model may run and puts
+back what has changed.
+
+Cost: a copy of the buffers, and of the parameters that a forward pass could change: those of an
+embedding with ``max_norm``, and all where code that is not PyTorch's own runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import sys
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+# of a model with code of its own, all parameters are copied up to this size; beyond it, those
+# that modules with code of their own hold themselves
+_COPIED_BYTES = 1_000_000_000
+# what holds a wrapped module and has state of its own that must keep step with its C++ side
+_WRAPPERS = ("torch.nn.parallel.", "torch.distributed.", "torch._dynamo.", "torch.jit.")
+_CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
+
+
+@contextmanager
+def undisturbed(model: object, training: bool | None = None) -> Iterator[None]:
+    """Run ``model`` freely inside; afterwards it and the random state are what they were.
+
+    Put back are: the mode of every module, its attributes, hooks, buffers and parameters, the
+    gradients, which are None inside, and the state of Python's and of PyTorch's random generators,
+    on the CPU and on the model's CUDA devices. Compiled code runs eagerly inside: hooks fire, and a graph may be
+    walked more than once.
+
+    Args:
+        model: a module, wrapped or not, or a function, partial, method or object that calls
+            modules: those are found in closures, arguments, attributes and globals.
+        training: True or False puts every module in that mode; None leaves their modes alone.
+
+    Raises:
+        RuntimeError: if a forward pass changed a parameter of which no copy was made, as of a
+            model of over 1 GB.
+
+    Example:
+        >>> import torch
+        >>> model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+        >>> with undisturbed(lambda x: 2 * model(x)):
+        ...     _ = model(torch.randn(5, 3))
+        >>> model[1].num_batches_tracked
+        tensor(0)
+    """
+    python_state = random.getstate()
+    roots = modules_within(model)
+    modules = list(dict.fromkeys(m for root in roots for m in root.modules()))
+    own_code = not isinstance(model, nn.Module) or not all(map(_is_pytorch, modules))
+    tensors = _tensors(modules, own_code)
+    states = [_State.of(module) for module in modules]
+    try:
+        if training is not None:
+            for root in roots:
+                root.train(training)
+        for kept in tensors:
+            kept.without_gradient()
+        with torch.random.fork_rng(_cuda_devices(tensors)), _eagerly():
+            yield
+    finally:
+        for state in states:
+            state.restore()
+        changed = [kept.name for kept in tensors if not kept.restore()]
+        random.setstate(python_state)
+        if changed:
+            raise RuntimeError(
+                f"model changes its parameter {changed[0]!r} in its forward pass, and is too large "
+                "for a copy of all parameters; measure a copy of the model instead"
+            )
+
+
+def unwrapped(model: Any) -> Any:
+    """The module inside DistributedDataParallel, DataParallel and torch.compile, else ``model``.
+
+    A measure that one process takes alone must not start what all processes do together.
+    """
+    while isinstance(model, nn.Module):
+        if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            model = model.module
+        elif "_orig_mod" in model._modules:
+            model = model._modules["_orig_mod"]
+        else:
+            break
+    return model
+
+
+def modules_within(model: object) -> list[nn.Module]:
+    """The outermost modules that a call of ``model`` may run, each once.
+
+    A function is followed into its closure, defaults and the globals that it names; an object
+    into the attributes that its code names; a module into what it holds without registering it.
+    """
+    found: dict[nn.Module, None] = {}
+    seen: set[tuple[int, frozenset[str]]] = set()
+    waiting: list[tuple[Any, frozenset[str]]] = [(model, frozenset())]
+    while waiting:
+        thing, names = waiting.pop(0)
+        if (id(thing), names) in seen:
+            continue
+        seen.add((id(thing), names))
+        if isinstance(thing, nn.Module):
+            found[thing] = None
+            waiting += [(held, frozenset()) for m in thing.modules() for held in _unregistered(m)]
+        else:
+            waiting += _held(thing, names)
+    inner = {m for module in found for m in module.modules() if m is not module}
+    return [module for module in found if module not in inner]
+
+
+def _unregistered(module: nn.Module) -> list[Any]:
+    """What a module holds in plain attributes and might call: modules in lists, functions."""
+    if _is_pytorch(module) and "forward" not in vars(module):
+        return []
+    return [
+        value
+        for name, value in vars(module).items()
+        if name not in _MODULE_ATTRIBUTES and isinstance(value, (*_FOLLOWED, list, tuple, dict))
+    ]
+
+
+_MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
+_FOLLOWED = (nn.Module, FunctionType, MethodType, functools.partial)
+
+
+def _held(thing: Any, names: frozenset[str]) -> list[tuple[Any, frozenset[str]]]:
+    """What running ``thing``, by code that uses ``names``, may lead to."""
+    if isinstance(thing, Tensor | str | int | float | type | BuiltinFunctionType | None):
+        return []
+    if isinstance(thing, FunctionType):
+        return _held_by_function(thing)
+    if isinstance(thing, MethodType):
+        own = _names(thing.__func__.__code__) if isinstance(thing.__func__, FunctionType) else names
+        return [(thing.__func__, frozenset()), (thing.__self__, own)]
+    if isinstance(thing, functools.partial):
+        values = [thing.func, *thing.args, *thing.keywords.values()]
+        return [(value, frozenset()) for value in values]
+    if isinstance(thing, list | tuple | set | dict):
+        values = list(thing.values() if isinstance(thing, dict) else thing)
+        return [(v, names) for v in values if not isinstance(v, Tensor | str | int | float)]
+    if isinstance(thing, ModuleType):
+        if thing.__name__.partition(".")[0] in ("torch", "numpy"):
+            return []
+        return [(vars(thing)[n], frozenset()) for n in names if n in vars(thing)]
+    return _held_by_object(thing, names)
+
+
+def _held_by_function(function: FunctionType) -> list[tuple[Any, frozenset[str]]]:
+    if (function.__module__ or "").partition(".")[0] == "torch":
+        names: frozenset[str] = frozenset()  # its globals are PyTorch's, its closure may be ours
+    else:
+        names = _names(function.__code__)
+    values = [function.__globals__[n] for n in names if n in function.__globals__]
+    for cell in function.__closure__ or ():
+        try:
+            values.append(cell.cell_contents)
+        except ValueError:  # a variable that has no value yet
+            continue
+    values += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    values.append(getattr(function, "__wrapped__", None))
+    return [(value, names) for value in values]
+
+
+def _held_by_object(thing: Any, names: frozenset[str]) -> list[tuple[Any, frozenset[str]]]:
+    """The attributes of an object that are named, and the methods that use further ones."""
+    kind = type(thing)
+    if kind.__module__.partition(".")[0] in ("torch", "numpy"):
+        return []
+    call = getattr(kind, "__call__", None)  # noqa: B004
+    if isinstance(call, FunctionType):
+        names = names | _names(call.__code__)
+    attributes = getattr(thing, "__dict__", {})
+    held = [(attributes[n], names) for n in names if n in attributes]
+    for name in names:
+        method = getattr(kind, name, None)
+        if isinstance(method, FunctionType):
+            held.append((MethodType(method, thing), frozenset()))
+    return held
+
+
+@functools.lru_cache(maxsize=1024)
+def _names(code: CodeType) -> frozenset[str]:
+    """The globals and attributes that a function's code names, those of inner functions too."""
+    inner = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return frozenset(code.co_names).union(*map(_names, inner))
+
+
+def _is_pytorch(module: nn.Module) -> bool:
+    """Whether the module runs PyTorch's code only."""
+    return (
+        type(module).__module__.startswith("torch.nn.modules.")
+        and "forward" not in vars(module)
+        and not module._forward_hooks
+        and not module._forward_pre_hooks
+    )
+
+
+@dataclass
+class _State:
+    """A module's mode and attributes, and the contents of the containers among them."""
+
+    module: nn.Module
+    training: bool
+    attributes: dict[str, Any]
+    contents: dict[str, Any]
+
+    @classmethod
+    def of(cls, module: nn.Module) -> _State:
+        wrapper = f"{type(module).__module__}.".startswith(_WRAPPERS)
+        attributes = {} if wrapper else dict(vars(module))
+        contents = {
+            name: value.copy() for name, value in attributes.items() if type(value) in _CONTAINERS
+        }
+        return cls(module, module.training, attributes, contents)
+
+    def restore(self) -> None:
+        if self.attributes:
+            _refill(vars(self.module), self.attributes)
+            for name, before in self.contents.items():
+                _refill(self.attributes[name], before)
+        if self.module.training is not self.training:
+            self.module.training = self.training
+
+
+def _refill(container: Any, before: Any) -> None:
+    """Give a container the very objects that it had, unless it has them."""
+    if len(container) == len(before):
+        if isinstance(container, dict):
+            same = all(k in before and v is before[k] for k, v in container.items())
+        else:
+            same = all(a is b for a, b in zip(container, before, strict=True))
+        if same:
+            return
+    container.clear()
+    container.extend(before) if hasattr(container, "extend") else container.update(before)
+
+
+@dataclass
+class _Kept:
+    """A parameter, buffer or attribute, and how it was; ``copy`` is None where none was made."""
+
+    tensor: Tensor
+    name: str
+    copy: Tensor | None
+    version: int
+    gradient: Tensor | None
+    requires_grad: bool
+
+    @classmethod
+    def of(cls, tensor: Tensor, name: str, copied: bool) -> _Kept:
+        with torch.no_grad():
+            copy = tensor.clone() if copied else None
+        gradient = tensor.grad if tensor.is_leaf else None
+        version = -1 if tensor.is_inference() else tensor._version
+        return cls(tensor, name, copy, version, gradient, tensor.requires_grad)
+
+    def without_gradient(self) -> None:
+        if self.gradient is not None:
+            self.tensor.grad = None
+
+    def restore(self) -> bool:
+        """Put everything back; False where values changed of which there is no copy."""
+        tensor, copy = self.tensor, self.copy
+        if tensor.is_leaf:
+            tensor.requires_grad_(self.requires_grad)
+            if tensor.grad is not self.gradient:
+                tensor.grad = self.gradient
+        if copy is None:
+            return tensor.is_inference() or tensor._version == self.version
+        if self._changed(copy):
+            with torch.inference_mode() if tensor.is_inference() else torch.no_grad():
+                if tensor.shape == copy.shape:
+                    tensor.copy_(copy)
+                else:
+                    tensor.data = copy
+        return True
+
+    def _changed(self, copy: Tensor) -> bool:
+        """Whether the values are others; writing the same ones would spoil graphs that hold them.
+
+        A version counter does not see what is written through ``.data``, hence the comparison.
+        """
+        tensor = self.tensor
+        plain = type(tensor) in (Tensor, nn.Parameter, nn.Buffer) and tensor.layout == torch.strided
+        if plain and not tensor.is_meta and not tensor.is_quantized:
+            return not torch.equal(tensor, copy)
+        return tensor._version != self.version
+
+
+def _tensors(modules: list[nn.Module], own_code: bool) -> list[_Kept]:
+    """Every parameter, buffer and tensor attribute of the modules, each once."""
+    named: dict[Tensor, tuple[str, nn.Module, bool]] = {}
+    for module in modules:
+        groups = (
+            (True, dict(module.named_parameters(recurse=False))),
+            (False, dict(module.named_buffers(recurse=False))),
+            (False, vars(module)),
+        )
+        for parameter, group in groups:
+            for name, tensor in group.items():
+                if isinstance(tensor, Tensor) and not is_lazy(tensor):
+                    named.setdefault(tensor, (name, module, parameter))
+    size = sum(t.nbytes for t, (_, _, parameter) in named.items() if parameter)
+    every = own_code and size <= _COPIED_BYTES
+    return [
+        _Kept.of(tensor, name, copied=every or not parameter or _may_change(module))
+        for tensor, (name, module, parameter) in named.items()
+    ]
+
+
+def _may_change(module: nn.Module) -> bool:
+    """Whether a forward pass of the module itself could change its own parameters."""
+    return getattr(module, "max_norm", None) is not None or not _is_pytorch(module)
+
+
+def _cuda_devices(tensors: list[_Kept]) -> list[torch.device]:
+    devices = {kept.tensor.device for kept in tensors if kept.tensor.is_cuda}
+    if not devices and torch.cuda.is_initialized():
+        devices = {torch.device("cuda", torch.cuda.current_device())}
+    return list(devices)
+
+
+def _eagerly() -> AbstractContextManager[Any]:
+    # what was compiled has imported dynamo; importing it here would take a second
+    if "torch._dynamo" in sys.modules:
+        return torch.compiler.set_stance("force_eager")
+    return nullcontext()
