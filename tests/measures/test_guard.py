@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grokscope.measures.guard import modules_within, undisturbed, unwrapped
+from grokscope.measures.guard import modules_within, undisturbed, without_wrappers
 
 
 class Restless(nn.Module):
@@ -219,7 +219,7 @@ def test_compiled_code_runs_eagerly_inside() -> None:
             model(x)
             handle.remove()
     assert len(ran) == 2
-    assert unwrapped(torch.compile(nn.DataParallel(net))) is net
+    assert without_wrappers(torch.compile(nn.DataParallel(net))) is net
 
 
 def test_distributed_data_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -229,9 +229,10 @@ def test_distributed_data_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
     try:
         net = Restless()
         model = nn.parallel.DistributedDataParallel(net)
-        assert unwrapped(model) is net
+        assert without_wrappers(model) is net
         before = everything(net)
-        with undisturbed(model, training=False):
+        with undisturbed(model, training=False), monkeypatch.context() as patch:
+            patch.setattr(model, "_pre_forward", None)  # where what is collective begins
             model(torch.randn(7, 4))
         after = everything(net)
         assert all(same(before[k], after[k]) for k in before)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grokscope.measures.guard import undisturbed, without_wrappers
 from grokscope.measures.inputs import (
     Model,
     check_batch,
@@ -61,11 +62,14 @@ def layer_activations(
     check_chunk_size(chunk_size)
     if chunk_size is not None:
         check_not_batch_dependent(model)
-    chosen = _chosen_modules(model, layers)
-    parts = [
-        _activations(model, part, chosen, strict=layers is not None)
-        for part in x.split(chunk_size or len(x))
-    ]
+    plain: nn.Module = without_wrappers(model)
+    chosen = _chosen_modules(plain, layers)
+    # hooks fire inside the guard also where the model is compiled
+    with undisturbed(plain):
+        parts = [
+            _activations(plain, part, chosen, strict=layers is not None)
+            for part in x.split(chunk_size or len(x))
+        ]
     missing = [name for name in chosen if name not in parts[0]]
     if layers is not None and missing:
         raise ValueError(f"layers names {missing[0]!r}, which did not run in the forward pass")
@@ -117,11 +121,8 @@ def _activations(
 
     handles = [module.register_forward_hook(keep(name)) for name, module in chosen.items()]
     try:
-        # A forward pass in training mode would update batch statistics and draw dropout masks.
-        buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
-        devices = [x.device] if x.is_cuda else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
-            torch.func.functional_call(model, buffers, (x,))
+        with torch.no_grad():
+            model(x)
     finally:
         for handle in handles:
             handle.remove()

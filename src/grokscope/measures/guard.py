@@ -31,6 +31,8 @@ from torch.nn.parameter import is_lazy
 _COPIED_BYTES = 1_000_000_000
 # what holds a wrapped module and has state of its own that must keep step with its C++ side
 _WRAPPERS = ("torch.nn.parallel.", "torch.distributed.", "torch._dynamo.", "torch.jit.")
+# code that changes nothing of a module but buffers, and the rows of an embedding with max_norm
+_KNOWN = ("torch.nn.modules.", "grokscope.")
 _CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 
 
@@ -40,8 +42,9 @@ def undisturbed(model: object, training: bool | None = None) -> Iterator[None]:
 
     Put back are: the mode of every module, its attributes, hooks, buffers and parameters, the
     gradients, which are None inside, and the state of Python's and of PyTorch's random generators,
-    on the CPU and on the model's CUDA devices. Compiled code runs eagerly inside: hooks fire, and a graph may be
-    walked more than once.
+    on the CPU and on the model's CUDA devices. Compiled code runs eagerly inside: hooks fire, and a
+    graph may be walked more than once. DistributedDataParallel runs the module in it and nothing
+    else: a measure that one process takes alone must not start what all processes do together.
 
     Args:
         model: a module, wrapped or not, or a function, partial, method or object that calls
@@ -63,18 +66,23 @@ def undisturbed(model: object, training: bool | None = None) -> Iterator[None]:
     python_state = random.getstate()
     roots = modules_within(model)
     modules = list(dict.fromkeys(m for root in roots for m in root.modules()))
-    own_code = not isinstance(model, nn.Module) or not all(map(_is_pytorch, modules))
+    wrappers = [m for m in modules if isinstance(m, nn.parallel.DistributedDataParallel)]
+    own_code = not isinstance(model, nn.Module) or not all(map(_is_known, modules))
     tensors = _tensors(modules, own_code)
-    states = [_State.of(module) for module in modules]
+    states = [_State.of(module, own_code) for module in modules]
     try:
         if training is not None:
             for root in roots:
                 root.train(training)
+        for wrapper in wrappers:
+            vars(wrapper)["forward"] = wrapper.module.__call__
         for kept in tensors:
             kept.without_gradient()
         with torch.random.fork_rng(_cuda_devices(tensors)), _eagerly():
             yield
     finally:
+        for wrapper in wrappers:
+            vars(wrapper).pop("forward", None)
         for state in states:
             state.restore()
         changed = [kept.name for kept in tensors if not kept.restore()]
@@ -86,10 +94,10 @@ def undisturbed(model: object, training: bool | None = None) -> Iterator[None]:
             )
 
 
-def unwrapped(model: Any) -> Any:
+def without_wrappers(model: Any) -> Any:
     """The module inside DistributedDataParallel, DataParallel and torch.compile, else ``model``.
 
-    A measure that one process takes alone must not start what all processes do together.
+    Its layers and parameters have the names that they have without the wrapper.
     """
     while isinstance(model, nn.Module):
         if isinstance(model, nn.parallel.DistributedDataParallel | nn.DataParallel):
@@ -126,7 +134,7 @@ def modules_within(model: object) -> list[nn.Module]:
 
 def _unregistered(module: nn.Module) -> list[Any]:
     """What a module holds in plain attributes and might call: modules in lists, functions."""
-    if _is_pytorch(module) and "forward" not in vars(module):
+    if _is_known(module) and "forward" not in vars(module):
         return []
     return [
         value
@@ -201,13 +209,15 @@ def _names(code: CodeType) -> frozenset[str]:
     return frozenset(code.co_names).union(*map(_names, inner))
 
 
-def _is_pytorch(module: nn.Module) -> bool:
-    """Whether the module runs PyTorch's code only."""
+def _is_known(module: nn.Module) -> bool:
+    """Whether the module runs PyTorch's and our code only, which changes buffers at most."""
+    kind, own = type(module), vars(module)
+    hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return (
-        type(module).__module__.startswith("torch.nn.modules.")
-        and "forward" not in vars(module)
-        and not module._forward_hooks
-        and not module._forward_pre_hooks
+        kind.forward.__module__.startswith(_KNOWN)
+        and kind.__call__ is nn.Module.__call__
+        and "forward" not in own
+        and all(type(hook).__module__.startswith(_KNOWN) for hook in hooks)
     )
 
 
@@ -221,9 +231,9 @@ class _State:
     contents: dict[str, Any]
 
     @classmethod
-    def of(cls, module: nn.Module) -> _State:
+    def of(cls, module: nn.Module, own_code: bool) -> _State:
         wrapper = f"{type(module).__module__}.".startswith(_WRAPPERS)
-        attributes = {} if wrapper else dict(vars(module))
+        attributes = dict(vars(module)) if own_code and not wrapper else {}
         contents = {
             name: value.copy() for name, value in attributes.items() if type(value) in _CONTAINERS
         }
@@ -307,15 +317,18 @@ def _tensors(modules: list[nn.Module], own_code: bool) -> list[_Kept]:
     """Every parameter, buffer and tensor attribute of the modules, each once."""
     named: dict[Tensor, tuple[str, nn.Module, bool]] = {}
     for module in modules:
-        groups = (
-            (True, dict(module.named_parameters(recurse=False))),
-            (False, dict(module.named_buffers(recurse=False))),
-            (False, vars(module)),
-        )
+        own = vars(module)
+        script = isinstance(module, torch.jit.ScriptModule)
+        groups = [
+            (True, dict(module.named_parameters(recurse=False)) if script else own["_parameters"]),
+            (False, dict(module.named_buffers(recurse=False)) if script else own["_buffers"]),
+        ]
+        if own_code:
+            groups.append((False, own))
         for parameter, group in groups:
             for name, tensor in group.items():
-                if isinstance(tensor, Tensor) and not is_lazy(tensor):
-                    named.setdefault(tensor, (name, module, parameter))
+                if isinstance(tensor, Tensor) and tensor not in named and not is_lazy(tensor):
+                    named[tensor] = name, module, parameter
     size = sum(t.nbytes for t, (_, _, parameter) in named.items() if parameter)
     every = own_code and size <= _COPIED_BYTES
     return [
@@ -326,7 +339,7 @@ def _tensors(modules: list[nn.Module], own_code: bool) -> list[_Kept]:
 
 def _may_change(module: nn.Module) -> bool:
     """Whether a forward pass of the module itself could change its own parameters."""
-    return getattr(module, "max_norm", None) is not None or not _is_pytorch(module)
+    return getattr(module, "max_norm", None) is not None or not _is_known(module)
 
 
 def _cuda_devices(tensors: list[_Kept]) -> list[torch.device]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grokscope.measures.batches import Batch, Key, leaf_at, with_leaf
+from grokscope.measures.guard import without_wrappers
 from grokscope.measures.local_map import differentiable_outputs, fresh_leaf, in_chunks
 
 _REARRANGING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
@@ -60,6 +61,7 @@ def layer_centroids(
         raise TypeError(
             f"model must be an nn.Module, whose layers have names: got {type(model).__name__}"
         )
+    model = without_wrappers(model)
     modules = dict(model.named_modules())
     if unknown := [name for name in layers or () if name not in modules]:
         raise ValueError(f"layers names no module of the model: {unknown}; there are {[*modules]}")

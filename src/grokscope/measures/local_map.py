@@ -26,6 +26,7 @@ from grokscope.measures.batches import (
     wrt_key,
 )
 from grokscope.measures.chain import Chain, ChainPoint, chain_of, gram, pull_back
+from grokscope.measures.guard import undisturbed
 from grokscope.measures.inputs import (
     Model,
     check_batch,
@@ -171,14 +172,19 @@ def in_chunks(
     check_batch(x)
     check_chunk_size(chunk_size)
     check_not_batch_dependent(model)
-    with torch.no_grad():
+    with undisturbed(model), torch.inference_mode(False), torch.no_grad():
         x = continuous(model, x)
-    key = wrt_key(x, wrt_of(model))
-    leaf = leaf_at(x, key)
-    check_finite(leaf, key)
-    with torch.inference_mode(False), torch.no_grad(), full_precision(leaf):
-        parts = [measure(part, key) for part in chunks(map_leaves(_constant, x), chunk_size)]
-        return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+        key = wrt_key(x, wrt_of(model))
+        leaf = leaf_at(x, key)
+        check_finite(leaf, key)
+        with full_precision(leaf):
+            return _joined(
+                [measure(part, key) for part in chunks(map_leaves(_constant, x), chunk_size)]
+            )
+
+
+def _joined(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
 
 
 def fresh_leaf(tensor: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.measures.guard import undisturbed
 from grokscope.measures.inputs import (
     Model,
     check_batch,
@@ -168,7 +169,9 @@ def perturbed_accuracy(
         raise ValueError(f"std must be 0 or positive, and finite: got {list(std)}")
     size = chunk_size or len(x)
     parts = list(zip(x.split(size), noise.split(size), y.to(x.device).split(size), strict=True))
-    return [sum(_right(model, a + s * e, b, threshold) for a, e, b in parts) / len(x) for s in std]
+    with undisturbed(model):
+        right = [sum(_right(model, a + s * e, b, threshold) for a, e, b in parts) for s in std]
+    return [count / len(x) for count in right]
 
 
 def _right(model: Model, x: Tensor, y: Tensor, threshold: float) -> int:

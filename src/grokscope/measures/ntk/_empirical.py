@@ -25,7 +25,7 @@ from grokscope.measures.ntk._plan import (
     trainable,
 )
 from grokscope.measures.ntk._probe import probe
-from grokscope.measures.ntk._state import undisturbed, usable
+from grokscope.measures.ntk._state import differentiating, usable
 from grokscope.measures.ntk._terms import Term
 
 
@@ -92,7 +92,7 @@ def empirical_ntk(
     check_chunk_size(chunk_size)
     check_reduction(reduce)
     check_not_batch_dependent(model)
-    with undisturbed(model, x1.device):
+    with differentiating(model):
         x1, x2 = usable(x1), None if x2 is None or x2 is x1 else usable(x2)
         return _kernel(model, x1, x2, reduce, chunk_size, parameters, check)
 

@@ -13,7 +13,7 @@ from grokscope.measures.inputs import check_batch, check_not_batch_dependent
 from grokscope.measures.ntk._cost import Problem
 from grokscope.measures.ntk._expand import ways_to_expand
 from grokscope.measures.ntk._probe import Probe, probe
-from grokscope.measures.ntk._state import undisturbed, usable
+from grokscope.measures.ntk._state import differentiating, usable
 from grokscope.measures.ntk._terms import (
     Term,
     description,
@@ -91,7 +91,7 @@ def ntk_plan(
     check_batch(x)
     check_not_batch_dependent(model)
     check_reduction(reduce)
-    with undisturbed(model, x.device):
+    with differentiating(model):
         chosen = trainable(model, parameters)
         found = probe(model, usable(x), list(chosen.values()))
         rows = 1 if reduce == "sum" else found.num_outputs

@@ -1,4 +1,4 @@
-"""What a measure must leave as it was."""
+"""Derivatives, whatever the caller's mode."""
 
 from __future__ import annotations
 
@@ -8,22 +8,14 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from grokscope.measures.guard import undisturbed
+
 
 @contextmanager
-def undisturbed(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Derivatives on, whatever the caller's mode; random state and buffers are put back."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-        # InstanceNorm that tracks statistics, for one, updates them at each training-mode call
-        buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
-        try:
-            yield
-        finally:
-            for buffer, before in buffers:
-                # writing to one that did not change would spoil graphs that hold it
-                if not torch.equal(buffer, before):
-                    with torch.no_grad():
-                        buffer.copy_(before)
+def differentiating(model: nn.Module) -> Iterator[None]:
+    """Derivatives on; the model and the random state are put back."""
+    with undisturbed(model), torch.inference_mode(False), torch.enable_grad():
+        yield
 
 
 def usable(x: Tensor) -> Tensor:
