@@ -46,6 +46,7 @@ from grokscope.measures.regions import (
     Slice,
     linear_regions,
 )
+from grokscope.measures.robust_accuracy import robust_accuracy
 from grokscope.measures.robustness import noise_accuracy, robust_radius
 from grokscope.measures.simulated_capacity import SimulatedCapacity, simulated_capacity
 from grokscope.measures.sparsity import gini
@@ -154,6 +155,7 @@ __all__ = [
     "orthogonal_gradient",
     "orthogonal_gradient",
     "progress_measures",
+    "robust_accuracy",
     "robust_radius",
     "sgd_probe",
     "simulated_capacity",

@@ -69,7 +69,7 @@ def robust_radius(
     """
     check_batch(x)
     check_chunk_size(chunk_size)
-    _check_labels(y, len(x))
+    check_labels(y, len(x))
     labels = list(y.to(x.device).split(chunk_size or len(x)))
 
     def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
@@ -164,7 +164,7 @@ def perturbed_accuracy(
     """Share of examples that are classified right at ``x + s noise``, for every s of ``std``."""
     check_chunk_size(chunk_size)
     check_not_batch_dependent(model)
-    _check_labels(y, len(x))
+    check_labels(y, len(x))
     if not all(0 <= s < torch.inf for s in std):
         raise ValueError(f"std must be 0 or positive, and finite: got {list(std)}")
     size = chunk_size or len(x)
@@ -178,7 +178,7 @@ def _right(model: Model, x: Tensor, y: Tensor, threshold: float) -> int:
     outputs = check_outputs(model(x), len(x))
     if outputs.shape[1] == 1:
         return int(((outputs[:, 0] > threshold) == (y > 0)).sum())
-    _check_classes(y, outputs.shape[1])
+    check_classes(y, outputs.shape[1])
     return int((outputs.argmax(1) == y).sum())
 
 
@@ -191,7 +191,7 @@ def _half_spaces(
     if k == 1:
         sign = torch.where(y > 0, 1, -1).to(outputs)[:, None]
         return sign * (outputs - threshold), sign[:, None] * rows
-    _check_classes(y, k)
+    check_classes(y, k)
     every = torch.arange(n, device=y.device)
     others = (
         torch.arange(k, device=y.device)
@@ -202,7 +202,8 @@ def _half_spaces(
     return margins, rows[every, y, None] - rows[every[:, None], others]
 
 
-def _check_labels(y: Tensor, n: int) -> None:
+def check_labels(y: Tensor, n: int) -> None:
+    """Raise unless ``y`` holds a label for each of ``n`` examples."""
     if not isinstance(y, Tensor) or tuple(y.shape) != (n,):
         got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
         raise ValueError(
@@ -210,7 +211,8 @@ def _check_labels(y: Tensor, n: int) -> None:
         )
 
 
-def _check_classes(y: Tensor, k: int) -> None:
+def check_classes(y: Tensor, k: int) -> None:
+    """Raise unless ``y`` holds integer classes of a model with ``k`` outputs."""
     if y.is_floating_point() or int(y.min()) < 0 or int(y.max()) >= k:
         raise ValueError(
             f"y must hold integer classes from 0 to {k - 1} for a model with {k} outputs: got "

@@ -1,0 +1,1 @@
+"""Attacks: perturbations within a ball that make a network misclassify."""
