@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from grokscope.data import load
+from grokscope.data.modular import unseen_in_either_order
 
 
 def test_digits_train_on_the_first_and_test_on_all_the_rest() -> None:
@@ -91,7 +92,7 @@ def test_xor_refuses_what_makes_no_sense(options: dict, problem: str) -> None:
         load("xor", **options)
 
 
-@pytest.mark.parametrize("operation", ["add", "subtract", "multiply", "divide"])
+@pytest.mark.parametrize("operation", ["add", "subtract", "multiply", "divide", "add_squares"])
 def test_modular_holds_every_pair_once_with_its_result(operation: str) -> None:
     p = 7
     data = load("modular", modulus=p, operation=operation, encoding="tokens", train_fraction=0.4)
@@ -105,6 +106,7 @@ def test_modular_holds_every_pair_once_with_its_result(operation: str) -> None:
             "subtract": a - b,
             "multiply": a * b,
             "divide": a * pow(b, p - 2, p),
+            "add_squares": a**2 + b**2,
         }[operation]
         assert result == expected % p
     assert len(data.train_x) == round(0.4 * len(pairs))
@@ -142,3 +144,11 @@ def test_modular_split_by_number_and_by_seed() -> None:
 def test_modular_refuses_what_makes_no_sense(options: dict, problem: str) -> None:
     with pytest.raises(ValueError, match=problem):
         load("modular", **options)
+
+
+def test_pairs_unseen_in_either_order() -> None:
+    data = load("modular", modulus=7, encoding="tokens", equals=True, train_fraction=0.4)
+    known = {(a, b) for a, b, _ in data.train_x.tolist()}
+    expected = [(b, a) not in known for a, b, _ in data.test_x.tolist()]
+    assert unseen_in_either_order(data.train_x, data.test_x, 7).tolist() == expected
+    assert 0 < sum(expected) < len(expected)

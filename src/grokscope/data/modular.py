@@ -10,14 +10,14 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 from torch import Tensor
 from torch.nn.functional import one_hot
 
 from grokscope.data.dataset import Dataset, check_size
 from grokscope.spelling import unknown_name
 
-Operation = Literal["add", "subtract", "multiply", "divide"]
+Operation = Literal["add", "subtract", "multiply", "divide", "add_squares"]
 Encoding = Literal["one_hot", "tokens"]
 
 
@@ -35,7 +35,8 @@ def load_modular(
 
     Args:
         modulus: p; a prime for ``"divide"``.
-        operation: ``"add"``, ``"subtract"``, ``"multiply"`` or ``"divide"``.
+        operation: ``"add"``, ``"subtract"``, ``"multiply"``, ``"divide"`` or ``"add_squares"``,
+            a^2 + b^2.
         encoding: ``"one_hot"``: inputs (n, 2p), the one-hot codes of a and b side by side;
             ``"tokens"``: int64 (n, 2), a and b themselves, for an embedding.
         equals: append the token p, an equals sign, at which a transformer reads off the answer:
@@ -80,13 +81,33 @@ def load_modular(
     )
 
 
+def unseen_in_either_order(
+    train_pairs: Int64[Tensor, "n tokens"], test_pairs: Int64[Tensor, "m tokens"], modulus: int
+) -> Bool[Tensor, " m"]:
+    """Which test pairs (a, b) have no (b, a) among the training pairs.
+
+    Where a o b = b o a, to memorize (a, b) is to know (b, a): test accuracy then stands near the
+    share of such pairs long before anything generalises. Both arguments hold a and b in their first
+    two columns.
+    """
+    a, b = train_pairs[:, 0], train_pairs[:, 1]
+    seen = torch.zeros(modulus, modulus, dtype=torch.bool, device=train_pairs.device)
+    seen[b, a] = True
+    return ~seen[test_pairs[:, 0], test_pairs[:, 1]]
+
+
 def _table(modulus: int, operation: Operation) -> tuple[Int64[Tensor, "n 2"], Int64[Tensor, " n"]]:
     """All pairs (a, b) and a o b mod p."""
     residues = torch.arange(modulus)
     if operation != "divide":
         pairs = torch.cartesian_prod(residues, residues)
         a, b = pairs.unbind(1)
-        result = {"add": a + b, "subtract": a - b, "multiply": a * b}[operation]
+        result = {
+            "add": a + b,
+            "subtract": a - b,
+            "multiply": a * b,
+            "add_squares": a * a + b * b,
+        }[operation]
         return pairs, result % modulus
     # a = c b mod p: walk over the quotients c, which gives each pair once where p is prime.
     if any(modulus % factor == 0 for factor in range(2, int(modulus**0.5) + 1)):
