@@ -130,7 +130,8 @@ def test_the_band_spans_the_extremes_of_the_probe_points(runs: Path) -> None:
     assert band["y"][len(rows) :][::-1] == pytest.approx(low, rel=1e-5)
     # A row without the measure is no gap in its line.
     assert line["y"] == pytest.approx(mean, rel=1e-5)
-    assert line["mode"] == "lines"
+    assert line["mode"] == "lines+markers"
+    assert line["marker"]["maxdisplayed"] == 8
 
 
 def test_layers_share_one_perceptual_scale_and_each_arm_has_a_plot(tmp_path: Path) -> None:

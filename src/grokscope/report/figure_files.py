@@ -8,6 +8,7 @@ lines across them; labels.
 from __future__ import annotations
 
 import html
+import math
 import re
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 
 from grokscope.report.page import drawings_of
 from grokscope.report.panels import Drawing
-from grokscope.report.plotting import Figure
+from grokscope.report.plotting import MARKERS, Figure
 from grokscope.report.templating import source
 from grokscope.runs import Run, RunError
 
@@ -32,16 +33,6 @@ _LINES: dict[str, Any] = {
     "dash": (0, (5, 2.5)),
     "longdash": (0, (9, 3)),
     "dashdot": (0, (6, 2, 1, 2)),
-}
-_MARKERS = {
-    "circle": "o",
-    "square": "s",
-    "diamond": "D",
-    "triangle-up": "^",
-    "cross": "P",
-    "x": "X",
-    "star": "*",
-    "triangle-down": "v",
 }
 
 
@@ -166,18 +157,31 @@ def _draw_trace(ax: Any, trace: dict[str, Any]) -> None:
     mode = trace["mode"]
     if trace.get("fill") == "toself":
         ax.fill(x, y, color=_color(trace["fillcolor"]), linewidth=0)
-    if "lines" in mode:
-        line = trace["line"]
-        look: dict[str, Any] = {
-            "linestyle": _LINES[line.get("dash", "solid")],
-            "linewidth": _FONT * line["width"],
-        }
-        ax.plot(x, y, color=_color(line["color"]), **look)
+    marks: dict[str, Any] = {}
     if "markers" in mode:
-        marker = trace["marker"]
-        kind = _MARKERS[marker.get("symbol", "circle")]
-        size = (_FONT * marker["size"]) ** 2
-        ax.scatter(x, y, s=size, color=_color(marker["color"]), zorder=3, marker=kind, linewidths=0)
+        marks = _marker(trace["marker"])
+        shown = trace["marker"].get("maxdisplayed") or len(x)
+        marks["markevery"] = max(1, math.ceil(len(x) / shown))
+    line = trace.get("line") if "lines" in mode else None
+    if line or marks:
+        look: dict[str, Any] = {"linestyle": "none"}
+        if line:
+            look = {
+                "linestyle": _LINES[line.get("dash", "solid")],
+                "linewidth": _FONT * line["width"],
+            }
+        color = line["color"] if line else trace["marker"]["color"]
+        ax.plot(x, y, color=_color(color), **look, **marks)
+
+
+def _marker(marker: dict[str, Any]) -> dict[str, Any]:
+    """A marker of a figure, or of a legend, for matplotlib."""
+    return {
+        "marker": list(MARKERS[marker.get("symbol", "circle")]),
+        "markersize": _FONT * marker["size"],
+        "markerfacecolor": _color(marker["color"]),
+        "markeredgewidth": 0,
+    }
 
 
 def _draw_heat(ax: Any, trace: dict[str, Any]) -> None:
@@ -287,7 +291,17 @@ def _finish(canvas: Any, ax: Any, drawing: Drawing) -> None:
     for label in (ax.xaxis.label, ax.yaxis.label):
         label.set(fontsize=9, color=_palette()["muted"])
     handles: list[Any] = [
-        Line2D([], [], color=_color(key.color), linewidth=2.5, label=key.label)
+        Line2D(
+            [],
+            [],
+            color=_color(key.color),
+            linewidth=1.8,
+            linestyle=_LINES[key.dash] if key.dash else "none",
+            label=key.label,
+            **(
+                _marker({"symbol": key.marker, "size": 8, "color": key.color}) if key.marker else {}
+            ),
+        )
         for key in drawing.keys
     ]
     for label, look in drawing.styles:

@@ -6,7 +6,17 @@ from collections.abc import Mapping, Sequence
 
 from grokscope.report.panels import Drawing, Key
 from grokscope.report.panels.curves import recorded
-from grokscope.report.plotting import Figure, StepAxis, arm_color, dash, layout, numbers, plain
+from grokscope.report.plotting import (
+    MAX_MARKERS,
+    Figure,
+    StepAxis,
+    arm_color,
+    dash,
+    layout,
+    marker,
+    numbers,
+    plain,
+)
 from grokscope.report.wording import count, metric_name
 from grokscope.runs import Run
 
@@ -39,7 +49,7 @@ def overlay(
             figure["data"].append(
                 {
                     "type": "scatter",
-                    "mode": "lines",
+                    "mode": "lines+markers",
                     "name": plain(", ".join(words)),
                     "meta": arm,
                     "x": axis.places(steps.tolist()),
@@ -49,6 +59,12 @@ def overlay(
                         "color": arm_color(colors[arm]),
                         "dash": dash(place),
                         "width": 2 if len(run.seeds(arm)) == 1 else 1,
+                    },
+                    "marker": {
+                        "size": 7,
+                        "color": arm_color(colors[arm]),
+                        "symbol": marker(colors[arm]),
+                        "maxdisplayed": MAX_MARKERS,
                     },
                     "hovertemplate": "%{fullData.name}<br>step %{customdata}: %{y:.1%}"
                     "<extra></extra>",
@@ -61,7 +77,10 @@ def overlay(
             title=f"{name.capitalize()} of all runs",
             caption="Lines further left generalized in fewer steps.",
             figure=figure,
-            keys=tuple(Key(title, arm_color(colors[arm]), arm) for arm, title in titles.items()),
+            keys=tuple(
+                Key(title, arm_color(colors[arm]), arm, marker(colors[arm]))
+                for arm, title in titles.items()
+            ),
             styles=tuple((s.name, dash(place)) for place, s in enumerate(shown)),
             alt=f"{name.capitalize()} over training steps of {len(shown)} runs; the table above "
             "has their values.",

@@ -25,6 +25,7 @@ from grokscope.report.finding import Finding, finding, time_sentences
 from grokscope.report.judgement import Judgement, judgement
 from grokscope.report.overlay import overlay
 from grokscope.report.panels import Context, Drawing, NothingToDraw, draw
+from grokscope.report.plotting import css_color, marker_path
 from grokscope.report.seeds import seed_rows, seed_table
 from grokscope.report.templating import (
     content_policy,
@@ -118,6 +119,8 @@ def page(runs: Sequence[Run]) -> str:
         overlays=overlays,
         comparison=comparison_columns(runs) if several else [],
         name_of=lambda drawing: numbered[id(drawing)],
+        css_color=css_color,
+        marker_path=marker_path,
         style=Markup(source("report.css")),
         scripts=[Markup(script) for script in scripts],
         policy=content_policy(scripts),

@@ -1,8 +1,9 @@
-"""What all plots share: colors by name, the step axis, the frame around the curves.
+"""What all plots share: colors, markers and dashes, the step axis, the frame around the curves.
 
 A figure is a plain mapping that plotly.js draws. Its colors are names such as ``@arm0`` or
 ``@ink/0.2``; the page resolves them, so that one figure serves the light and the dark theme and an
-arm has the same color everywhere.
+arm has the same color everywhere. An arm has a marker and a dash of its own as well, for those who
+see few colors, and for more than eight arms.
 """
 
 from __future__ import annotations
@@ -22,7 +23,59 @@ NUM_LAYER_COLORS = 12
 HEIGHT = 360
 MARGIN = {"l": 58, "r": 14, "t": 14, "b": 48}
 LANE = 26
+MAX_MARKERS = 8  # of a line, so that they do not hide it
 _DASHES = ("solid", "dot", "dash", "longdash", "dashdot")
+
+# Outlines in a square from -5 to 5, y upwards, by plotly.js's names. Their number, that of the
+# colors and that of the dashes have no common factor: 440 arms differ.
+MARKERS: dict[str, tuple[tuple[float, float], ...]] = {
+    "circle": tuple(
+        (round(4.5 * math.sin(math.tau * i / 24), 2), round(4.5 * math.cos(math.tau * i / 24), 2))
+        for i in range(24)
+    ),
+    "square": ((-4, -4), (4, -4), (4, 4), (-4, 4)),
+    "diamond": ((0, -5), (5, 0), (0, 5), (-5, 0)),
+    "triangle-up": ((-5, -4), (5, -4), (0, 5)),
+    "x": (
+        *((-5, -3), (-3, -5), (0, -2), (3, -5), (5, -3), (2, 0)),
+        *((5, 3), (3, 5), (0, 2), (-3, 5), (-5, 3), (-2, 0)),
+    ),
+    "triangle-down": ((-5, 4), (5, 4), (0, -5)),
+    "star": tuple(
+        (
+            round((2.2 if i % 2 else 5.5) * math.sin(math.tau * i / 10), 2),
+            round((2.2 if i % 2 else 5.5) * math.cos(math.tau * i / 10), 2),
+        )
+        for i in range(10)
+    ),
+    "cross": (
+        *((-5, -1.7), (-1.7, -1.7), (-1.7, -5), (1.7, -5), (1.7, -1.7), (5, -1.7)),
+        *((5, 1.7), (1.7, 1.7), (1.7, 5), (-1.7, 5), (-1.7, 1.7), (-5, 1.7)),
+    ),
+    "hourglass": ((-4, -5), (4, -5), (-4, 5), (4, 5)),
+    "bowtie": ((-5, -4), (-5, 4), (5, -4), (5, 4)),
+    "pentagon": ((0, 5), (4.8, 1.5), (2.9, -4), (-2.9, -4), (-4.8, 1.5)),
+}
+
+
+def marker(index: int) -> str:
+    """The marker of the n-th arm."""
+    return list(MARKERS)[index % len(MARKERS)]
+
+
+def marker_path(name: str) -> str:
+    """A marker as the path of an SVG, whose y points down."""
+    return "M" + "L".join(f"{x:g},{-y:g}" for x, y in MARKERS[name]) + "Z"
+
+
+def css_color(name: str) -> str:
+    """A color of a figure in CSS, which follows the theme.
+
+    Example:
+        >>> css_color("@arm0"), css_color("#e69f00")
+        ('var(--arm0)', '#e69f00')
+    """
+    return f"var(--{name[1:]})" if name.startswith("@") else name
 
 
 def arm_color(index: int, opacity: float | None = None) -> str:
@@ -42,7 +95,7 @@ def layer_color(place: int, length: int) -> str:
 
 
 def dash(index: int) -> str:
-    """The line style of the n-th thing drawn in one color."""
+    """The dash of the n-th line."""
     return _DASHES[index % len(_DASHES)]
 
 

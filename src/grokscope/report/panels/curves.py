@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from grokscope.report.panels.spans import (
     result_spans,
 )
 from grokscope.report.plotting import (
+    MAX_MARKERS,
     Figure,
     StepAxis,
     axis_title,
@@ -27,6 +28,7 @@ from grokscope.report.plotting import (
     layer_color,
     layout,
     log_ticks,
+    marker,
     numbers,
     plain,
 )
@@ -36,16 +38,17 @@ from grokscope.runs import History
 Trace = dict[str, Any]
 Ends = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 
-_FEW = 12  # with fewer evaluations than this, each is marked by a dot
+_FEW = 12  # with fewer evaluations than this, each has its marker
 
 
 @dataclass(frozen=True)
 class Pen:
-    """How a column is drawn, and the ``target`` that hides it when its legend is pressed."""
+    """How a column is drawn, and the ``target`` that its legend hides; without marker if empty."""
 
     name: str
     color: str
     dash: str
+    marker: str
     target: str
     value_format: str = ".4~g"
 
@@ -129,9 +132,13 @@ def _pen(panel: Curves, context: Context, arm: str, column: str) -> Pen:
     label, place = panel.columns[column], list(panel.columns).index(column)
     shown = ".1%" if panel.percent else ".4~g"
     if panel.color_by == "column":
-        return Pen(label, layer_color(place, len(panel.columns)), "solid", column, shown)
+        color = layer_color(place, len(panel.columns))
+        return Pen(label, color, "solid", marker(place), column, shown)
     name = f"{context.run.arm_title(arm)}, {label}"
-    return Pen(name, context.color(arm), dash(place), arm, shown)
+    own = context.place(arm)
+    # The dash tells columns apart where there are several, else the arms.
+    line = dash(place if len(panel.columns) > 1 else own)
+    return Pen(name, context.color(arm), line, marker(own), arm, shown)
 
 
 def _y_axis(panel: Curves, columns: list[NDArray[np.float64]]) -> dict[str, Any]:
@@ -150,9 +157,19 @@ def _y_axis(panel: Curves, columns: list[NDArray[np.float64]]) -> dict[str, Any]
 
 def _keys(panel: Curves, context: Context, arms: list[str]) -> tuple[Key, ...]:
     if panel.color_by == "arm":
-        return tuple(Key(context.run.arm_title(arm), context.color(arm), arm) for arm in arms)
+        several = len(panel.columns) > 1
+        return tuple(
+            Key(
+                context.run.arm_title(arm),
+                context.color(arm),
+                arm,
+                marker(context.place(arm)),
+                "solid" if several else dash(context.place(arm)),
+            )
+            for arm in arms
+        )
     return tuple(
-        Key(label, layer_color(place, len(panel.columns)), column)
+        Key(label, layer_color(place, len(panel.columns)), column, marker(place))
         for place, (column, label) in enumerate(panel.columns.items())
         if any(column in one for arm in arms for one in _histories(panel, context, arm))
     )
@@ -163,7 +180,7 @@ def _styles(panel: Curves) -> tuple[tuple[str, str], ...]:
     if panel.color_by == "arm" and len(panel.columns) > 1:
         styles = [(label, dash(place)) for place, label in enumerate(panel.columns.values())]
     if panel.band == "range":
-        styles += [("mean", "solid"), ("range over the probe points", "band")]
+        styles += [("range over the probe points", "band")]
     if panel.band == "deviation":
         styles += [("mean plus and minus a standard deviation", "band")]
     return tuple(styles)
@@ -234,12 +251,13 @@ def lines(histories: list[History], column: str, axis: StepAxis, pen: Pen) -> li
     if not series:
         return []
     if len(series) == 1:
-        return [_line(*series[0], axis, pen, pen.color, 2.2, pen.name)]
-    traces = [_line(*one, axis, pen, pen.faint(0.4), 1, pen.name) for one in series]
+        return [_line(*series[0], axis, pen, 2.2, pen.name)]
+    thin = replace(pen, color=pen.faint(0.4), marker="")
+    traces = [_line(*one, axis, thin, 1, pen.name) for one in series]
     steps, columns = _common(series)
     if len(steps):
         middle = np.median(columns, axis=0)
-        traces.append(_line(steps, middle, axis, pen, pen.color, 2.4, f"{pen.name}, median"))
+        traces.append(_line(steps, middle, axis, pen, 2.4, f"{pen.name}, median"))
     return traces
 
 
@@ -280,7 +298,8 @@ def area(ends: Ends | None, axis: StepAxis, pen: Pen, *, positive: bool) -> list
     whole = np.isfinite(bottom) & np.isfinite(top)
     if positive:
         whole &= bottom > 0
-    x = axis.places(steps[whole].tolist())
+    known: list[int] = steps[whole].tolist()
+    x = axis.places(known)
     return [
         {
             "type": "scatter",
@@ -288,6 +307,7 @@ def area(ends: Ends | None, axis: StepAxis, pen: Pen, *, positive: bool) -> list
             "name": plain(pen.name),
             "meta": pen.target,
             "x": [*x, *reversed(x)],
+            "customdata": [count(step) for step in [*known, *reversed(known)]],
             "y": numbers([*top[whole], *reversed(bottom[whole])]),
             "fill": "toself",
             "fillcolor": pen.faint(0.16),
@@ -301,20 +321,23 @@ def _line(
     values: NDArray[np.float64],
     axis: StepAxis,
     pen: Pen,
-    color: str,
     width: float,
     name: str,
 ) -> Trace:
+    few = len(values) < _FEW
+    marks = {"size": 7, "color": pen.color, "symbol": pen.marker or "circle"}
+    if not few:
+        marks["maxdisplayed"] = MAX_MARKERS
     return {
         "type": "scatter",
-        "mode": "lines+markers" if len(values) < _FEW else "lines",
+        "mode": "lines+markers" if few or pen.marker else "lines",
         "name": plain(name),
         "meta": pen.target,
         "x": axis.places(steps.tolist()),
         "y": numbers(values),
         "customdata": [count(step) for step in steps.tolist()],
-        "line": {"color": color, "dash": pen.dash, "width": width},
-        "marker": {"size": 5, "color": color},
+        "line": {"color": pen.color, "dash": pen.dash, "width": width},
+        "marker": marks,
         "hovertemplate": "%{fullData.name}<br>step %{customdata}: "
         f"%{{y:{pen.value_format}}}<extra></extra>",
     }

@@ -20,11 +20,16 @@ class NothingToDraw(PanelError):
 
 @dataclass(frozen=True)
 class Key:
-    """An entry of a plot's legend; pressing it hides and shows everything named ``target``."""
+    """An entry of a plot's legend; pressing it hides and shows everything named ``target``.
+
+    Without a ``dash`` it is a marker alone, without a ``marker`` a line.
+    """
 
     label: str
     color: str
     target: str
+    marker: str | None = None
+    dash: str | None = "solid"
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,11 @@ class Context:
 
     def color(self, arm: str, opacity: float | None = None) -> str:
         """The name of an arm's color."""
-        return arm_color(self.colors.get(arm, 0), opacity)
+        return arm_color(self.place(arm), opacity)
+
+    def place(self, arm: str) -> int:
+        """The number of an arm on the page, which its marker and its dash go by."""
+        return self.colors.get(arm, 0)
 
     def arms(self, wanted: list[str] | None) -> list[str]:
         """The arms that have rows, of those that are wanted.

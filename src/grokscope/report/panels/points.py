@@ -17,12 +17,11 @@ from grokscope.report.plotting import (
     axis_title,
     layout,
     log_ticks,
+    marker,
     numbers,
     plain,
 )
 from grokscope.report.wording import count, number
-
-_SYMBOLS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 
 
 def draw_scatter(panel: Scatter, context: Context) -> list[Drawing]:
@@ -38,10 +37,13 @@ def draw_scatter(panel: Scatter, context: Context) -> list[Drawing]:
     figure: Figure = {"data": [], "layout": layout(*axes)}
     keys = []
     for place, (name, rows) in enumerate(series.items()):
-        color = arm_color(context.colors.get(name, place))
-        figure["data"].append(_trace(panel, context, name, rows, color, place))
+        own = context.colors.get(name, place)
+        color = arm_color(own)
+        figure["data"].append(_trace(panel, context, name, rows, color, marker(own)))
         if name:
-            keys.append(Key(context.run.arm_title(name), color, name))
+            title = context.run.arm_title(name)
+            line = "solid" if panel.connect else None
+            keys.append(Key(title, color, name, marker(own), line))
     return [
         Drawing(
             title=panel.title,
@@ -95,7 +97,7 @@ def _trace(
     name: str,
     rows: list[Mapping[str, Any]],
     color: str,
-    place: int,
+    symbol: str,
 ) -> dict[str, Any]:
     labels = [context.run.arm_title(str(row[panel.label])) if panel.label else "" for row in rows]
     return {
@@ -107,7 +109,7 @@ def _trace(
         "y": numbers(row[panel.y] for row in rows),
         "customdata": [plain(label) for label in labels],
         "line": {"color": color, "width": 1.5},
-        "marker": {"size": 9, "color": color, "symbol": _SYMBOLS[place % len(_SYMBOLS)]},
+        "marker": {"size": 9, "color": color, "symbol": symbol},
         "hovertemplate": f"%{{customdata}}<br>{plain(panel.x_title or panel.x)}: %{{x:.3~g}}"
         f"<br>{plain(panel.y_title or panel.y)}: %{{y:.3~g}}<extra></extra>",
     }
@@ -173,7 +175,11 @@ def _plot(panel: Embedding, context: Context, arm: str, step: int, points: Any, 
                 "meta": f"class {label}",
                 "x": numbers(own[:, 0]),
                 "y": numbers(own[:, 1]),
-                "marker": {"size": 5, "color": _COLORS[label % len(_COLORS)]},
+                "marker": {
+                    "size": 6,
+                    "color": _COLORS[label % len(_COLORS)],
+                    "symbol": marker(label),
+                },
                 "hovertemplate": "%{fullData.name}<extra></extra>",
             }
         )
@@ -182,7 +188,8 @@ def _plot(panel: Embedding, context: Context, arm: str, step: int, points: Any, 
         caption=panel.caption,
         figure=figure,
         keys=tuple(
-            Key(f"{label}", _COLORS[label % len(_COLORS)], f"class {label}") for label in classes
+            Key(f"{label}", _COLORS[label % len(_COLORS)], f"class {label}", marker(label), None)
+            for label in classes
         ),
         alt=f"{title}. {len(points)} points of {len(classes)} classes.",
         wide=panel.wide,

@@ -129,14 +129,6 @@
   };
 
   const plots = [...document.querySelectorAll(".plot")];
-  const swatches = [...document.querySelectorAll("[data-color]")];
-  const fill = () => {
-    for (const swatch of swatches) {
-      const color = swatch.dataset.color;
-      swatch.style.background = color[0] === "@" ? named(color) : color;
-    }
-  };
-  fill();
   plots.forEach(draw);
   document.querySelectorAll("[data-target]").forEach(legend);
   const shows = [...document.querySelectorAll("[data-pictures]")].map(pictures);
@@ -149,7 +141,6 @@
     shows.push(await regions(box));
   });
   dark.addEventListener("change", () => {
-    fill();
     plots.forEach(draw);
     shows.forEach((show) => show());
   });
