@@ -51,7 +51,7 @@ def scheme(tab: Tab, name: str) -> None:
     tab.call("Page.bringToFront")  # nothing is drawn in a tab that is behind another
     features = [{"name": "prefers-color-scheme", "value": name}]
     tab.call("Emulation.setEmulatedMedia", features=features)
-    color = {"dark": "rgb(98, 178, 240)", "light": "rgb(11, 111, 184)"}[name]
+    color = {"dark": "rgb(181, 176, 255)", "light": "rgb(40, 74, 178)"}[name]
     stroke = "getComputedStyle(document.querySelector('#d0 .js-line')).stroke"
     tab.wait(f"{stroke} === '{color}'")
 
