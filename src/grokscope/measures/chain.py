@@ -30,7 +30,7 @@ _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, Scale)
 _DROPOUTS = (nn.Dropout, nn.AlphaDropout)
 # The tables that torch.nn.modules.module.register_module_*_hook write into. They are picked by
 # what they are, since torch has no public way to ask for them that all its releases share.
-_GLOBAL_HOOKS = [
+GLOBAL_HOOKS = [
     table
     for name, table in vars(torch_module).items()
     if name.startswith(("_global_forward", "_global_backward")) and isinstance(table, dict)
@@ -146,7 +146,7 @@ def chain_of(model: Model, x: Tensor) -> Chain | None:
     Certain means: exact PyTorch types (a subclass may compute anything), nn.Sequential's own
     forward, plain parameters, and no hook, parametrization or active dropout on the way.
     """
-    if not isinstance(model, nn.Module) or any(_GLOBAL_HOOKS) or x.ndim < 2:
+    if not isinstance(model, nn.Module) or any(GLOBAL_HOOKS) or x.ndim < 2:
         return None
     leaves = leaves_of(model)
     if not leaves:
@@ -157,11 +157,11 @@ def chain_of(model: Model, x: Tensor) -> Chain | None:
     for leaf in leaves[:-1] if squeezed else leaves:
         if type(leaf) is nn.Flatten and leaf.start_dim == 1 and leaf.end_dim == -1:
             flat = True
-        elif type(leaf) is nn.Linear and flat and _is_plain(leaf):
+        elif type(leaf) is nn.Linear and flat and is_plain(leaf):
             stages.append(Stage(leaf, ()))
-        elif type(leaf) in _ACTIVATIONS and stages and _is_known(leaf):
+        elif type(leaf) in _ACTIVATIONS and stages and is_known(leaf):
             stages[-1] = Stage(stages[-1].linear, (*stages[-1].activations, leaf))
-        elif not _is_identity(leaf):
+        elif not is_identity(leaf):
             return None
     if not stages or (squeezed and stages[-1].linear.out_features != 1):
         return None
@@ -211,17 +211,19 @@ def _only_observed(hooks: Mapping[int, Any]) -> bool:
     return not hooks or all(isinstance(hook, ObservingHook) for hook in hooks.values())
 
 
-def _is_plain(linear: nn.Linear) -> bool:
-    tensors = [linear.weight] if linear.bias is None else [linear.weight, linear.bias]
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer's own parameters are plain tensors, and all of them set."""
+    tensors = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
     return all(type(tensor) in (nn.Parameter, Tensor) for tensor in tensors)
 
 
-def _is_known(activation: nn.Module) -> bool:
+def is_known(activation: nn.Module) -> bool:
     """Whether the slope can be read off the output: a falling LeakyReLU hides the sign."""
     return not (isinstance(activation, nn.LeakyReLU) and activation.negative_slope < 0)
 
 
-def _is_identity(module: nn.Module) -> bool:
+def is_identity(module: nn.Module) -> bool:
+    """Whether a module returns its input as it is, as dropout that is switched off does."""
     if type(module) in _DROPOUTS:
         return not module.training or bool(module.p == 0)
     return type(module) is nn.Identity
