@@ -15,8 +15,8 @@ from grokscope.experiments import SpecError, load_experiment, run_experiment
 from grokscope.experiments.analyses.region_pictures import picture, setting
 from grokscope.experiments.analyses.regions import (
     Triple,
-    figures,
     rank_correlation,
+    region_metrics,
     sunflower,
     training_triples,
 )
@@ -63,7 +63,7 @@ def patterns(model: torch.nn.Module, x: Tensor) -> Tensor:
 
 def test_figures_agree_with_a_fine_grid_and_with_autograd(triple: Triple) -> None:
     model, radius = network(), 0.9
-    found = figures(model, [triple], radius)
+    found = region_metrics(model, [triple], radius)
     side = (torch.arange(801, dtype=torch.float64) / 400 - 1) * radius
     grid = torch.cartesian_prod(side, side)
     in_disc = grid.norm(dim=1) <= radius
@@ -91,7 +91,7 @@ def test_figures_agree_with_a_fine_grid_and_with_autograd(triple: Triple) -> Non
 
 def test_an_affine_network_is_one_flat_region(triple: Triple) -> None:
     model = torch.nn.Linear(6, 4).double()
-    found = figures(model, [triple], 0.5)
+    found = region_metrics(model, [triple], 0.5)
     assert found["local_complexity"] == 1
     assert found["cell_area"] == pytest.approx(1.0)
     assert found["norm"] == pytest.approx(float(model.weight.detach().norm()))
@@ -156,11 +156,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> gs.Run:
 
 def test_the_analysis_reports_every_kept_step_and_milestone(run: gs.Run) -> None:
     results = run.results
-    course = results["course"]["grokalign"]
-    assert [row["step"] for row in course] == [0, 5, 20, 40, 60]
+    trajectory = results["trajectory"]["grokalign"]
+    assert [row["step"] for row in trajectory] == [0, 5, 20, 40, 60]
     history = run.history("grokalign", 0)
     row = next(row for row in history.rows if row["step"] == 20)
-    assert course[2]["test_accuracy"] == row["test_accuracy"]
+    assert trajectory[2]["test_accuracy"] == row["test_accuracy"]
     reached = results["milestones"]["grokalign"]
     assert set(reached) == {"memorised", "generalised", "last"}
     first = history.first_step("train_accuracy", 0.3)

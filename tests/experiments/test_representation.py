@@ -32,7 +32,7 @@ training:
   batch_size: 30
   max_steps: 200
   evaluate: {per_decade: 6}
-  keep_checkpoints: &looks [0, 10, 50, 200]
+  keep_checkpoints: &evaluated [0, 10, 50, 200]
 monitor:
   measures: [ntk_distance, manifold_geometry]
   probe_size: 100
@@ -40,7 +40,7 @@ monitor:
   pictures: 0
   ntk: {num_points: 8}
   manifolds: {layers: [activation2, linear3], num_points: 8, num_samples: 10, linear_probe: false}
-  schedule: {per_decade: null, at: *looks}
+  schedule: {per_decade: null, at: *evaluated}
 milestones: {memorised: {metric: train_accuracy, target: 0.99}}
 arms:
   plain: {title: Plain}
@@ -65,7 +65,12 @@ panels:
     band: deviation
     percent: true
   - {kind: heatmap, title: Kernels, results: kernel_points.unseen, mark: onset}
-  - {kind: scatter, title: Capacity, results: output_looks, x: capacity, y: accuracy, series: arm}
+  - kind: scatter
+    title: Capacity
+    results: output_evaluations
+    x: capacity
+    y: accuracy
+    series: arm
   - {kind: curves, title: Capacity, columns: [test_capacity/linear3], band: deviation, spans: onset}
 """
 
@@ -126,11 +131,11 @@ def test_the_table_and_the_points_are_of_the_first_seed(run: gs.Run) -> None:
         ),
     ]
     assert rows[4]["accuracy"] == run.results["correlations"]["large"]["capacity"][0]
-    looks = [row for row in run.results["output_looks"] if row["arm"] == "large"]
+    points = [row for row in run.results["output_evaluations"] if row["arm"] == "large"]
     history = run.history("large", 0)
     known = ~np.isnan(history["test_capacity/linear3"])
-    assert [row["capacity"] for row in looks] == history["test_capacity/linear3"][known].tolist()
-    assert [row["train_capacity"] for row in looks] == history["capacity/linear3"][known].tolist()
+    assert [row["capacity"] for row in points] == history["test_capacity/linear3"][known].tolist()
+    assert [row["train_capacity"] for row in points] == history["capacity/linear3"][known].tolist()
 
 
 def test_a_correlation_needs_three_rows_and_two_values() -> None:
@@ -245,9 +250,9 @@ def test_its_panels_can_be_drawn(run: gs.Run) -> None:
         band="deviation",
     )
     band, line = figure_of(probes)["data"]
-    course = run.results["probing"]["plain"]
-    assert line["y"] == pytest.approx(course["mean"], rel=1e-5)
-    top = np.add(course["mean"], course["mean_deviation"])
+    trajectory = run.results["probing"]["plain"]
+    assert line["y"] == pytest.approx(trajectory["mean"], rel=1e-5)
+    top = np.add(trajectory["mean"], trajectory["mean_deviation"])
     assert band["y"][:4] == pytest.approx(top.tolist(), rel=1e-5)
 
 

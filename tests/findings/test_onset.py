@@ -65,7 +65,7 @@ def test_one_outlier_changes_nothing_much() -> None:
     assert np.log10(found.middle) == pytest.approx(3.5, abs=0.05)
 
 
-def test_a_step_is_found_between_its_readings() -> None:
+def test_a_step_is_found_between_its_evaluations() -> None:
     found = onset(curves(lambda log: np.where(log < 3.52, 0.1, 0.9)))
     for moment in (found.start, found.middle, found.end):
         assert 10**3.5 <= moment <= 10**3.56
@@ -122,7 +122,7 @@ def test_forgetting_later_does_not_move_the_onset() -> None:
     assert np.log10([found.start, found.middle, found.end]) == pytest.approx([3.1, 3.5, 3.9])
 
 
-def test_missing_readings_are_left_out() -> None:
+def test_missing_values_are_left_out() -> None:
     whole = curves(delayed)
     rows = [
         {"step": step, "train_accuracy": a, "test_accuracy": b, "loss": 1.0}
@@ -145,7 +145,7 @@ def test_a_probe_stands_in_for_the_training_set() -> None:
     ("changes", "message"),
     [
         ({"test_accuracy": None}, "'test_accuracy', which the history lacks"),
-        ({"test_accuracy": [float("nan")] * len(STEPS)}, "no reading"),
+        ({"test_accuracy": [float("nan")] * len(STEPS)}, "no value"),
         ({"test_accuracy": [20.0] * len(STEPS)}, "divide per cents by 100"),
         ({"step": list(STEPS)[::-1]}, "must not fall"),
         ({"step": None}, "no 'step'"),
@@ -158,7 +158,7 @@ def test_mistakes_are_named(changes: dict[str, Any], message: str) -> None:
         onset({name: values for name, values in columns.items() if values is not None})
 
 
-def test_few_readings_are_enough() -> None:
+def test_few_evaluations_are_enough() -> None:
     one = onset({"step": [0], "train_accuracy": [1.0], "test_accuracy": [0.1]})
     assert one.state == "never"
     columns = {"train_accuracy": [0.1, 1, 1], "test_accuracy": [0.1, 0.1, 0.9]}
@@ -167,7 +167,7 @@ def test_few_readings_are_enough() -> None:
     assert 10 < found.middle < 1000
 
 
-def test_values_between_readings_are_interpolated_in_log_time() -> None:
+def test_values_between_evaluations_are_interpolated_in_log_time() -> None:
     history = History(
         [{"step": 0, "a": 5.0}, {"step": 10, "a": 1.0}, {"step": 50}, {"step": 1000, "a": 3.0}]
     )

@@ -136,7 +136,7 @@ def test_of_many_arms_the_first_is_told_and_the_table_has_the_rest(tmp_path: Pat
             made_up_runs.finish(trial, step)
     found = finding(summary(tmp_path / "run"))
     assert found.headline == "B generalised in 20× fewer steps: 400 instead of 8,000"
-    assert found.further == ["The table has the other 4 arms"]
+    assert found.further == ["The table has the other 4 conditions"]
     (sentence,) = time_sentences(summary(tmp_path / "run"))
     assert sentence.startswith("In training time, B took 4.0 s instead of 80.0 s")
 

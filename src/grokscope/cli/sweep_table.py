@@ -99,7 +99,7 @@ class SweepTable:
         """The runs that are going on, as many as the terminal has lines for."""
         table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
         table.add_column("run", overflow="ellipsis", no_wrap=True, ratio=1)
-        table.add_column("arm", overflow="ellipsis", no_wrap=True, max_width=18)
+        table.add_column("condition", overflow="ellipsis", no_wrap=True, max_width=18)
         for name in ("step", "train", "test", "time"):
             table.add_column(name, justify="right", no_wrap=True)
         going_on = [job for job, of in states.items() if of.state in ("running", "elsewhere")]

@@ -71,8 +71,8 @@ class SpeedUp(Strict):
 class Value(Strict):
     """A metric of an arm at a moment of training, or its extreme over the run.
 
-    The moments of an onset are those of ``grokscope.onset``, between readings interpolated in the
-    logarithm of steps.
+    The moments of an onset are those of ``grokscope.onset``; between evaluations the metric is
+    interpolated in the logarithm of steps.
     """
 
     kind: Literal["value"]

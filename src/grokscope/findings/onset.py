@@ -1,20 +1,20 @@
-"""When delayed generalisation sets in, told from the accuracy curves.
+"""The onset of delayed generalization, found from the accuracy curves.
 
 Zheng, Daruwalla, Benjamin and Klindt (*Delays in generalization match delayed changes in
-representational geometry*, UniReps 2024) compare what changes before the onset of generalisation
+representational geometry*, UniReps 2024) compare what changes before the onset of generalization
 with what changes during it, and mark the onset by eye. Here it is computed:
 
-    memorised   the first step at which training accuracy is at or above 0.99;
-    before      the level of test accuracy in the octave from there on, [m, 2m];
-    after       its highest level, the median over an octave;
-    start, middle, end   the steps at which it has made 10 %, 50 % and 90 % of its way from
+    memorised   the first step m at which training accuracy is at or above 0.99;
+    before      the level of test accuracy from there to twice as many steps, [m, 2m];
+    after       its highest level, the median over a factor of two in steps;
+    start, middle, end   the steps at which it has made 10 %, 50 % and 90 % of its rise from
                 ``before`` to ``after``.
 
-Steps are compared by their ratios throughout, since curves are looked at in logarithmic time: a
-level is a median over an octave, and steps between two readings are interpolated in the logarithm.
-The way up is followed on the best nondecreasing fit to the readings (isotonic regression), which
-has one crossing of each level however noisy the readings are.
-Cost: O(n log n) in the number of readings.
+Steps are compared by their ratios throughout, since the curves are those of logarithmic time: a
+level is a median over a factor of two in steps, and a step between two evaluations is interpolated
+in the logarithm. The rise is fitted by isotonic regression, the best nondecreasing fit to the
+evaluations, which crosses each level once however noisy they are.
+Cost: O(n log n) in the number of evaluations.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ Column = NDArray[np.float64]
 MEMORISED = 0.99
 LEAST_RISE = 0.1
 LEAST_GAIN = 0.02
-_SETTLED = 1 / 8  # of its rise at most is what a settled curve still makes in an octave
-_OCTAVE = 2.0
-_FEWEST = 3  # readings that a level is the median of
+_SETTLED = 1 / 8  # a settled curve gains at most this share of its rise in a factor of two
+_FACTOR = 2.0  # in steps, over which a level is a median
+_FEWEST = 3  # evaluations that a level is the median of
 
 
 @dataclass(frozen=True)
 class Onset:
-    """When a network that knew its training data began to generalise, and when it had.
+    """When a network that fitted its training data began to generalize, and when it had.
 
     ``state`` is one of
 
-    - ``"fitting"``: training accuracy has not reached 99 %; there is nothing to be delayed yet;
-    - ``"delayed"``: test accuracy rose by 0.1 or more, an octave of steps or longer after that;
+    - ``"fitting"``: training accuracy has not reached 99 %; no delay can be told yet;
+    - ``"delayed"``: test accuracy rose by 0.1 or more, at twice that step or later;
     - ``"no delay"``: it had risen by then;
-    - ``"never"``: it has not risen, as far as training went.
+    - ``"never"``: it has not risen by the end of training.
 
     Attributes:
         state: the answer.
@@ -58,8 +58,9 @@ class Onset:
         end: the same for nine tenths; None while the rise goes on.
         before: level of test accuracy once memorised; NaN while fitting.
         after: its highest level since.
-        rising: whether it still rises: by 0.02 in the last octave, and an eighth of its rise.
-        last: the last step that was read.
+        rising: whether it still rises: by 0.02 in the last factor of two in steps, and by an
+            eighth of its rise.
+        last: the last evaluated step.
     """
 
     state: str
@@ -74,7 +75,7 @@ class Onset:
 
     @property
     def delay(self) -> float | None:
-        """How many times as many steps the middle of the rise takes as memorising; 1 for none."""
+        """Ratio of the step of the middle of the rise to that of memorization; 1 for none."""
         if self.state == "no delay":
             return 1.0
         if self.middle is None or self.memorised is None:
@@ -114,21 +115,21 @@ def onset(
     memorised: float = MEMORISED,
     least_rise: float = LEAST_RISE,
 ) -> Onset:
-    """When delayed generalisation started, was half done and ended.
+    """When delayed generalization started, was half done and ended.
 
-    It can be asked at any time during training; what it says then is of the curves so far.
+    It can be asked at any time during training; the answer is then that of the curves so far.
 
     Args:
-        history: the figures of a training, or a mapping from ``step`` and the names of columns to
-            numbers. Readings that are NaN or missing are left out.
+        history: the metrics of a training, or a mapping from ``step`` and the names of columns to
+            numbers. Values that are NaN or missing are left out.
         train: the column of training accuracy; ``train_accuracy`` or else ``probe_accuracy``.
         test: the column of test accuracy.
-        memorised: the training accuracy from which on the training data count as known.
+        memorised: the training accuracy from which on the training data count as fitted.
         least_rise: a smaller rise of test accuracy than this is none.
 
     Raises:
-        ValueError: a column is missing or has no reading, accuracies are not fractions, or steps
-            do not rise.
+        ValueError: if a column is missing or has no value, accuracies are not fractions, or steps
+            fall.
 
     Example:
         >>> import grokscope as gs
@@ -143,16 +144,16 @@ def onset(
     history = _as_history(history)
     if train is None:
         train = "train_accuracy" if "train_accuracy" in history else "probe_accuracy"
-    train_steps, train_values = _readings(history, train)
-    steps, values = _readings(history, test)
+    train_steps, train_values = _recorded(history, train)
+    steps, values = _recorded(history, test)
     last = float(history.steps[-1])
     at = _first_lasting(train_steps, train_values, memorised)
     if at is None or not (steps >= at).any():
         return Onset("fitting", at, None, None, None, math.nan, math.nan, False, last)
     since = steps >= at
     late_steps, late = steps[since], values[since]
-    before = float(np.median(late[late_steps <= max(_OCTAVE * at, late_steps[0])]))
-    levels = _octave_levels(late_steps, late)
+    before = float(np.median(late[late_steps <= max(_FACTOR * at, late_steps[0])]))
+    levels = _levels(late_steps, late)
     peak = int(levels.argmax())
     after = max(before, float(levels[peak]))
     gain = _last_gain(steps, values)
@@ -160,20 +161,20 @@ def onset(
     if after - before < least_rise:
         state = "no delay" if _had_risen(values[~since], before, train_values) else "never"
         return Onset(state, at, None, None, None, before, after, rising, last)
-    # Beyond the octave of the highest level the curve may fall; the way up ends there.
-    top = late_steps <= max(_OCTAVE * late_steps[peak], late_steps[min(peak + 2, len(late) - 1)])
-    way_up = _isotonic(late[top])
+    # Past the evaluations of the highest level the curve may fall; the rise ends there.
+    top = late_steps <= max(_FACTOR * late_steps[peak], late_steps[min(peak + 2, len(late) - 1)])
+    rise = _isotonic(late[top])
     start, middle, end = (
-        _crossing(late_steps[top], way_up, before + share * (after - before))
+        _crossing(late_steps[top], rise, before + share * (after - before))
         for share in (0.1, 0.5, 0.9)
     )
     return Onset("delayed", at, start, middle, None if rising else end, before, after, rising, last)
 
 
 def value_at(history: History, name: str, step: float) -> float:
-    """A column at a step, between two readings interpolated in the logarithm of steps.
+    """A column at a step, between two evaluations interpolated in the logarithm of steps.
 
-    Outside the readings it is the nearest one; NaN where there is none.
+    Outside the evaluations it is the nearest value; NaN where there is none.
 
     Example:
         >>> value_at(History([{"step": 10, "norm": 1.0}, {"step": 1000, "norm": 3.0}]), "norm", 100)
@@ -200,8 +201,8 @@ def _as_history(history: History | Mapping[str, Any]) -> History:
     )
 
 
-def _readings(history: History, name: str) -> tuple[Column, Column]:
-    """Steps and values of a column where it was read."""
+def _recorded(history: History, name: str) -> tuple[Column, Column]:
+    """Steps and values of a column where it was recorded."""
     if name not in history:
         known = ", ".join(history.names) or "no column"
         raise ValueError(f"the onset needs {name!r}, which the history lacks: it has {known}")
@@ -209,7 +210,7 @@ def _readings(history: History, name: str) -> tuple[Column, Column]:
     known_here = np.isfinite(values)
     steps, values = history.steps[known_here].astype(np.float64), values[known_here]
     if not len(values):
-        raise ValueError(f"{name} has no reading: all are NaN or missing")
+        raise ValueError(f"{name} has no value: all are NaN or missing")
     if values.min() < 0 or values.max() > 1:
         raise ValueError(
             f"{name} must hold fractions from 0 to 1: got {values.min():g} to {values.max():g}; "
@@ -221,8 +222,8 @@ def _readings(history: History, name: str) -> tuple[Column, Column]:
 
 
 def _log(steps: float | Column | NDArray[np.int64]) -> Any:
-    """Logarithm of steps, in which step 0 stands an octave before step 1."""
-    return np.log(np.maximum(np.asarray(steps, dtype=np.float64), 1 / _OCTAVE))
+    """Logarithm of steps, in which step 0 stands a factor of two before step 1."""
+    return np.log(np.maximum(np.asarray(steps, dtype=np.float64), 1 / _FACTOR))
 
 
 def _first_lasting(steps: Column, values: Column, level: float) -> float | None:
@@ -235,34 +236,34 @@ def _first_lasting(steps: Column, values: Column, level: float) -> float | None:
     return float(steps[reached[0]]) if len(reached) else None
 
 
-def _octave_levels(steps: Column, values: Column) -> Column:
-    """From each reading on the median over an octave, or over three readings where it has fewer.
+def _levels(steps: Column, values: Column) -> Column:
+    """From each evaluation on the median over a factor of two in steps, but of three at least.
 
     Where fewer are left, the level is that of the last three.
     """
     levels = []
     for place in range(len(steps)):
         first = min(place, max(0, len(steps) - _FEWEST))
-        beyond = int(np.searchsorted(steps, _OCTAVE * max(steps[first], 1.0), side="right"))
+        beyond = int(np.searchsorted(steps, _FACTOR * max(steps[first], 1.0), side="right"))
         levels.append(np.median(values[first : max(beyond, first + _FEWEST)]))
     return np.array(levels)
 
 
 def _last_gain(steps: Column, values: Column) -> float:
-    """The rise over the last octave, by medians of three readings at its ends."""
-    octave = values[steps >= steps[-1] / _OCTAVE]
-    return float(np.median(octave[-3:]) - np.median(octave[:3]))
+    """The gain over the last factor of two in steps, by medians of three at its ends."""
+    stretch = values[steps >= steps[-1] / _FACTOR]
+    return float(np.median(stretch[-3:]) - np.median(stretch[:3]))
 
 
 def _had_risen(early: Column, before: float, train: Column) -> bool:
-    """Whether test accuracy had made most of its way up by the time of memorising."""
+    """Whether test accuracy had made most of its rise by the step of memorization."""
     close = float(train.max()) - before <= LEAST_RISE
     bottom = float(early.min()) if len(early) else before
     return close or before - bottom >= (1 - bottom) / 2
 
 
 def _crossing(steps: Column, fit: Column, level: float) -> float:
-    """Where a nondecreasing fit passes a level, between readings in logarithmic time."""
+    """Where a nondecreasing fit passes a level, between evaluations in logarithmic time."""
     above = int(np.argmax(fit >= level)) if (fit >= level).any() else len(fit) - 1
     if above == 0:
         return float(steps[0])

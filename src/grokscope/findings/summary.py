@@ -38,7 +38,7 @@ class Comparison:
 
     @property
     def is_informative(self) -> bool:
-        """Whether the median ratio says which of the two is sooner.
+        """Whether the median ratio says which of the two takes longer.
 
         A baseline that stopped before the arm generalised does not, and neither does a target that
         was reached at the first evaluation.
@@ -82,7 +82,7 @@ class ArmSummary:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run: its arms in the order of the spec, and the arm that the others are held against.
+    """One run: its arms in the order of the spec, and the arm that the others are compared with.
 
     Attributes:
         name: the run's name.

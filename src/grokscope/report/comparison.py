@@ -89,7 +89,7 @@ def comparison_columns(runs: Sequence[Run]) -> list[dict[str, str]]:
     columns = [
         {
             "run": run.name,
-            "arm": arm.title,
+            "condition": arm.title,
             "preset": str(run.spec.get("preset") or NOTHING),
             "state": arm.state,
             "seeds": ", ".join(map(str, arm.seeds)) or NOTHING,

@@ -32,7 +32,7 @@ class Finding:
 
 
 def finding(summary: RunSummary) -> Finding:
-    """The finding of a run: the arm that generalised soonest against the baseline, then the rest.
+    """The finding of a run: the fastest arm against the baseline, then the rest.
 
     Where an analysis found something else, that is the finding.
 
@@ -57,7 +57,7 @@ def finding(summary: RunSummary) -> Finding:
     others.sort(key=_order)
     headline, *further = [_against(arm, baseline) for arm in others]
     if len(others) > _MOST:
-        further = [f"The table has the other {len(further)} arms"]
+        further = [f"The table has the other {len(further)} conditions"]
     return Finding(headline, further, meaning)
 
 

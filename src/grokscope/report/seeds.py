@@ -83,7 +83,7 @@ def seed_table(rows: Sequence[SeedRow]) -> list[list[str]]:
 def sweep_table(summaries: Sequence[RunSummary]) -> list[list[str]]:
     """The settings of a sweep in one table: steps to generalise, or else the final accuracy.
 
-    Settings of a single arm are held against the first setting.
+    Settings of a single arm are compared with the first setting.
     """
     alone = all(len(summary.arms) == 1 for summary in summaries)
     found: list[SeedRow] = []

@@ -21,7 +21,7 @@ def count(value: float) -> str:
 
 
 def number(value: float) -> str:
-    """A number to three significant figures, whole numbers as they are.
+    """A number to three significant digits, whole numbers as they are.
 
     Example:
         >>> number(0.012345), number(1497), number(12345.6)
@@ -67,7 +67,7 @@ def duration(seconds: float) -> str:
 
 
 def ratio(value: float) -> str:
-    """A ratio to two or three figures.
+    """A ratio to two or three digits.
 
     Example:
         >>> ratio(11.04), ratio(3.44), ratio(120.3)

@@ -3,10 +3,10 @@
     spec.yaml            the resolved experiment
     env.json             versions, machine, device, seeds, git commit, command
     status.json          state of the run and of each of its trials; replaced atomically
-    metrics.jsonl        a row for each evaluation: arm, seed, step and the figures
+    metrics.jsonl        a row for each evaluation: arm, seed, step and the metrics
     timing.jsonl         a row for each evaluation: arm, seed, step and the seconds so far
     after_training/      ARM/seed-S.jsonl: a row for each kept checkpoint measured after training
-    results.json         figures computed after training, where an experiment has any
+    results.json         values computed after training, where an experiment has any
     arrays/              tensors too large for a row: ARM/seed-S/NAME.safetensors
     checkpoints/         ARM/seed-S/latest.safetensors, and step-N.safetensors where kept
     report.html          the page made of all this
@@ -142,7 +142,7 @@ class RunDirectory:
         self.timing.drop_tail(condition)
 
     def write_results(self, results: Mapping[str, Any]) -> None:
-        """Replace the figures that were computed after training."""
+        """Replace the values that were computed after training."""
         write_json(self.path / "results.json", dict(results))
 
     def close(self, state: str, error: str | None = None) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 class History:
-    """Figures over training steps: rows in, arrays out.
+    """Metrics over training steps: rows in, arrays out.
 
     ``history["test_accuracy"]`` is the column as a float64 array with one value for each row, NaN
     where a row has none; ``history.steps`` are the steps of the rows.

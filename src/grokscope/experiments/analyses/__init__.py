@@ -8,15 +8,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from grokscope.experiments.analyses.course import course
 from grokscope.experiments.analyses.feature_learning import feature_learning, scaling
 from grokscope.experiments.analyses.regions import regions_around_points
 from grokscope.experiments.analyses.representation import representation
 from grokscope.experiments.analyses.row_alignment import row_alignment
 from grokscope.experiments.analyses.theorems import theorems
+from grokscope.experiments.analyses.trajectory import trajectory
 
 ANALYSES: dict[str, Callable[..., dict[str, Any]]] = {
-    "course": course,
+    "trajectory": trajectory,
     "feature_learning": feature_learning,
     "regions": regions_around_points,
     "representation": representation,

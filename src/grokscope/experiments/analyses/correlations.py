@@ -1,10 +1,10 @@
 """What moves with generalisation over a training: the geometry of representations, or the kernel.
 
 Zheng et al. (*Delays in generalization match delayed changes in representational geometry*,
-UniReps 2024) compare over the looks of a training how test accuracy and loss go with the manifold
-capacity of each layer on test points, and with the distance of the tangent kernel from the initial
-one; and how the geometry of training points goes with that of test points. The coefficient is
-Pearson's. Cost: none to speak of.
+UniReps 2024) compare over the evaluations of a training how test accuracy and loss go with the
+manifold capacity of each layer on test points, and with the distance of the tangent kernel from the
+initial one; and how the geometry of training points goes with that of test points. The coefficient
+is Pearson's. Cost: none to speak of.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def last_value(history: History, column: str) -> float | None:
 
 
 def correlations(run: Run) -> dict[str, Any]:
-    """Correlations over the looks of each training, and the points that they are of.
+    """Correlations over the evaluations of each training, and the points that they are of.
 
     Returns:
         ``correlations``: by arm, lists over seeds of
@@ -50,9 +50,10 @@ def correlations(run: Run) -> dict[str, Any]:
         - ``train_test_capacity`` and so on: of the training points' with the test points';
 
         ``correlation_table``: rows of arm, what, and its coefficients with accuracy and loss
-        (first seed). ``layer_looks``, ``output_looks``, ``kernel_looks``: points of the first seed
-        for scatter plots, a mapping for each look, with ``accuracy``, ``loss`` and either
-        ``distance`` or ``layer``, ``capacity`` and so on and ``train_capacity`` and so on.
+        (first seed). ``layer_evaluations``, ``output_evaluations``, ``kernel_evaluations``: points
+        of the first seed for scatter plots, a mapping for each evaluation, with ``accuracy``,
+        ``loss`` and either ``distance`` or ``layer``, ``capacity`` and so on and
+        ``train_capacity`` and so on.
     """
     by_arm: dict[str, dict[str, list[float]]] = {}
     table: list[dict[str, Any]] = []
@@ -62,22 +63,22 @@ def correlations(run: Run) -> dict[str, Any]:
     for arm in run.arms:
         for place, seed in enumerate(run.seeds(arm)):
             history = run.history(arm, seed)
-            for name, value in _figures(history).items():
+            for name, value in _correlations(history).items():
                 by_arm.setdefault(arm, {}).setdefault(name, []).append(value)
             if place == 0:
                 title = run.spec["arms"][arm].get("title") or arm
                 table += [{"arm": title, **row} for row in _table(history)]
-                looks = [{"arm": arm, **look} for look in _looks(history)]
-                kernels += [look for look in looks if look["layer"] == "kernel"]
-                layers += [look for look in looks if look["layer"] != "kernel"]
+                points = [{"arm": arm, **point} for point in _points(history)]
+                kernels += [point for point in points if point["layer"] == "kernel"]
+                layers += [point for point in points if point["layer"] != "kernel"]
                 deepest = geometry_layers(history)[-1:]
-                outputs += [look for look in looks if look["layer"] in deepest]
+                outputs += [point for point in points if point["layer"] in deepest]
     return {
         "correlations": by_arm,
         "correlation_table": table,
-        "layer_looks": layers,
-        "output_looks": outputs,
-        "kernel_looks": kernels,
+        "layer_evaluations": layers,
+        "output_evaluations": outputs,
+        "kernel_evaluations": kernels,
     }
 
 
@@ -95,17 +96,17 @@ def pearson(a: Column, b: Column) -> float:
     return float(np.corrcoef(a, b)[0, 1].round(12))
 
 
-def _figures(history: History) -> dict[str, float]:
+def _correlations(history: History) -> dict[str, float]:
     """The coefficients of one training that exist."""
     layers = geometry_layers(history)
     found: dict[str, float] = {}
     if KERNEL in history:
         found["kernel"] = pearson(history["test_accuracy"], history[KERNEL])
-    for figure in GEOMETRY if layers else ():
-        test, train = f"test_{figure}/{layers[-1]}", f"{figure}/{layers[-1]}"
-        found[figure] = pearson(history["test_accuracy"], history[test])
+    for quantity in GEOMETRY if layers else ():
+        test, train = f"test_{quantity}/{layers[-1]}", f"{quantity}/{layers[-1]}"
+        found[quantity] = pearson(history["test_accuracy"], history[test])
         if train in history:
-            found[f"train_test_{figure}"] = pearson(history[train], history[test])
+            found[f"train_test_{quantity}"] = pearson(history[train], history[test])
     if {"kernel", "capacity"} <= set(found):
         found["advantage"] = found["capacity"] - found["kernel"]
         every = [
@@ -116,11 +117,11 @@ def _figures(history: History) -> dict[str, float]:
 
 
 def _table(history: History) -> list[dict[str, Any]]:
-    """A row for the kernel and for each layer and figure of its geometry."""
+    """A row for the kernel and for each layer and quantity of its geometry."""
     columns = {
-        f"{figure}, {layer}": f"test_{figure}/{layer}"
+        f"{quantity}, {layer}": f"test_{quantity}/{layer}"
         for layer in geometry_layers(history)
-        for figure in GEOMETRY
+        for quantity in GEOMETRY
     }
     if KERNEL in history:
         columns = {"kernel distance": KERNEL, **columns}
@@ -136,8 +137,8 @@ def _table(history: History) -> list[dict[str, Any]]:
     return rows
 
 
-def _looks(history: History) -> list[dict[str, Any]]:
-    """The points of scatter plots: each look at each layer, and at the kernel."""
+def _points(history: History) -> list[dict[str, Any]]:
+    """The points of scatter plots: each evaluation at each layer, and at the kernel."""
     points = []
     layers = geometry_layers(history)
     for row in history:
@@ -148,10 +149,10 @@ def _looks(history: History) -> list[dict[str, Any]]:
             if row.get(f"test_capacity/{layer}") is not None:
                 own = {
                     name: row.get(column)
-                    for figure in GEOMETRY
+                    for quantity in GEOMETRY
                     for name, column in (
-                        (figure, f"test_{figure}/{layer}"),
-                        (f"train_{figure}", f"{figure}/{layer}"),
+                        (quantity, f"test_{quantity}/{layer}"),
+                        (f"train_{quantity}", f"{quantity}/{layer}"),
                     )
                 }
                 points.append({**common, "layer": layer, **own})

@@ -45,7 +45,7 @@ def feature_learning(trained: Trained) -> dict[str, Any]:
         ``arms``. ``arms``: by arm, lists over seeds of
 
         - ``kernel_growth``: the largest mean kernel value over the initial one, by absolute value;
-        - ``inner_product_share``, ``alignment_share``: how much of its rise a figure of the point
+        - ``inner_product_share``, ``alignment_share``: how much of its rise a metric of the point
           makes within the span;
         - ``rank_correlation``: of mean kernel value and inner product over training;
         - ``rate_ratio``: the initial rate of the inner product, as a small step of gradient
@@ -54,28 +54,28 @@ def feature_learning(trained: Trained) -> dict[str, Any]:
     run = trained.run
     spans, arms, table = {}, {}, {}
     for arm in run.arms:
-        courses = [_course(trained, arm, seed) for seed in run.seeds(arm)]
-        figures = {
-            name: [course[name] for course in courses]
-            for name in courses[0]
-            if all(name in course for course in courses)
+        trajectories = [_trajectory(trained, arm, seed) for seed in run.seeds(arm)]
+        metrics = {
+            name: [trajectory[name] for trajectory in trajectories]
+            for name in trajectories[0]
+            if all(name in trajectory for trajectory in trajectories)
         }
-        ends = {end: median(figures.pop(end)) for end in ("start", "end") if end in figures}
+        ends = {end: median(metrics.pop(end)) for end in ("start", "end") if end in metrics}
         if ends:
             spans[arm] = ends
-        arms[arm] = figures
+        arms[arm] = metrics
         title = run.spec["arms"][arm]["title"] or arm
-        table[title] = {name: median(values) for name, values in figures.items()}
-    found = "; ".join(_sentence(title, figures) for title, figures in table.items())
+        table[title] = {name: median(values) for name, values in metrics.items()}
+    found = "; ".join(_sentence(title, metrics) for title, metrics in table.items())
     return {"finding": found, "spans": spans, "table": table, "arms": arms}
 
 
-def _sentence(title: str, figures: Mapping[str, float]) -> str:
-    if "alignment_share" not in figures:
+def _sentence(title: str, metrics: Mapping[str, float]) -> str:
+    if "alignment_share" not in metrics:
         return f"{title}: the kernel changed by less than half"
     return (
-        f"{title}: the kernel grew {figures['kernel_growth']:.2g} times, and "
-        f"{100 * figures['alignment_share']:.0f} % of the alignment's rise came with it"
+        f"{title}: the kernel grew {metrics['kernel_growth']:.2g} times, and "
+        f"{100 * metrics['alignment_share']:.0f} % of the alignment's rise came with it"
     )
 
 
@@ -96,7 +96,7 @@ def scaling(trained: Trained) -> dict[str, Any]:
     for arm, seed in trained.run.trials:
         model = trained.run.spec["arms"][arm]["model"]
         history = trained.run.history(arm, seed)
-        figures = {
+        metrics = {
             "arm": arm,
             "seed": seed,
             "reciprocal_norm": 1 / float(history["point_centroid_norm"][0]),
@@ -106,7 +106,7 @@ def scaling(trained: Trained) -> dict[str, Any]:
         scales = {"weights": model["weight_scale"], "outputs": model["output_scale"]}
         for scaled, scale in scales.items():
             if scale != 1 or all(value == 1 for value in scales.values()):
-                points.append({"scaled": scaled, "scale": scale, **figures})
+                points.append({"scaled": scaled, "scale": scale, **metrics})
     trends = {
         scaled: _trend([point for point in points if point["scaled"] == scaled])
         for scaled in ("weights", "outputs")
@@ -150,8 +150,8 @@ def initial_rates(trained: Trained, arm: str, seed: int) -> dict[str, float]:
     }
 
 
-def _course(trained: Trained, arm: str, seed: int) -> dict[str, float]:
-    """The figures of one training; those of the span only where there is one."""
+def _trajectory(trained: Trained, arm: str, seed: int) -> dict[str, float]:
+    """The metrics of one training; those of the span only where there is one."""
     history = trained.run.history(arm, seed)
     measured = ~np.isnan(history["point_ntk"])
     kernel, inner, alignment = (
@@ -159,7 +159,7 @@ def _course(trained: Trained, arm: str, seed: int) -> dict[str, float]:
     )
     steps = history.steps[measured]
     rates = initial_rates(trained, arm, seed)
-    figures = {
+    metrics = {
         "kernel_growth": float(np.abs(kernel).max() / abs(kernel[0])),
         "rank_correlation": rank_correlation(kernel, inner),
         "rate_ratio": rates["measured_rate"] / rates["rate"],
@@ -170,13 +170,13 @@ def _course(trained: Trained, arm: str, seed: int) -> dict[str, float]:
         made = change[: largest + 1] / change[largest]
         start = int(np.flatnonzero(made < _BEGUN)[-1]) + 1
         end = int(np.flatnonzero(made >= _DONE)[0])
-        figures |= {
+        metrics |= {
             "start": float(steps[start]),
             "end": float(steps[end]),
             "inner_product_share": _share(inner, start, end),
             "alignment_share": _share(alignment, start, end),
         }
-    return _finite(figures)
+    return _finite(metrics)
 
 
 def _share(column: Column, start: int, end: int) -> float:
@@ -204,9 +204,9 @@ def _trend(points: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     return _finite(trend)
 
 
-def _finite(figures: Mapping[str, float]) -> dict[str, float]:
-    """Without figures that do not exist, as the correlation with a constant."""
-    return {name: value for name, value in figures.items() if math.isfinite(value)}
+def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Without metrics that do not exist, as the correlation with a constant."""
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
 def rank_correlation(a: Column, b: Column) -> float:

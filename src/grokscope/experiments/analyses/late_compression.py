@@ -36,12 +36,12 @@ def late_compression(run: Run) -> dict[str, Any]:
         if end >= 10**0.5 * max(start, 1.0):
             spans[arm] = {"start": start, "end": end}
         late[arm] = {
-            figure: [
+            quantity: [
                 history[column][np.isfinite(history[column])][-1] / value_at(history, column, at)
                 for history, at in zip(histories, starts, strict=True)
-                if (column := f"test_{figure}/{geometry_layers(history)[-1]}") in history
+                if (column := f"test_{quantity}/{geometry_layers(history)[-1]}") in history
             ]
-            for figure in ("capacity", "radius", "dimension")
+            for quantity in ("capacity", "radius", "dimension")
             if all(geometry_layers(history) for history in histories)
         }
     return {"late_spans": spans, "late": late}

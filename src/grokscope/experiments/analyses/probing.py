@@ -43,7 +43,7 @@ def probing(
         test accuracy had settled.
     """
     run = trained.run
-    courses: dict[str, Any] = {}
+    trajectories: dict[str, Any] = {}
     change: dict[str, float] = {}
     for arm in run.arms if arms is None else arms:
         seed = run.seeds(arm)[0]
@@ -53,7 +53,7 @@ def probing(
             for step in steps
         ]
         means = [float(values.mean()) for values in accuracies]
-        courses[arm] = {
+        trajectories[arm] = {
             "steps": steps,
             "mean": means,
             "mean_deviation": [float(values.std(correction=0)) for values in accuracies],
@@ -62,7 +62,7 @@ def probing(
         after = [mean for step, mean in zip(steps, means, strict=True) if step >= start]
         if len(after) > 1:
             change[arm] = after[-1] - after[0]
-    return {"probing": courses, "probe_change": change}
+    return {"probing": trajectories, "probe_change": change}
 
 
 def _probe(

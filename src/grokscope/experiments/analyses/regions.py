@@ -23,7 +23,7 @@ from grokscope.runs import History
 
 _SAMPLES = 64
 _SCORES = ("train_accuracy", "test_accuracy")
-_FOUND = ("course", "milestones", "ratio", "difference", "last_ratio", "last_difference")
+_FOUND = ("trajectory", "milestones", "ratio", "difference", "last_ratio", "last_difference")
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,13 @@ def regions_around_points(
         radius: what counts as around a point, a length in input space.
 
     Returns:
-        ``course``: for each arm the figures at each kept step, of the first seed; ``milestones``:
-        those at the memorised, generalised and last step of each arm; ``ratio``: for each arm and
-        figure what it is once generalised over what it was once memorised, a list over seeds, and
-        ``last_ratio`` the same for the last step; ``difference``: the same for alignments, as
-        differences; ``rank_correlation``: of each figure with the label alignment over the steps
-        from memorised on. An arm that did not reach a milestone has no ratio to it.
+        ``trajectory``: for each arm the metrics at each kept step, of the first seed;
+        ``milestones``: those at the memorised, generalised and last step of each arm;
+        ``ratio``: for each arm and metric what it is once generalised over what it was once
+        memorised, a list over seeds, and ``last_ratio`` the same for the last step;
+        ``difference``: the same for alignments, as differences; ``rank_correlation``: of each
+        metric with the label alignment over the steps from memorised on. An arm that did not
+        reach a milestone has no ratio to it.
     """
     found: dict[str, Any] = {name: {} for name in (*_FOUND, "rank_correlation")}
     for arm, seed in trained.run.trials:
@@ -67,18 +68,18 @@ def regions_around_points(
             static = setting(triple.x, triple.y, triple.slice, radius, data.image_shape)
             trained.save_arrays(arm, seed, name, static)
         history = trained.run.history(arm, seed)
-        course = []
+        trajectory = []
         for step in trained.run.checkpoint_steps(arm, seed):
             model = trained.model(arm, seed, step)
             row = next(row for row in history.rows if row["step"] == step)
             scores = {name: row[name] for name in _SCORES}
-            course.append({"step": step, **scores, **figures(model, chosen, radius)})
+            trajectory.append({"step": step, **scores, **region_metrics(model, chosen, radius)})
             for name, triple in shown.items():
                 drawn = picture(model, triple.x, triple.y, triple.slice, radius, data.image_shape)
                 trained.save_arrays(arm, seed, f"{name}-step-{step:08d}", drawn)
-        if not course:
+        if not trajectory:
             raise ValueError(f"{arm} kept no checkpoints: set training.keep_checkpoints")
-        _add(found, arm, course, _milestones(trained, history, course))
+        _add(found, arm, trajectory, _milestones(trained, history, trajectory))
     return found
 
 
@@ -117,7 +118,7 @@ def training_triples(x: Tensor, y: Tensor, count: int) -> list[Triple]:
     return triples
 
 
-def figures(model: nn.Module, triples: Sequence[Triple], radius: float) -> dict[str, float]:
+def region_metrics(model: nn.Module, triples: Sequence[Triple], radius: float) -> dict[str, float]:
     """What is so around the points of all triples: means over points, or the median where said.
 
     ``local_complexity``: the regions within ``radius``. ``cell_area``: the median area of the
@@ -173,26 +174,26 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 
 
 def _milestones(
-    trained: Trained, history: History, course: list[dict[str, Any]]
+    trained: Trained, history: History, trajectory: list[dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """The figures at the first kept step that reaches each milestone, and at the last."""
+    """The metrics at the first kept step that reaches each milestone, and at the last."""
     reached = {}
     for name, entry in trained.run.spec["milestones"].items():
         first = history.first_step(entry["metric"], entry["target"])
-        kept = [row for row in course if first is not None and row["step"] >= first]
+        kept = [row for row in trajectory if first is not None and row["step"] >= first]
         if kept:
             reached[name] = kept[0]
-    return {**reached, "last": course[-1]}
+    return {**reached, "last": trajectory[-1]}
 
 
 def _add(
     found: dict[str, Any],
     arm: str,
-    course: list[dict[str, Any]],
+    trajectory: list[dict[str, Any]],
     reached: dict[str, dict[str, Any]],
 ) -> None:
     """Enter what one training says."""
-    found["course"].setdefault(arm, course)
+    found["trajectory"].setdefault(arm, trajectory)
     found["milestones"].setdefault(arm, reached)
     memorised = reached.get("memorised")
     if memorised is None:
@@ -206,7 +207,7 @@ def _add(
             before, after = memorised[name], end[name]
             value = after - before if kind == "difference" else after / before
             found[prefix + kind].setdefault(arm, {}).setdefault(name, []).append(value)
-    later = [row for row in course if row["step"] >= memorised["step"]]
+    later = [row for row in trajectory if row["step"] >= memorised["step"]]
     if len(later) < 3:
         return
     for name in names:

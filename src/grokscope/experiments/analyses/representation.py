@@ -1,4 +1,4 @@
-"""The figures of Zheng et al. 2024 that are computed once training is over.
+"""What Zheng et al. 2024 show that is computed once training is over.
 
 *Delays in generalization match delayed changes in representational geometry* (UniReps 2024). What
 is the figure's own stands in a file of its own; here the parts that a spec asks for come together.

@@ -40,12 +40,12 @@ def row_alignment(
     Returns:
         ``table``: a row for each arm, means over seeds with their deviations, over training points
         (``max``, ``min``) and test points (``test_max``, ``test_min``); ``by_seed``: the same
-        figures as lists; ``gain``: for each arm of ``against`` how much larger ``max`` and how
+        metrics as lists; ``gain``: for each arm of ``against`` how much larger ``max`` and how
         much smaller ``min`` is, seed by seed.
     """
     by_seed: dict[str, dict[str, list[float]]] = {}
     for arm in trained.data:
-        rows = [_figures(trained, arm, seed, points) for seed in trained.run.seeds(arm)]
+        rows = [_metrics(trained, arm, seed, points) for seed in trained.run.seeds(arm)]
         by_seed[arm] = {name: [row[name] for row in rows] for name in _FIGURES}
     return {
         "table": [_row(trained, arm, by_seed[arm], published or {}) for arm in by_seed],
@@ -66,7 +66,7 @@ def extremes(model: nn.Module, x: Tensor) -> tuple[float, float]:
     return float(cosines.amax(1).mean()), float(cosines.amin(1).mean())
 
 
-def _figures(trained: Trained, arm: str, seed: int, points: int) -> dict[str, float]:
+def _metrics(trained: Trained, arm: str, seed: int, points: int) -> dict[str, float]:
     data, model = trained.data[arm], trained.model(arm, seed)
     largest, smallest = extremes(model, data.train_x[:points])
     test_largest, test_smallest = extremes(model, data.test_x[:points])
@@ -82,7 +82,7 @@ def _figures(trained: Trained, arm: str, seed: int, points: int) -> dict[str, fl
 def _row(
     trained: Trained,
     arm: str,
-    figures: Mapping[str, list[float]],
+    metrics: Mapping[str, list[float]],
     published: Mapping[str, Sequence[float]],
 ) -> dict[str, Any]:
     smallest, largest = published.get(arm, (None, None))
@@ -92,8 +92,8 @@ def _row(
         "title": trained.run.spec["arms"][arm].get("title") or arm,
         "seeds": len(seeds),
         "steps": max(int(trained.run.history(arm, seed).steps[-1]) for seed in seeds),
-        **{name: fmean(values) for name, values in figures.items()},
-        **{f"{name}_deviation": SeedValues.exact(values).std for name, values in figures.items()},
+        **{name: fmean(values) for name, values in metrics.items()},
+        **{f"{name}_deviation": SeedValues.exact(values).std for name, values in metrics.items()},
         "paper_max": largest,
         "paper_min": smallest,
     }

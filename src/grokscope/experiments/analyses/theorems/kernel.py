@@ -1,4 +1,4 @@
-"""Lemma 8, Theorem 9, Proposition 10, Corollary 11: the tangent kernel and the centroid's course.
+"""Lemma 8, Theorem 9, Proposition 10, Corollary 11: tangent kernel and centroid over training.
 
 For f(x) = c a^T relu(W x) without biases, with outputs trained as logits under the mean binary
 cross-entropy, e_m = y_m - sigmoid(f(x_m)) and mu the centroid of x, gradient flow gives
@@ -74,8 +74,8 @@ def _course(seed: int, generator: torch.Generator) -> dict[str, float]:
     leaf = point.clone().requires_grad_()
     (mu,) = torch.autograd.grad(model(leaf[None]).sum(), leaf, create_graph=True)
     rates = []
-    for figure in (mu @ point, F.cosine_similarity(mu, point, dim=0)):
-        slopes = torch.autograd.grad(figure, parameters, retain_graph=True)
+    for quantity in (mu @ point, F.cosine_similarity(mu, point, dim=0)):
+        slopes = torch.autograd.grad(quantity, parameters, retain_graph=True)
         rates.append(float(sum((s * f).sum() for s, f in zip(slopes, flow, strict=True))))
 
     def mean_kernel(at: Tensor) -> Tensor:

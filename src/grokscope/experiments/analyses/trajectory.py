@@ -1,4 +1,4 @@
-"""Where a recorded figure began and where it came to, for experiments that are about one figure."""
+"""Where a metric began and where it ended, for experiments that are about one metric."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from grokscope.experiments.trained import Trained
 from grokscope.runs import History
 
 
-def course(trained: Trained, *, metric: str, name: str = "") -> dict[str, Any]:
-    """The first, the largest and the last reading of a column in every arm.
+def trajectory(trained: Trained, *, metric: str, name: str = "") -> dict[str, Any]:
+    """The first, the largest and the last value of a metric in every arm.
 
     Args:
         trained: an experiment whose monitor measured ``metric``.
@@ -25,27 +25,27 @@ def course(trained: Trained, *, metric: str, name: str = "") -> dict[str, Any]:
         ``last``. ``table``: by title of arm, their medians.
 
     Raises:
-        ValueError: an arm has no reading of ``metric``.
+        ValueError: if an arm has no value of ``metric``.
     """
     run = trained.run
     arms, table = {}, {}
     for arm in run.arms:
-        readings = [_readings(run.history(arm, seed), metric, arm) for seed in run.seeds(arm)]
+        columns = [_measured(run.history(arm, seed), metric, arm) for seed in run.seeds(arm)]
         arms[arm] = {
-            "first": [float(values[0]) for values in readings],
-            "largest": [float(values.max()) for values in readings],
-            "last": [float(values[-1]) for values in readings],
+            "first": [float(values[0]) for values in columns],
+            "largest": [float(values.max()) for values in columns],
+            "last": [float(values[-1]) for values in columns],
         }
         title = run.spec["arms"][arm]["title"] or arm
         table[title] = {moment: median(values) for moment, values in arms[arm].items()}
     ends = ", ".join(
-        f"{figures['first']:.2f} to {figures['last']:.2f} ({title})"
-        for title, figures in table.items()
+        f"{moments['first']:.2f} to {moments['last']:.2f} ({title})"
+        for title, moments in table.items()
     )
     return {"finding": f"{name or metric}: {ends}", "arms": arms, "table": table}
 
 
-def _readings(history: History, metric: str, arm: str) -> NDArray[np.float64]:
+def _measured(history: History, metric: str, arm: str) -> NDArray[np.float64]:
     if metric not in history or np.isnan(history[metric]).all():
-        raise ValueError(f"{arm} has no reading of {metric}: name it in monitor.measures")
+        raise ValueError(f"{arm} has no value of {metric}: name it in monitor.measures")
     return history[metric][~np.isnan(history[metric])]

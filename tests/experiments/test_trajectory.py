@@ -1,4 +1,4 @@
-"""Where a figure began and came to, from a run's rows."""
+"""Where a metric began and ended, from a run's rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ training: {lr: 1e-2, max_steps: 20}
 monitor: {probe_size: 16, pictures: 0}
 seeds: [0, 1, 2]
 arms: {plain: {title: Plain}, wide: {title: Wide, model: {widths: [16]}}}
-analysis: course
+analysis: trajectory
 analysis_options: {metric: jacobian_pc1, name: PC1}
 """
 
@@ -30,20 +30,20 @@ def test_it_is_what_the_histories_say(tmp_path: Path) -> None:
     for arm in ("plain", "wide"):
         columns = [run.history(arm, seed)["jacobian_pc1"] for seed in range(3)]
         columns = [column[column == column] for column in columns]
-        figures = run.results["arms"][arm]
-        assert figures["first"] == [column[0] for column in columns]
-        assert figures["largest"] == [column.max() for column in columns]
-        assert figures["last"] == [column[-1] for column in columns]
-        assert run.results["table"][arm.title()]["last"] == sorted(figures["last"])[1]
+        moments = run.results["arms"][arm]
+        assert moments["first"] == [column[0] for column in columns]
+        assert moments["largest"] == [column.max() for column in columns]
+        assert moments["last"] == [column[-1] for column in columns]
+        assert run.results["table"][arm.title()]["last"] == sorted(moments["last"])[1]
     assert run.results["finding"].startswith("PC1: 0.")
     assert "(Plain), " in run.results["finding"]
 
 
-def test_a_figure_that_was_not_measured_is_named(tmp_path: Path) -> None:
+def test_a_metric_that_was_not_measured_is_named(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SPEC)
     settings = ["analysis_options.metric=weight_norms", "seeds=[0]"]
     experiment = load_experiment(str(tmp_path / "small.yaml"), settings=settings)
-    with pytest.raises(ValueError, match="plain has no reading of weight_norms"):
+    with pytest.raises(ValueError, match="plain has no value of weight_norms"):
         run_experiment(experiment, tmp_path / "r", device="cpu")
     with pytest.raises(SpecError, match="metrics"):
         load_experiment(str(tmp_path / "small.yaml"), settings=["analysis_options.metrics=a"])
