@@ -69,7 +69,7 @@ class Networks:
     ) -> None:
         self.chosen, self.modulus = chosen, modulus
         models = [Transformer(modulus, **sizes, seed=one.seed) for one in chosen]
-        self.model = models[0].to(device)
+        self.model = Transformer(modulus, **sizes).to(device)
         stacked = stack_module_state(models)[0]
         self.parameters = {k: v.detach().to(device).clone() for k, v in stacked.items()}
         self.initial = {k: self.parameters[k].clone() for k in ("embed.weight", "unembed.weight")}
