@@ -175,6 +175,26 @@ def max_min_case() -> Case:
     return Case(model.float(), (3,), steps)
 
 
+class Shrink(nn.Module):
+    """Soft shrinkage, as a module and as a function, with two widths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.out = nn.Linear(3, 5), nn.Linear(5, 4), nn.Linear(4, 2)
+        self.shrink = nn.Softshrink(0.25)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(F.softshrink(self.b(self.shrink(self.a(x))), lambd=0.125))
+
+
+def shrink_case() -> Case:
+    model = Shrink()
+    a, b, out = (exact.dense(m, (m.in_features,)) for m in (model.a, model.b, model.out))
+    wide = exact.Bend([-0.25, 0.25], [[1.0, 0.0, 1.0]] * 5, [0.25, 0.0, -0.25])
+    narrow = exact.Bend([-0.125, 0.125], [[1.0, 0.0, 1.0]] * 4, [0.125, 0.0, -0.125])
+    return Case(model.float(), (3,), [a, wide, b, narrow, out])
+
+
 def mlp_case() -> Case:
     model = mlp([3, 6, 5, 4, 2])
     return Case(model, (3,), mlp_steps(model))
@@ -204,4 +224,5 @@ CASES: dict[str, Callable[[], Case]] = {
     "conv1d": conv1d_case,
     "hard": hard_case,
     "maximum and minimum": max_min_case,
+    "soft shrink": shrink_case,
 }

@@ -180,7 +180,7 @@ def test_noisy_signs_do_not_tear_the_mesh() -> None:
     from grokscope.measures.regions.split import split
 
     generator = torch.Generator().manual_seed(0)
-    mesh = Mesh.polygon(square().polygon.numpy())
+    mesh = Mesh.polygons([square().polygon.numpy()])
     for width in (30, 8):
         shape = (mesh.num_vertices, width)
         values = torch.randn(shape, generator=generator, dtype=torch.float64).numpy()

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from grokscope.measures.regions.operations import module_bend, window_members
+from grokscope.measures.regions.operations import module_kinks, window_members
 
 SETTINGS = [
     nn.MaxPool2d(kernel, stride, padding, dilation, ceil_mode=ceil)
@@ -23,7 +23,7 @@ SETTINGS = [
 )
 def test_windows_hold_what_torch_pools(pool: nn.Module) -> None:
     x = torch.randn(2, 7, 6)
-    window = module_bend(pool)
+    window = module_kinks(pool)
     members = window_members(window, x.shape)
     entries = x.flatten()[members].masked_fill(members < 0, -torch.inf)
     assert torch.equal(entries.amax(1), pool(x[None]).flatten())
@@ -32,6 +32,6 @@ def test_windows_hold_what_torch_pools(pool: nn.Module) -> None:
 @pytest.mark.parametrize("pool", [nn.MaxPool1d(3, 2, 1, ceil_mode=True), nn.AdaptiveMaxPool1d(4)])
 def test_windows_in_one_dimension(pool: nn.Module) -> None:
     x = torch.randn(3, 10)
-    members = window_members(module_bend(pool), x.shape)
+    members = window_members(module_kinks(pool), x.shape)
     entries = x.flatten()[members].masked_fill(members < 0, -torch.inf)
     assert torch.equal(entries.amax(1), pool(x[None]).flatten())

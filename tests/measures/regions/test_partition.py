@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 import grokscope as gs
 from tests.measures.regions.networks import CASES, Case, mlp, mlp_steps
@@ -156,6 +158,102 @@ def test_the_default_device_is_of_no_account() -> None:
             assert len(regions) == len(regions.activation_patterns()[regions.layers[0]])
             assert len(regions.decision_boundary()) >= 0
             assert len(regions.affine_maps().b) == len(regions.merged().labels)
+
+
+@pytest.mark.parametrize("name", ["mlp", "max pool", "residual"])
+def test_many_slices_at_once_are_each_as_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from grokscope.measures.regions import network
+
+    case = CASES[name]()
+    generator = torch.Generator().manual_seed(1)
+    planes = [
+        gs.Slice.random(0.5 * torch.randn(case.shape, generator=generator), 0.4, generator)
+        for _ in range(6)
+    ]
+    triangle = torch.tensor([[0.0, 0.5], [-0.5, -0.25], [0.5, -0.5]])
+    planes.append(gs.Slice(planes[0].origin, planes[1].basis, polygon=triangle))
+    together = gs.linear_regions(case.model, planes)
+    monkeypatch.setattr(network, "_BATCH_ENTRIES", 1)  # groups of four
+    in_groups = gs.linear_regions(case.model, tuple(planes))
+    assert sum(map(len, together)) > 25
+    for plane, *found in zip(planes, together, in_groups, strict=True):
+        alone = gs.linear_regions(case.model, plane)
+        for one in found:
+            assert one.slice is plane
+            assert one.counts == alone.counts
+            check_planar(one)
+            cells = one.locate(alone.interior_points)
+            assert torch.equal(cells.sort().values, torch.arange(len(alone)))
+            torch.testing.assert_close(one.areas[cells], alone.areas, atol=1e-12, rtol=1e-9)
+            assert len(one.vertices) == len(alone.vertices)
+            torch.testing.assert_close(one.slice_maps(cells), alone.slice_maps())
+            for layer, pattern in alone.activation_patterns().items():
+                assert torch.equal(one.activation_patterns(cells)[layer], pattern)
+
+
+def test_one_slice_in_a_list_gives_a_list() -> None:
+    model = mlp([2, 5, 2])
+    plane = gs.Slice(torch.zeros(2), torch.eye(2))
+    (only,) = gs.linear_regions(model, [plane])
+    assert len(only) == len(gs.linear_regions(model, plane))
+    with pytest.raises(ValueError, match="non-empty"):
+        gs.linear_regions(model, [])
+    with pytest.raises(TypeError, match="Slice"):
+        gs.linear_regions(model, [plane, torch.zeros(2)])  # type: ignore[list-item]
+    with pytest.raises(ValueError, match=r"one shape: got \(2,\) and \(3,\)"):
+        gs.linear_regions(model, [plane, gs.Slice(torch.zeros(3), torch.eye(3)[:2])])
+    cells = len(gs.linear_regions(model, plane))
+    with pytest.raises(RuntimeError, match="max_regions"):
+        gs.linear_regions(model, [plane] * 3, max_regions=3 * cells - 1)
+    halves = gs.linear_regions(model, [plane] * 3, max_regions=3 * cells - 1, partial=True)
+    assert [part.complete for part in halves] == [False] * 3
+
+
+def test_units_far_from_a_kink_change_nothing() -> None:
+    """More units than fit in a block, nearly all of which stay on one piece."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(1, 16, 3), nn.ReLU(), nn.MaxPool2d(3, 2), nn.Flatten(), nn.Linear(400, 3)
+    )
+    plane = gs.Slice.random(torch.randn(1, 13, 13), 0.05, torch.Generator().manual_seed(1))
+    regions = gs.linear_regions(model, plane)
+    assert 30 < len(regions) < 2000
+    check_planar(regions)
+    points = 0.05 * (2 * torch.rand(3000, 2, dtype=torch.float64) - 1)
+    cells = regions.locate(points)
+    maps = regions.slice_maps(cells)
+    with torch.no_grad():
+        outputs = model.double()(plane.points(points))
+    found = torch.einsum("nki,ni->nk", maps.A, points) + maps.b
+    torch.testing.assert_close(found, outputs, atol=1e-10, rtol=1e-10)
+    assert len(torch.unique(cells)) > 0.6 * len(regions)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda m: torch.compile(m, backend="eager"), nn.DataParallel, gs.View]
+)
+def test_wrapped_models_are_unwrapped(wrap: Callable[[nn.Module], nn.Module]) -> None:
+    model = mlp([2, 6, 5, 3])
+    plane = gs.Slice(torch.zeros(2), torch.eye(2), 2.0)
+    plain = gs.linear_regions(model, plane)
+    assert gs.linear_regions(wrap(model), plane).counts == plain.counts
+    nested = nn.DataParallel(wrap(model))
+    assert gs.linear_regions(nested, plane).counts == plain.counts
+
+
+def test_a_model_compiled_in_place_and_a_distributed_one(tmp_path: Path) -> None:
+    model = mlp([2, 6, 5, 3])
+    plane = gs.Slice(torch.zeros(2), torch.eye(2), 2.0)
+    plain = gs.linear_regions(model, plane)
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        parallel = nn.parallel.DistributedDataParallel(model)
+        assert gs.linear_regions(parallel, plane).counts == plain.counts
+    finally:
+        torch.distributed.destroy_process_group()
+    model.compile(backend="eager")
+    assert gs.linear_regions(model, plane).counts == plain.counts
 
 
 def test_float32_and_float64_models_agree() -> None:

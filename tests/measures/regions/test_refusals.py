@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -102,6 +104,13 @@ def test_training_mode_branches_and_wrong_types() -> None:
     with pytest.raises(ValueError, match="must not branch"):
         gs.linear_regions(Branches(), square(3))
 
+    class BatchSize(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if x.shape[0] > 1 else -x
+
+    with pytest.raises(ValueError, match=r"x if x\.shape\[0\] > 1.*number of examples in"):
+        gs.linear_regions(BatchSize(), square(3))
+
     class Two(nn.Module):
         def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
             return x, x
@@ -135,6 +144,43 @@ def test_the_budget() -> None:
     assert gs.linear_regions(model, plane, max_regions=second).complete
     with pytest.raises(ValueError, match="max_regions must be positive"):
         gs.linear_regions(model, plane, max_regions=0)
+
+
+def test_a_first_layer_that_explodes_is_refused_at_once() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 600), nn.ReLU(), nn.Linear(600, 2))
+    plane = gs.Slice(torch.zeros(2), torch.eye(2), 0.5)
+    true = len(gs.linear_regions(model, plane))
+    message = r"layer '1' alone makes about ([\d,]+) regions .* half_width=([\d.e-]+) would fit"
+    lines: list[str] = []
+    with pytest.raises(RuntimeError, match=message) as caught:
+        gs.linear_regions(model, plane, max_regions=true // 4, progress=lines.append)
+    assert not lines  # no layer was split
+    estimate, width = re.search(message, str(caught.value)).groups()
+    assert float(estimate.replace(",", "")) == pytest.approx(true, rel=0.1)
+    smaller = gs.Slice(plane.origin, plane.basis, float(width))
+    assert 0.3 * true / 4 < len(gs.linear_regions(model, smaller)) <= true // 4
+    assert gs.linear_regions(model, plane, max_regions=true).complete
+
+
+def test_a_deep_network_that_will_explode_is_refused_after_the_first_layers() -> None:
+    torch.manual_seed(0)
+    model = mlp([2, 100, 100, 100, 100, 2])
+    for parameter in model.parameters():
+        parameter.data.mul_(2)
+    plane = gs.Slice(torch.zeros(2), torch.eye(2), 2.0)
+    true = len(gs.linear_regions(model, plane))
+    lines: list[str] = []
+    message = r"by a sample of its cells, it has about ([\d,]+) regions .* half_width=([\d.e-]+)"
+    with pytest.raises(RuntimeError, match=message) as caught:
+        gs.linear_regions(model, plane, max_regions=true // 3, progress=lines.append)
+    assert 1 <= len(lines) < 4
+    estimate, width = re.search(message, str(caught.value)).groups()
+    assert float(estimate.replace(",", "")) == pytest.approx(true, rel=0.35)
+    assert float(width) < 2.0
+    assert gs.linear_regions(model, plane, max_regions=true).complete
+    part = gs.linear_regions(model, plane, max_regions=true // 3, partial=True)
+    assert not part.complete
 
 
 def test_progress_tells_every_layer() -> None:

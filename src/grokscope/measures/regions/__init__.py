@@ -1,7 +1,7 @@
 """The exact linear regions of a piecewise-affine network on a slice of input space."""
 
 from grokscope.measures.regions.decision import DecisionBoundary
-from grokscope.measures.regions.merged import MergedRegions
+from grokscope.measures.regions.joining import MergedRegions
 from grokscope.measures.regions.partition import linear_regions
 from grokscope.measures.regions.result import AffineMaps, LinearRegions
 from grokscope.measures.regions.slice import Slice

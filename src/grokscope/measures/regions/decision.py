@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope.measures.regions.bends import Columns, KinkColumns, WindowColumns
-from grokscope.measures.regions.mesh import Mesh
-from grokscope.measures.regions.network import Network
+from grokscope.measures.regions.kinks import BreakpointFunctions, KinkFunctions, WindowFunctions
+from grokscope.measures.regions.mesh import Floats, Ints, Mesh
+from grokscope.measures.regions.network import Network, tolerance
 from grokscope.measures.regions.refine import refine
-from grokscope.measures.regions.rings import Floats, Ints
 
 
 @dataclass(frozen=True)
@@ -62,11 +61,12 @@ def decision_boundary(network: Network, mesh: Mesh) -> DecisionBoundary:
 def _undecided(network: Network, mesh: Mesh) -> Ints:
     """The cells at whose corners no one class is ahead: all that the boundary can touch."""
     layer = network.output_layer(_decision(network.num_outputs))
-    outputs, tolerance = network.values(layer, mesh.vertices)
+    inputs = list(network.layer_inputs(layer, mesh.vertices))
+    outputs, rounding = torch.cat(inputs).numpy(force=True), tolerance(network.scale(layer)).max()
     if network.num_outputs == 1:
         outputs = np.concatenate([np.zeros_like(outputs), outputs], axis=1)
     second, first = np.partition(outputs, -2, axis=1)[:, -2:].T
-    leader = np.where(first - second > tolerance.max(), outputs.argmax(axis=1), -1)
+    leader = np.where(first - second > rounding, outputs.argmax(axis=1), -1)
     corner = leader[mesh.rings.vertices]
     low = np.minimum.reduceat(corner, mesh.rings.start[:-1])
     high = np.maximum.reduceat(corner, mesh.rings.start[:-1])
@@ -79,7 +79,7 @@ def classes_at(network: Network, points: Floats) -> Ints:
     return network.pattern(layer, points)[:, 0].long().numpy(force=True)
 
 
-def _decision(num_outputs: int) -> Columns:
+def _decision(num_outputs: int) -> KinkFunctions:
     if num_outputs == 1:
-        return KinkColumns((0.0,), 1)
-    return WindowColumns(torch.arange(num_outputs, device="cpu")[None])
+        return BreakpointFunctions((0.0,), 1)
+    return WindowFunctions(torch.arange(num_outputs, device="cpu")[None])

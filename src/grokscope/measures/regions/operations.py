@@ -1,8 +1,7 @@
-"""Which operations are affine, which bend and where; all others are refused.
+"""Which operations are affine, which are piecewise affine and where their kinks are.
 
-An operation *bends* where it is piecewise affine but not affine: ``ReLU`` at zero, hard tanh at
-both its ends, a pooling window where its largest entry changes. A bend is described by functions
-("columns") of its input that are affine wherever the input is, and whose zero sets are the bends.
+All others are refused. ``ReLU`` has its kink at zero, hard tanh at both its ends, a pooling window
+where its largest entry changes. `kinks` describes them by functions whose zero sets they are.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Kinks:
-    """Each unit of the input bends where it crosses one of ``at``."""
+class Breakpoints:
+    """Each unit of the input has a kink where it crosses one of ``at``."""
 
     at: tuple[float, ...]
 
@@ -42,7 +41,7 @@ class Pair:
     smaller: bool = False
 
 
-Bend = Kinks | Window | Pair
+Nonlinearity = Breakpoints | Window | Pair
 
 AFFINE_MODULES = (
     nn.Linear, nn.Identity, nn.Flatten, nn.Unflatten,
@@ -127,16 +126,16 @@ _ZERO_KINK = {
 }  # fmt: skip
 
 
-def module_bend(module: nn.Module) -> Bend | None:
-    """How a module of torch.nn bends, or None where it is not one of the known bends."""
+def module_kinks(module: nn.Module) -> Nonlinearity | None:
+    """Where a module of torch.nn has kinks, or None where it is not one of those known."""
     if isinstance(module, nn.ReLU6 | nn.Hardtanh):
-        return Kinks((float(module.min_val), float(module.max_val)))
+        return Breakpoints((float(module.min_val), float(module.max_val)))
     if isinstance(module, nn.ReLU | nn.LeakyReLU | nn.PReLU | nn.RReLU):
-        return Kinks((0.0,))
+        return Breakpoints((0.0,))
     if isinstance(module, nn.Hardsigmoid):
-        return Kinks((-3.0, 3.0))
+        return Breakpoints((-3.0, 3.0))
     if isinstance(module, nn.Softshrink):
-        return Kinks((-float(module.lambd), float(module.lambd)))
+        return Breakpoints((-float(module.lambd), float(module.lambd)))
     for kind, (dims, adaptive) in _POOL_MODULES.items():
         if isinstance(module, kind) and not module.return_indices:
             names = ["output_size"] if adaptive else _WINDOW_ARGUMENTS
@@ -147,20 +146,23 @@ def module_bend(module: nn.Module) -> Bend | None:
 _WINDOW_ARGUMENTS = ["kernel_size", "stride", "padding", "dilation", "ceil_mode"]
 
 
-def function_bend(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Bend | None:
-    """How a call of a function, or of a tensor's method by name, bends; ``args[0]`` is a tensor."""
+def function_kinks(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> Nonlinearity | None:
+    """Where a call of a function, or of a tensor's method by name, has kinks.
+
+    ``args[0]`` is the tensor.
+    """
     if target in _ZERO_KINK:
-        return Kinks((0.0,))
+        return Breakpoints((0.0,))
     if target is F.relu6:
-        return Kinks((0.0, 6.0))
+        return Breakpoints((0.0, 6.0))
     if target is hard_sigmoid:
-        return Kinks((-3.0, 3.0))
+        return Breakpoints((-3.0, 3.0))
     if target is F.hardtanh:
         given = _named(["min_val", "max_val"], args, kwargs, {"min_val": -1.0, "max_val": 1.0})
-        return Kinks((float(given["min_val"]), float(given["max_val"])))
+        return Breakpoints((float(given["min_val"]), float(given["max_val"])))
     if target is F.softshrink:
         width = float(_named(["lambd"], args, kwargs, {"lambd": 0.5})["lambd"])
-        return Kinks((-width, width))
+        return Breakpoints((-width, width))
     if target in (torch.clamp, torch.clip, "clamp", "clip"):
         given = _named(["min", "max"], args, kwargs, {"min": None, "max": None})
         return _between(given["min"], given["max"])
@@ -177,11 +179,11 @@ def function_bend(target: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> B
     return None
 
 
-def _between(low: Any, high: Any) -> Kinks | None:
+def _between(low: Any, high: Any) -> Breakpoints | None:
     ends = [end for end in (low, high) if end is not None]
     if not all(isinstance(end, int | float) for end in ends):
         return None
-    return Kinks(tuple(float(end) for end in ends))
+    return Breakpoints(tuple(float(end) for end in ends))
 
 
 def _named(
@@ -192,8 +194,8 @@ def _named(
     return {name: given.get(name, kwargs.get(name, defaults.get(name))) for name in names}
 
 
-def pair_bend(target: Any) -> Pair | None:
-    """How a call of maximum or minimum with two tensors bends."""
+def pair_kinks(target: Any) -> Pair | None:
+    """Which call with two tensors is their maximum or minimum."""
     if target in (torch.maximum, "maximum", torch.max, "max"):
         return Pair()
     if target in (torch.minimum, "minimum", torch.min, "min"):

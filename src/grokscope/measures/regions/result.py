@@ -10,14 +10,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from grokscope.measures.regions import distance, maps
+from grokscope.measures.regions import locate
 from grokscope.measures.regions.decision import DecisionBoundary, classes_at, decision_boundary
+from grokscope.measures.regions.joining import MergedRegions, merged_regions
 from grokscope.measures.regions.locate import CellGrid
-from grokscope.measures.regions.merged import MergedRegions, merged_regions
-from grokscope.measures.regions.mesh import Mesh
+from grokscope.measures.regions.mesh import Floats, Ints, Mesh, Polygons
 from grokscope.measures.regions.network import Network
-from grokscope.measures.regions.polygons import Polygons
-from grokscope.measures.regions.rings import Floats, Ints
 from grokscope.measures.regions.slice import Slice
 
 
@@ -37,7 +35,7 @@ class LinearRegions:
 
     Attributes:
         slice: the slice.
-        layers: the names of the layers that bend, in order.
+        layers: the names of the layers with kinks, in order.
         complete: False for the partial result of a run that spent its budget; such a result has
             the cells of the layers in ``counts`` and nothing that depends on later layers.
         counts: the number of cells after each layer, cumulatively.
@@ -55,7 +53,7 @@ class LinearRegions:
 
     def __init__(self, network: Network, mesh: Mesh, counts: list[int]) -> None:
         self._network, self._mesh = network, mesh
-        self.slice: Slice = network.plane
+        self.slice: Slice = network.planes[0]
         self.layers = [layer.name for layer in network.layers]
         self.counts = dict(zip(self.layers, counts, strict=False))
         self.complete = len(counts) == len(self.layers)
@@ -113,7 +111,7 @@ class LinearRegions:
 
     @property
     def edge_kink(self) -> Int[Tensor, " E"]:
-        """Which of the unit's bends: 0, or 1 for the upper end of a hard tanh."""
+        """Which of the unit's kinks: 0, or 1 for the upper end of a hard tanh."""
         return torch.from_numpy(self._mesh.labels[:, 2])
 
     @cached_property
@@ -136,7 +134,7 @@ class LinearRegions:
     ) -> dict[str, Int[Tensor, "n u"]]:
         """For each layer (n, units), which affine piece each unit is on: 0 or 1 for ReLU.
 
-        A unit with two bends has pieces 0, 1, 2; a max-pooling window has the place of its
+        A unit with two kinks has pieces 0, 1, 2; a max-pooling window has the place of its
         largest member, the first of equals. Costs one forward pass of n points.
         """
         points = self._points(cells)
@@ -151,13 +149,13 @@ class LinearRegions:
         k backward passes; memory n k d, so pass ``cells`` where there are many.
         """
         self._whole()
-        parts = list(maps.input_maps(self._network, self._points(cells), chunk_size))
+        parts = list(self._network.input_maps(self._points(cells), chunk_size))
         return AffineMaps(*(torch.cat(tensors).cpu() for tensors in zip(*parts, strict=True)))
 
     def slice_maps(self, cells: Int[Tensor, " n"] | None = None) -> AffineMaps:
         """The affine map of each cell in slice coordinates: A (n, k, 2) and b (n, k)."""
         self._whole()
-        return AffineMaps(*(t.cpu() for t in maps.slice_maps(self._network, self._points(cells))))
+        return AffineMaps(*(t.cpu() for t in self._network.slice_maps(self._points(cells))))
 
     def centroids(
         self, cells: Int[Tensor, " n"] | None = None, chunk_size: int = 4096
@@ -168,7 +166,7 @@ class LinearRegions:
         """
         self._whole()
         points = self._points(cells)
-        return torch.cat(list(maps.pulled_back_ones(self._network, points, chunk_size))).cpu()
+        return torch.cat(list(self._network.centroids(points, chunk_size))).cpu()
 
     def operator_norms(
         self,
@@ -181,7 +179,7 @@ class LinearRegions:
             raise ValueError(f"ord must be 'fro' or 'spectral': got {ord!r}")
         self._whole()
         norms = []
-        for jacobian, _ in maps.input_maps(self._network, self._points(cells), chunk_size):
+        for jacobian, _ in self._network.input_maps(self._points(cells), chunk_size):
             matrix = jacobian.flatten(2)
             norms.append(torch.linalg.matrix_norm(matrix, "fro" if ord == "fro" else 2).cpu())
         return torch.cat(norms)
@@ -210,13 +208,13 @@ class LinearRegions:
 
         In input-space length, within the slice; NaN outside the domain.
         """
-        found = distance.to_nearest_edge(self._mesh, self._grid, _coordinates(points), self._metric)
+        found = locate.to_nearest_edge(self._mesh, self._grid, _coordinates(points), self._metric)
         return torch.from_numpy(found)
 
     def distance_to_decision_boundary(self, points: Float[Tensor, "..."]) -> Float[Tensor, " n"]:
         """The distance of each point (n, 2) to the decision boundary in the domain, or infinity."""
         segments = self.decision_boundary().segments.numpy()
-        found = distance.to_nearest_segment(_coordinates(points), segments, self._metric)
+        found = locate.to_nearest_segment(_coordinates(points), segments, self._metric)
         return torch.from_numpy(found)
 
     def local_complexity(
@@ -225,7 +223,7 @@ class LinearRegions:
         radius: float,
         count: Literal["regions", "neurons"] = "regions",
     ) -> Int[Tensor, " n"]:
-        """How many cells, or neurons that bend there, come within ``radius`` of points (n, 2).
+        """How many cells, or neurons with a kink there, come within ``radius`` of points (n, 2).
 
         ``radius`` is an input-space length. Source: Humayun, Balestriero & Baraniuk, "Deep
         networks always grok and here is why" (2024), who estimate the second count.
@@ -234,7 +232,7 @@ class LinearRegions:
             raise ValueError(f"count must be 'regions' or 'neurons': got {count!r}")
         if not radius > 0:
             raise ValueError(f"radius must be positive: got {radius}")
-        found = distance.num_within(
+        found = locate.num_within(
             self._mesh, self._grid, _coordinates(points), radius, self._metric, count == "neurons"
         )
         return torch.from_numpy(found)

@@ -14,6 +14,7 @@ class Slice:
         origin: (*d,), the point with coordinates (0, 0), float64.
         basis: (2, *d), the directions of the two coordinates, float64.
         polygon: (m, 2), the corners of the domain in slice coordinates, counter-clockwise.
+        half_width: of a square domain; None for any other.
 
     Example:
         >>> import torch
@@ -59,6 +60,7 @@ class Slice:
         self._gram = directions @ directions.T
         if float(torch.det(self._gram)) <= 1e-20 * float(self._gram.diagonal().prod()):
             raise ValueError("basis must hold two independent directions: got parallel ones")
+        self.half_width = half_width if polygon is None else None
         self.polygon = _square(half_width) if polygon is None else _convex(polygon)
 
     @classmethod

@@ -1,13 +1,17 @@
-"""Read a module's computation as a graph of affine operations and bends, or refuse it."""
+"""Read a module as a graph of affine and piecewise-affine operations, or refuse it."""
 
 from __future__ import annotations
 
 import builtins
 import copy
 import inspect
+import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from grokscope.measures.inputs import Model, check_not_batch_dependent
@@ -20,11 +24,14 @@ from grokscope.measures.regions.operations import (
     SHAPE_ATTRIBUTES,
     SHAPES,
     SUMS,
-    Bend,
-    function_bend,
-    module_bend,
-    pair_bend,
+    Nonlinearity,
+    function_kinks,
+    module_kinks,
+    pair_kinks,
 )
+from grokscope.measures.view import unwrapped
+
+_TORCH = str(Path(torch.__file__).parent)
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ class Graph:
         input: the node of the batch.
         output: the node whose value the module returns.
         data: the nodes whose values depend on the input's values.
-        bends: the nodes that are not affine, in order, each with its kind.
-        names: what each of ``bends`` is called.
+        nonlinear: the nodes that are piecewise affine, in order, each with its kind.
+        names: what each of ``nonlinear`` is called.
     """
 
     module: nn.Module
@@ -46,7 +53,7 @@ class Graph:
     input: fx.Node
     output: fx.Node
     data: set[fx.Node]
-    bends: dict[fx.Node, Bend]
+    nonlinear: dict[fx.Node, Nonlinearity]
     names: list[str]
 
 
@@ -58,18 +65,72 @@ def trace(model: Model) -> Graph:
         ValueError: it is in training mode where that matters, cannot be traced, or has an
             operation that is not piecewise affine.
     """
+    model = _plain(model)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module to be traced: got {type(model).__name__}")
     check_not_batch_dependent(model)
     module = float64_copy(model)
+    graph = _chain(module)
+    return _classify(module, _traced(module) if graph is None else graph)
+
+
+def _plain(model: Model) -> Model:
+    """The module inside of wrappers that compute what it does: compiled, parallel, a view."""
+    while True:
+        inner = unwrapped(model)
+        if isinstance(inner, nn.Module):
+            inner = dict(inner.named_children()).get("_orig_mod", inner)  # torch.compile's wrapper
+        if isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel):
+            inner = inner.module
+        if inner is model:
+            return model
+        model = inner
+
+
+def _traced(module: nn.Module) -> fx.Graph:
     try:
-        graph = fx.Tracer().trace(module)
+        return fx.Tracer().trace(module)
     except Exception as error:
         raise ValueError(
-            f"model cannot be traced by torch.fx ({type(error).__name__}: {error}); its forward "
-            "must not branch on the values of tensors"
+            f"model cannot be traced by torch.fx ({type(error).__name__}: {error}"
+            f"{_line_of(error)}); its forward must not branch on the values of tensors, nor on the "
+            "number of examples in the batch (an if on x.shape[0] or len(x)): take such a branch "
+            "out, or pass a module without it"
         ) from error
-    return _classify(module, graph)
+
+
+def _line_of(error: Exception) -> str:
+    """The last line of the traceback outside of torch, which is the user's own."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)[1:]
+        if not frame.filename.startswith(_TORCH)
+    ]
+    if not frames:
+        return ""
+    return f", at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line}"
+
+
+def _chain(module: nn.Module) -> fx.Graph | None:
+    """The graph of a nest of plain nn.Sequentials of torch's layers, which needs no tracing."""
+    graph = fx.Graph()
+    node = graph.placeholder("input")
+    for name, layer in _leaves("", module):
+        if type(layer).__module__.startswith("torch.nn.modules") and layer._modules == {}:
+            node = graph.call_module(name, (node,))
+        else:
+            return None
+    graph.output(node)
+    return graph
+
+
+def _leaves(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    plain = "forward" not in vars(module) and not module._forward_pre_hooks
+    if plain and type(module) is nn.Sequential:
+        for key, layer in module.named_children():
+            yield from _leaves(f"{name}.{key}" if name else key, layer)
+    else:
+        yield name, module
 
 
 def float64_copy(model: nn.Module) -> nn.Module:
@@ -83,7 +144,9 @@ def float64_copy(model: nn.Module) -> nn.Module:
     if any(tensor.device.type == "mps" for tensor in module.state_dict().values()):
         module = module.cpu()
     for part in module.modules():
-        # Hooks watch training; pre-hooks stay, since weight normalization is one.
+        # A compiled call would run the model's own weights. Hooks watch training; pre-hooks stay,
+        # since weight normalization is one.
+        part._compiled_call_impl = None
         part._forward_hooks.clear()
         part._backward_hooks.clear()
     return module.double().requires_grad_(False)
@@ -103,9 +166,9 @@ def _classify(module: nn.Module, graph: fx.Graph) -> Graph:
             continue  # a constant, or known from the shape alone
         found.data.add(node)
         _make_out_of_place(node)
-        bend = _bend(module, node)
-        if bend is not None:
-            found.bends[node] = bend
+        kind = _nonlinearity(module, node)
+        if kind is not None:
+            found.nonlinear[node] = kind
             found.names.append(_unused(_name(node), found.names))
         elif not _is_affine(module, node, depends):
             raise ValueError(_refusal(module, node))
@@ -142,14 +205,14 @@ def _make_out_of_place(node: fx.Node) -> None:
             node.args = node.args[: names.index("inplace")]
 
 
-def _bend(module: nn.Module, node: fx.Node) -> Bend | None:
+def _nonlinearity(module: nn.Module, node: fx.Node) -> Nonlinearity | None:
     if node.op == "call_module":
-        return module_bend(module.get_submodule(str(node.target)))
+        return module_kinks(module.get_submodule(str(node.target)))
     if len(node.args) == 2 and all(isinstance(argument, fx.Node) for argument in node.args):
-        pair = pair_bend(node.target)
+        pair = pair_kinks(node.target)
         if pair is not None:
             return pair
-    return function_bend(node.target, node.args, dict(node.kwargs))
+    return function_kinks(node.target, node.args, dict(node.kwargs))
 
 
 def _is_affine(module: nn.Module, node: fx.Node, depends: list[fx.Node]) -> bool:

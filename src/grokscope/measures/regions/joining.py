@@ -1,31 +1,17 @@
-"""Take edges out of a mesh and join the cells they parted."""
+"""Join cells of a mesh: those parted by edges that are no kinks, and those with one affine map."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
+from torch import Tensor
 
-from grokscope.measures.regions.mesh import Mesh
-from grokscope.measures.regions.rings import Ints, Rings, starts
-
-
-def components(count: int, pairs: Ints) -> Ints:
-    """(count,), a number for each of the connected components of a graph with edges (m, 2).
-
-    Numbers run from 0 in the order of each component's first member.
-    """
-    label = np.arange(count)
-    while True:
-        low = label[pairs].min(axis=1)
-        smaller = label.copy()
-        for end in (0, 1):
-            np.minimum.at(smaller, label[pairs[:, end]], low)
-        while (smaller[smaller] != smaller).any():
-            smaller = smaller[smaller]
-        smaller = smaller[label]
-        if (smaller == label).all():
-            return np.unique(label, return_inverse=True)[1]
-        label = smaller
+from grokscope.measures.regions.mesh import Ints, Mesh, Rings, components, starts
+from grokscope.measures.regions.network import Network
 
 
 def dissolve(mesh: Mesh, removed: NDArray[np.bool_], num_kept_vertices: int) -> tuple[Mesh, Ints]:
@@ -94,4 +80,46 @@ def _rebuilt(mesh: Mesh, vertices: Ints, edges: Ints, owner: Ints) -> Mesh:
         ends[first],
         mesh.labels[edges[first]],
         Rings(rings.start, vertices, number),
+    )
+
+
+@dataclass(frozen=True)
+class MergedRegions:
+    """The connected pieces of the slice on which the network is one affine map.
+
+    ``len()`` counts them. They are unions of activation cells and need not be convex: a unit that
+    switches on where nothing after it listens makes two cells and one merged region.
+
+    Attributes:
+        labels: (F,), the merged region of each activation cell.
+        areas: (M,), their areas.
+        boundary: (E,), which of the cells' edges bound a merged region.
+    """
+
+    labels: Int[Tensor, " F"]
+    areas: Float[Tensor, " M"]
+    boundary: Bool[Tensor, " E"]
+
+    def __len__(self) -> int:
+        return len(self.areas)
+
+
+def merged_regions(network: Network, mesh: Mesh, tolerance: float) -> MergedRegions:
+    """Join neighbours whose gradients differ by no more than ``tolerance``, relatively.
+
+    The function is continuous, so equal gradients on both sides of an edge mean equal maps.
+    """
+    gradient = network.slice_maps(mesh.centers)[0].flatten(1).numpy(force=True)
+    faces = mesh.edge_faces
+    inner = np.nonzero((faces >= 0).all(axis=1))[0]
+    left, right = gradient[faces[inner, 0]], gradient[faces[inner, 1]]
+    size = np.maximum(np.abs(left).max(axis=1), np.abs(right).max(axis=1))
+    same = np.abs(left - right).max(axis=1) <= tolerance * size
+    labels = components(mesh.num_faces, faces[inner[same]])
+    boundary = np.ones(len(faces), dtype=bool)
+    boundary[inner] = labels[faces[inner, 0]] != labels[faces[inner, 1]]
+    return MergedRegions(
+        torch.from_numpy(labels),
+        torch.from_numpy(np.bincount(labels, mesh.areas)),
+        torch.from_numpy(boundary),
     )
