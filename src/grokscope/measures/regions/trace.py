@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from grokscope.measures.guard import without_wrappers
 from grokscope.measures.inputs import Model, check_not_batch_dependent
 from grokscope.measures.regions.operations import (
     AFFINE_MODULES,
@@ -76,15 +77,8 @@ def trace(model: Model) -> Graph:
 
 def _plain(model: Model) -> Model:
     """The module inside of wrappers that compute what it does: compiled, parallel, a view."""
-    while True:
-        inner = unwrapped(model)
-        if isinstance(inner, nn.Module):
-            inner = dict(inner.named_children()).get("_orig_mod", inner)  # torch.compile's wrapper
-        if isinstance(inner, nn.parallel.DistributedDataParallel | nn.DataParallel):
-            inner = inner.module
-        if inner is model:
-            return model
-        model = inner
+    inner = unwrapped(without_wrappers(model))
+    return model if inner is model else _plain(inner)
 
 
 def _traced(module: nn.Module) -> fx.Graph:
