@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -40,6 +42,10 @@ def make(**changes) -> Dataset:
         ({"test_x": torch.rand(6, 2, 3, 4).double()}, "agree in x: dtype"),
         ({"image_shape": (1, 5, 5)}, "image_shape .* has 25 pixels, but train_x has 24"),
         ({"class_names": ("a", "b")}, "2 names for num_classes=3"),
+        ({"test_parts": {"test": torch.ones(6).bool()}}, "'test' has an accuracy already"),
+        ({"test_parts": {"odd": torch.ones(11).bool()}}, r"bool of shape \(6,\) on cpu: got .*11"),
+        ({"test_parts": {"odd": torch.ones(6)}}, r"test_parts\['odd'\] must be a mask"),
+        ({"test_parts": {"odd": torch.zeros(6).bool()}}, "marks no example: leave it out"),
         ({"train_x": torch.rand(11, 2, 3, 4, device="meta")}, "is on meta"),
     ],
 )
@@ -147,3 +153,18 @@ def test_normalized_refuses_what_makes_no_sense() -> None:
         make().normalized((0.1, 0.2, 0.3), 1.0)
     with pytest.raises(ValueError, match="mean must be a finite number"):
         make().normalized(float("nan"), 1.0)
+
+
+def test_parts_of_the_test_data_stay_with_their_examples() -> None:
+    data = make(test_y=torch.tensor([0, 1, 2, 0, 1, 2]))
+    ends = torch.tensor([True, False, False, False, False, True])
+    data = replace(data, test_parts={"ends": ends})
+    assert data.subset(test_size=4).test_parts["ends"].tolist() == [True, False, False, False]
+    seeded = data.subset(test_size=4, rule="seeded", seed=1)
+    for x, marked in zip(seeded.test_x, seeded.test_parts["ends"], strict=True):
+        assert bool(marked) == any(torch.equal(x, data.test_x[i]) for i in (0, 5))
+    assert data.of_classes([1, 2]).test_parts["ends"].tolist() == [False, False, False, True]
+    assert data.of_classes([1, 0]).subset(test_size=1).test_parts.keys() == {"ends"}
+    inner = replace(data, test_parts={"inner": ~ends})
+    assert inner.subset(test_size=1).test_parts == {}
+    assert data.flattened().to(dtype=torch.float64).test_parts["ends"] is not None

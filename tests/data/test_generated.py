@@ -152,3 +152,5 @@ def test_pairs_unseen_in_either_order() -> None:
     expected = [(b, a) not in known for a, b, _ in data.test_x.tolist()]
     assert unseen_in_either_order(data.train_x, data.test_x, 7).tolist() == expected
     assert 0 < sum(expected) < len(expected)
+    assert data.test_parts["unseen"].tolist() == expected
+    assert load("modular", modulus=7, train_size=48).test_parts == {}

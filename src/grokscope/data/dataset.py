@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -29,6 +29,8 @@ class Dataset:
         num_classes: number of classes; None where the targets are numbers.
         image_shape: (channels, height, width) where an input is a picture, flattened or not.
         class_names: one name for each class, where the data set has them.
+        test_parts: parts of the test data by name, each a mask (m,), whose accuracy ``fit`` records
+            besides as ``NAME_accuracy``.
 
     Raises:
         ValueError: the tensors disagree with each other or with ``num_classes``.
@@ -47,6 +49,7 @@ class Dataset:
     num_classes: int | None = None
     image_shape: tuple[int, int, int] | None = None
     class_names: tuple[str, ...] | None = None
+    test_parts: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         _check_split("train", self.train_x, self.train_y, self.num_classes)
@@ -65,6 +68,8 @@ class Dataset:
             raise ValueError(
                 f"class_names has {len(self.class_names)} names for num_classes={self.num_classes}"
             )
+        for name, mask in self.test_parts.items():
+            _check_part(name, mask, self.test_y)
 
     def __repr__(self) -> str:
         targets = "scalar targets" if self.num_classes is None else f"{self.num_classes} classes"
@@ -94,6 +99,7 @@ class Dataset:
             train_y=moved(self.train_y),
             test_x=moved(self.test_x),
             test_y=moved(self.test_y),
+            test_parts={name: mask.to(device) for name, mask in self.test_parts.items()},
         )
 
     def of_classes(self, classes: Sequence[int]) -> Dataset:
@@ -109,6 +115,8 @@ class Dataset:
             y = getattr(self, f"{split}_y")
             rows, labels = class_rows(y, classes, self.num_classes, self.name)
             chosen |= {f"{split}_x": getattr(self, f"{split}_x")[rows], f"{split}_y": labels}
+            if split == "test":
+                chosen["test_parts"] = self._parts_at(rows)
         if self.class_names is not None:
             chosen["class_names"] = tuple(self.class_names[index] for index in classes)
         return replace(self, **chosen)
@@ -137,6 +145,8 @@ class Dataset:
             check_size(f"{split}_size", size, len(x), self.name)
             rows = slice(size) if order is None else order[:size].to(x.device)
             chosen |= {f"{split}_x": x[rows], f"{split}_y": y[rows]}
+            if split == "test":
+                chosen["test_parts"] = self._parts_at(rows)
         return replace(self, **chosen)
 
     def flattened(self) -> Dataset:
@@ -169,6 +179,11 @@ class Dataset:
             return ((x.reshape(-1, *shape) - shift) / scale).reshape(x.shape)
 
         return replace(self, train_x=normal(self.train_x), test_x=normal(self.test_x))
+
+    def _parts_at(self, rows: slice | Tensor) -> dict[str, Tensor]:
+        """The parts among some of the test examples, without those that hold none of them."""
+        parts = {name: mask[rows] for name, mask in self.test_parts.items()}
+        return {name: mask for name, mask in parts.items() if bool(mask.any())}
 
     def _per_channel(self, name: str, value: float | Sequence[float]) -> Tensor:
         channels = 1 if self.image_shape is None else self.image_shape[0]
@@ -216,6 +231,20 @@ def check_rule(rule: str) -> None:
     """Raise unless ``rule`` is a way to choose a subset."""
     if rule not in get_args(SubsetRule):
         raise ValueError(unknown_name("subset rule", rule, get_args(SubsetRule)))
+
+
+def _check_part(name: str, mask: Tensor, test_y: Tensor) -> None:
+    """Raise unless ``mask`` marks some of the test examples and its name leaves columns free."""
+    if name in ("train", "test", "probe"):
+        raise ValueError(f"test_parts: {name!r} has an accuracy already; give it another name")
+    if mask.dtype != torch.bool or mask.shape != test_y.shape or mask.device != test_y.device:
+        raise ValueError(
+            f"test_parts[{name!r}] must be a mask over the test examples, bool of shape "
+            f"{tuple(test_y.shape)} on {test_y.device}: got {mask.dtype} of shape "
+            f"{tuple(mask.shape)} on {mask.device}"
+        )
+    if not bool(mask.any()):
+        raise ValueError(f"test_parts[{name!r}] marks no example: leave it out")
 
 
 def _check_same(what: str, train: object, test: object) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from grokscope.data import Dataset
-from grokscope.training.objective import Objective, loss_and_accuracy
+from grokscope.training.objective import Objective, loss_and_correct
 
 _ALIGNMENT = 64
 
@@ -59,7 +59,7 @@ class Evaluation:
         self.test_targets = objective.targets(data.test_y, outputs)
 
     def scores(self) -> dict[str, float]:
-        """Loss and accuracy on the training and the test data, in eval mode."""
+        """Loss and accuracy on the training and the test data and its parts, in eval mode."""
         mode = self.model.training
         self.model.eval()
         data = self.data
@@ -68,7 +68,9 @@ class Evaluation:
             ("train", data.train_x, data.train_y, self.train_targets),
             ("test", data.test_x, data.test_y, self.test_targets),
         ):
-            loss, accuracy = loss_and_accuracy(self.model, self.objective, x, targets, y)
-            scores |= {f"{name}_loss": loss, f"{name}_accuracy": accuracy}
+            loss, correct = loss_and_correct(self.model, self.objective, x, targets, y)
+            scores |= {f"{name}_loss": loss, f"{name}_accuracy": int(correct.sum()) / len(x)}
+        for name, part in data.test_parts.items():  # of the test answers, the last of the loop
+            scores[f"{name}_accuracy"] = int(correct[part].sum()) / int(part.sum())
         self.model.train(mode)
         return scores

@@ -108,11 +108,25 @@ def loss_and_accuracy(
     y: Tensor,
     chunk_size: int = 10_000,
 ) -> tuple[float, float]:
-    """Mean loss and share of right answers over a whole data set."""
-    total, right = 0.0, 0
+    """Mean loss and share of correct answers over a whole data set."""
+    loss, correct = loss_and_correct(model, objective, x, targets, y, chunk_size)
+    return loss, int(correct.sum()) / len(x)
+
+
+@torch.no_grad()
+def loss_and_correct(
+    model: Callable[[Tensor], Tensor],
+    objective: Objective,
+    x: Tensor,
+    targets: Tensor,
+    y: Tensor,
+    chunk_size: int = 10_000,
+) -> tuple[float, Bool[Tensor, " n"]]:
+    """Mean loss over a whole data set, and which answers are correct."""
+    total, correct = 0.0, []
     for part in range(0, len(x), chunk_size):
         chunk = slice(part, part + chunk_size)
         outputs = model(x[chunk])
         total += float(objective(outputs, targets[chunk])) * len(outputs)
-        right += int(objective.correct(outputs, y[chunk]).sum())
-    return total / len(x), right / len(x)
+        correct.append(objective.correct(outputs, y[chunk]))
+    return total / len(x), torch.cat(correct)
