@@ -31,6 +31,8 @@ class Dataset:
         class_names: one name for each class, where the data set has them.
         test_parts: parts of the test data by name, each a mask (m,), whose accuracy ``fit`` records
             besides as ``NAME_accuracy``.
+        value_range: lowest and highest value that an input may take, as attacks need to know; None
+            where there is no such range, or another one for each channel.
 
     Raises:
         ValueError: the tensors disagree with each other or with ``num_classes``.
@@ -50,6 +52,7 @@ class Dataset:
     image_shape: tuple[int, int, int] | None = None
     class_names: tuple[str, ...] | None = None
     test_parts: Mapping[str, Tensor] = field(default_factory=dict)
+    value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         _check_split("train", self.train_x, self.train_y, self.num_classes)
@@ -161,7 +164,10 @@ class Dataset:
                 f"scaled() turns uint8 pixels into [0, 1]: {self.name} holds {self.train_x.dtype}"
             )
         return replace(
-            self, train_x=self.train_x.to(dtype) / 255, test_x=self.test_x.to(dtype) / 255
+            self,
+            train_x=self.train_x.to(dtype) / 255,
+            test_x=self.test_x.to(dtype) / 255,
+            value_range=(0.0, 1.0),
         )
 
     def normalized(self, mean: float | Sequence[float], std: float | Sequence[float]) -> Dataset:
@@ -178,7 +184,13 @@ class Dataset:
         def normal(x: Tensor) -> Tensor:
             return ((x.reshape(-1, *shape) - shift) / scale).reshape(x.shape)
 
-        return replace(self, train_x=normal(self.train_x), test_x=normal(self.test_x))
+        ends = None
+        if self.value_range is not None and len(shift) == len(scale) == 1:
+            low, high = ((end - float(shift)) / float(scale) for end in self.value_range)
+            ends = low, high
+        return replace(
+            self, train_x=normal(self.train_x), test_x=normal(self.test_x), value_range=ends
+        )
 
     def _parts_at(self, rows: slice | Tensor) -> dict[str, Tensor]:
         """The parts among some of the test examples, without those that hold none of them."""

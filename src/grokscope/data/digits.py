@@ -45,4 +45,5 @@ def load_digits(
         num_classes=len(classes),
         image_shape=(1, 8, 8),
         class_names=tuple(str(digit) for digit in classes),
+        value_range=(0.0, 1.0),
     )

@@ -103,6 +103,7 @@ def reduce_to_span(model: nn.Module, data: Dataset, layer: str | None = None) ->
         train_x=rows[len(weight) :].to(weight),
         test_x=reduction.project(data.test_x),
         image_shape=None,
+        value_range=None,
     )
     _check_outputs(model, inner, data, reduced)
     return replace(reduction, data=reduced)

@@ -16,6 +16,7 @@ from grokscope.experiments.spec import (
     Experiment,
     ModelSpec,
     MonitorSpec,
+    RobustSpec,
     SettledSpec,
     TargetSpec,
 )
@@ -28,6 +29,7 @@ from grokscope.training import (
     Monitor,
     NoiseAccuracy,
     NTKDistance,
+    RobustAccuracy,
     Schedule,
     StopWhenSettled,
     Target,
@@ -87,6 +89,19 @@ def noise_on_test_points(spec: MonitorSpec, data: Dataset) -> Tensor | None:
     )
 
 
+def _robust_accuracy(spec: RobustSpec, data: Dataset) -> RobustAccuracy:
+    """The attack in the data's own units: ``spec.eps`` is in those of a range from 0 to 1."""
+    low, high = data.value_range or (0.0, 1.0)
+    return RobustAccuracy(
+        spec.attack,
+        spec.norm,
+        spec.eps * (high - low),
+        bounds=data.value_range,
+        steps=spec.steps,
+        seed=spec.seed,
+    )
+
+
 def build_monitor(
     spec: MonitorSpec, model: nn.Module, data: Dataset, loss: str, noise: Tensor | None = None
 ) -> Monitor | None:
@@ -107,6 +122,7 @@ def build_monitor(
             threshold=spec.noise.threshold,
             noise=noise,
         ),
+        RobustAccuracy.name: _robust_accuracy(spec.robust, data),
     }
     test = (
         (data.test_x[: spec.test_size], data.test_y[: spec.test_size]) if spec.test_size else None

@@ -174,10 +174,24 @@ class NoiseSpec(Strict):
     threshold: float = 0.0
 
 
+class RobustSpec(Strict):
+    """The attack of the measure ``robust_accuracy``; see ``grokscope.RobustAccuracy``.
+
+    ``eps`` is for inputs from 0 to 1, and is scaled with them where ``data.normalize`` is given.
+    """
+
+    attack: Literal["pgd", "apgd", "autoattack"] = "pgd"
+    norm: Literal["Linf", "L2"] = "Linf"
+    eps: NotNegative = 4 / 255
+    steps: Positive | None = None
+    seed: int = 0
+
+
 class MonitorSpec(Strict):
     """What is measured on how many probe points, and how many of them are pictured.
 
-    ``test_size`` test points are measured as well by ``manifold_geometry`` and ``noise_accuracy``.
+    ``test_size`` test points are measured by ``manifold_geometry``, ``noise_accuracy`` and
+    ``robust_accuracy``.
     ``after_training`` names measures that are taken at the kept checkpoints once training is over.
     """
 
@@ -190,6 +204,7 @@ class MonitorSpec(Strict):
     ntk: NTKSpec = NTKSpec()
     manifolds: ManifoldSpec = ManifoldSpec()
     noise: NoiseSpec = NoiseSpec()
+    robust: RobustSpec = RobustSpec()
     schedule: ScheduleSpec = ScheduleSpec()
 
     @field_validator("measures", "after_training")

@@ -9,6 +9,7 @@ from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.ntk_distance import NTKDistance
 from grokscope.training.phase import Phase
 from grokscope.training.recorder import Recorder
+from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
 from grokscope.training.settled import StopWhenSettled
 
@@ -20,6 +21,7 @@ __all__ = [
     "NoiseAccuracy",
     "Phase",
     "Recorder",
+    "RobustAccuracy",
     "Schedule",
     "StopWhenSettled",
     "Target",

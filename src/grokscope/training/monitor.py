@@ -20,6 +20,7 @@ from grokscope.training.ntk_distance import NTKDistance
 from grokscope.training.objective import Objective, loss_and_accuracy
 from grokscope.training.phase import Phase, phase
 from grokscope.training.recorder import Recorder
+from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
 
 Measure = Callable[[nn.Module, Tensor, Tensor], "Tensor | float"]
@@ -27,6 +28,7 @@ RECORDERS: dict[str, type[Recorder]] = {
     LayerGeometry.name: LayerGeometry,
     NoiseAccuracy.name: NoiseAccuracy,
     NTKDistance.name: NTKDistance,
+    RobustAccuracy.name: RobustAccuracy,
 }
 MEASURES = (*MEASUREMENTS, *RECORDERS)
 
