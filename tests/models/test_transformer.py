@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 import grokscope as gs
 from grokscope.models import build
+from grokscope.models.transformer import residue_weights
 from tests.reference.jacobian import jacobian
 from tests.reference.penalty import penalty
 from tests.reference.transformer import transformer
@@ -121,3 +122,22 @@ def test_mistakes_are_named() -> None:
     x[0, 0] = P + 1  # would be another position's row in a table of all rows
     with pytest.raises((IndexError, RuntimeError), match="out of range"):
         model(x)
+
+
+def test_weights_over_residues_by_their_definitions() -> None:
+    model, _ = network()
+    weights = residue_weights(gs.View(model))
+    assert_close(weights["embedding"], model.embed(torch.arange(P)))
+    neuron = torch.zeros(7).double()
+    neuron[4] = 1
+    direct = model.unembed(model.mlp_out(neuron) - model.mlp_out.bias)
+    assert_close(weights["neuron_logit"][:, 4], direct)
+    assert weights["unembedding"].shape == (P, D)
+    monitor = gs.Monitor(
+        model, (network()[1], torch.zeros(P * P).long()), ["neuron_logit_gini", "embedding_gini"]
+    )
+    row = monitor.step(0)
+    assert row is not None
+    assert row["neuron_logit_gini"] == float(gs.fourier_gini(weights["neuron_logit"], P))
+    with pytest.raises(ValueError, match=r"need a model with residue_weights\(.*got MLP"):
+        residue_weights(gs.MLP(3, [4], 5))

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from grokscope.measures.view import Model, unwrapped
 from grokscope.models.mlp import activation_class, check_size
 from grokscope.models.seeding import seeded_initialization
 
@@ -123,6 +124,18 @@ class Transformer(nn.Module):
         """
         return x if x.is_floating_point() else self.embed(x)
 
+    def residue_weights(self) -> dict[str, Float[Tensor, "p width"]]:
+        """The weights with a row for each residue, in which a network may hold few frequencies.
+
+        ``embedding``; ``unembedding``; and ``neuron_logit``, what a neuron of the MLP adds to each
+        output on the direct path, W_U W_out (Nanda et al. 2023, section 4).
+        """
+        return {
+            "embedding": self.embed.weight[: self.modulus].detach(),
+            "unembedding": self.unembed.weight.detach(),
+            "neuron_logit": (self.unembed.weight @ self.mlp_out.weight).detach(),
+        }
+
     def _attention_of_embeddings(
         self, e: Float[Tensor, "n length d"]
     ) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n d"]]:
@@ -160,3 +173,18 @@ class Transformer(nn.Module):
     ) -> Float[Tensor, "n d"]:
         attention = (scores / value.shape[-1] ** 0.5).softmax(1)
         return (attention.unsqueeze(3) * value).sum(1).flatten(1)
+
+
+def residue_weights(model: Model) -> dict[str, Float[Tensor, "p width"]]:
+    """The weights over residues of a model that has them, shown by a view or not.
+
+    Raises:
+        ValueError: if the model has no method ``residue_weights``.
+    """
+    weights = getattr(unwrapped(model), "residue_weights", None)
+    if weights is None:
+        raise ValueError(
+            "Fourier spectra need a model with residue_weights(), as gs.Transformer has it: got "
+            f"{type(model).__name__}"
+        )
+    return weights()

@@ -9,8 +9,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from grokscope.measures.fourier import fourier_gini
 from grokscope.measures.geometry import JacobianGeometry, jacobian_geometry
 from grokscope.measures.ntk import empirical_ntk
+from grokscope.models.transformer import residue_weights
 
 Reduction = Literal["full", "trace", "sum"]
 
@@ -96,6 +98,16 @@ def _point_ntk(probe: Probe) -> Tensor:
     return row.mean()
 
 
+def _residue_gini(which: str) -> Callable[[Probe], Tensor]:
+    """The Gini coefficient of the Fourier components of one of a model's weights over residues."""
+
+    def measure(probe: Probe) -> Tensor:
+        weight = residue_weights(probe.model)[which]
+        return fourier_gini(weight, len(weight))
+
+    return measure
+
+
 MEASUREMENTS: dict[str, Callable[[Probe], Tensor]] = {
     "jacobian_norm": lambda probe: probe.geometry.norm,
     "jacobian_alignment": lambda probe: probe.geometry.alignment,
@@ -106,6 +118,9 @@ MEASUREMENTS: dict[str, Callable[[Probe], Tensor]] = {
     "centroid_inner_product": lambda probe: probe.geometry.centroid_inner_product,
     "weight_norm": _weight_norm,
     "last_layer_norm": _last_layer_norm,
+    "embedding_gini": _residue_gini("embedding"),
+    "unembedding_gini": _residue_gini("unembedding"),
+    "neuron_logit_gini": _residue_gini("neuron_logit"),
     "point_ntk": _point_ntk,
     "point_inner_product": lambda probe: probe.point.centroid_inner_product,
     "point_alignment": lambda probe: probe.point.centroid_alignment,
