@@ -90,7 +90,7 @@ def test_the_command_line_writes_them_beside_the_page(runs: Path, tmp_path: Path
 
 
 def test_mistakes_are_named(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="must be one of pdf, png, svg: got 'eps'"):
+    with pytest.raises(ValueError, match="must be one of pdf, png, svg, csv: got 'eps'"):
         write_figures(runs / "never", tmp_path, "eps")
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError, match="could not write"):

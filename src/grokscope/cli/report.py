@@ -25,7 +25,7 @@ def report(
         typer.Option(help="Write each plot as a file into this folder too.", metavar="DIR"),
     ] = None,
     file_format: Annotated[
-        str, typer.Option("--format", help="Of the plots: pdf, png or svg.", metavar="NAME")
+        str, typer.Option("--format", help="Of the plots: pdf, png, svg or csv.", metavar="NAME")
     ] = "pdf",
 ) -> None:
     """Write one self-contained HTML page about runs, finished or not."""

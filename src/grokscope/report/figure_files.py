@@ -1,4 +1,4 @@
-"""The plots of a report as files for a paper: PDF, PNG or SVG.
+"""The plots of a report as files: PDF, PNG or SVG for a paper, CSV for other programs.
 
 matplotlib draws them from the very mapping that plotly.js draws. Only what our panels use is
 understood: lines, markers, filled areas and heat maps; linear and logarithmic axes; rectangles and
@@ -7,10 +7,12 @@ lines across them; labels.
 
 from __future__ import annotations
 
+import csv
 import html
 import math
 import re
 from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from grokscope.report.plotting import MARKERS, Figure
 from grokscope.report.templating import source
 from grokscope.runs import Run, RunError
 
-FORMATS = ("pdf", "png", "svg")
+FORMATS = ("pdf", "png", "svg", "csv")
 _DPI = 200
 _INCHES = 1 / 96  # of a pixel of the page
 _WIDTH = 620
@@ -45,7 +47,7 @@ def write_figures(run: str | Path, folder: str | Path, file_format: str = "pdf")
     Args:
         run: a run directory, finished or not.
         folder: where the files go; it is created.
-        file_format: "pdf", "png" or "svg".
+        file_format: "pdf", "png", "svg", or "csv" for the data that are drawn.
 
     Returns:
         The files, in the order of the page.
@@ -64,7 +66,10 @@ def write_figures(run: str | Path, folder: str | Path, file_format: str = "pdf")
         target.mkdir(parents=True, exist_ok=True)
         for drawing in drawings:
             path = _free(target, _file_name(drawing.title), file_format, written)
-            plot_figure(drawing).savefig(path, dpi=_DPI, metadata=_metadata(file_format))
+            if file_format == "csv":
+                path.write_text(csv_text(drawing))
+            else:
+                plot_figure(drawing).savefig(path, dpi=_DPI, metadata=_metadata(file_format))
             written.append(path)
     except OSError as error:
         raise RunError(
@@ -95,6 +100,40 @@ def _free(folder: Path, name: str, file_format: str, taken: list[Path]) -> Path:
 def _metadata(file_format: str) -> dict[str, Any]:
     """Without the date, so that the same run gives the same bytes."""
     return {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[file_format]
+
+
+def csv_text(drawing: Drawing) -> str:
+    """The data of a plot as CSV, as the page's button saves them: a row for each point.
+
+    Raises:
+        ValueError: if the drawing is no plot.
+    """
+    if drawing.figure is None:
+        raise ValueError(f"{drawing.title!r} is no plot")
+    traces, columns = drawing.figure["data"], drawing.figure["layout"]["meta"]
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if traces and traces[0]["type"] == "heatmap":
+        writer.writerow(columns)
+        for values, steps in zip(traces[0]["z"], traces[0]["customdata"], strict=True):
+            for value, pair in zip(values, steps, strict=True):
+                writer.writerow([*map(_uncounted, pair), value])
+        return text.getvalue()
+    writer.writerow(["series", *columns])
+    for trace in traces:
+        half = len(trace["x"]) / 2 if trace.get("fill") else math.inf
+        for place, (x, y) in enumerate(zip(trace["x"], trace["y"], strict=True)):
+            end = "" if half == math.inf else ", upper end" if place < half else ", lower end"
+            if columns[0] == "step":
+                x = _uncounted(trace["customdata"][place])
+            more = [html.unescape(trace["customdata"][place])] if len(columns) > 2 else []
+            writer.writerow([html.unescape(trace["name"]) + end, x, y, *more])
+    return text.getvalue()
+
+
+def _uncounted(text: str) -> int:
+    """The number that a count stands for."""
+    return int(text.replace(",", ""))
 
 
 def plot_figure(drawing: Drawing) -> Any:

@@ -221,13 +221,23 @@ def axis_style() -> dict[str, Any]:
 
 
 def layout(
-    xaxis: dict[str, Any], yaxis: dict[str, Any], *, lanes: int = 0, height: int = HEIGHT
+    xaxis: dict[str, Any],
+    yaxis: dict[str, Any],
+    *,
+    lanes: int = 0,
+    height: int = HEIGHT,
+    columns: tuple[str, ...] = ("step", "value"),
 ) -> dict[str, Any]:
-    """A figure's layout: the frame with room for ``lanes`` bars above the curves."""
+    """A figure's layout: the frame with room for ``lanes`` bars above the curves.
+
+    ``columns`` are the names of the coordinates where the plot is saved as CSV; an x named "step"
+    stands in the traces' ``customdata``, since step 0 has a place of its own on the axis.
+    """
     top = MARGIN["t"] + LANE * lanes
     return {
         "height": height + LANE * lanes,
         "margin": {**MARGIN, "t": top},
+        "meta": [*columns],
         "showlegend": False,
         "hovermode": "closest",
         "paper_bgcolor": "@clear",

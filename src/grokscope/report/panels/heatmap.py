@@ -126,7 +126,12 @@ def _plot(
                 "<extra></extra>",
             }
         ],
-        "layout": layout(axis, {**axis, "scaleanchor": "x"}, height=_HEIGHT),
+        "layout": layout(
+            axis,
+            {**axis, "scaleanchor": "x"},
+            height=_HEIGHT,
+            columns=("step", "other step", panel.value),
+        ),
     }
     if arm in context.run.arms:
         for step, look in _marks(panel, context, arm):

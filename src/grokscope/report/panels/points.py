@@ -34,7 +34,8 @@ def draw_scatter(panel: Scatter, context: Context) -> list[Drawing]:
         _axis(panel, panel.x_title or panel.x, panel.x_scale, [row[panel.x] for row in points]),
         _axis(panel, panel.y_title or panel.y, panel.y_scale, [row[panel.y] for row in points]),
     ]
-    figure: Figure = {"data": [], "layout": layout(*axes)}
+    columns = (panel.x_title or panel.x, panel.y_title or panel.y, *filter(None, [panel.label]))
+    figure: Figure = {"data": [], "layout": layout(*axes, columns=columns)}
     keys = []
     for place, (name, rows) in enumerate(series.items()):
         own = context.colors.get(name, place)
@@ -163,7 +164,10 @@ def draw_embedding(panel: Embedding, context: Context) -> list[Drawing]:
 def _plot(panel: Embedding, context: Context, arm: str, step: int, points: Any, y: Any) -> Drawing:
     title = f"{panel.title}: {context.run.arm_title(arm)}, step {count(step)}"
     bare = {"visible": False, "automargin": False}
-    figure: Figure = {"data": [], "layout": layout(bare, {**bare, "scaleanchor": "x"})}
+    figure: Figure = {
+        "data": [],
+        "layout": layout(bare, {**bare, "scaleanchor": "x"}, columns=("x", "y")),
+    }
     classes = sorted(set(y.tolist()))
     for label in classes:
         own = points[y == label]

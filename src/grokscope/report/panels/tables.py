@@ -42,7 +42,7 @@ def _table(
     panel: ResultTable, rows: list[tuple[str | None, Mapping[str, Any]]], headings: dict[str, str]
 ) -> Markup:
     named = any(name is not None for name, _ in rows)
-    head = [panel.row_title] if named else []
+    head = [panel.row_title or "Name"] if named else []
     lines = [_row("th", 'scope="col"', [*head, *headings.values()])]
     for name, row in rows:
         cells = Markup().join(
@@ -110,7 +110,7 @@ def draw_time_to_target(panel: TimeToTarget, context: Context) -> list[Drawing]:
 def _heads(panel: TimeToTarget) -> list[str]:
     target = _unbroken(target_value(panel.metric, panel.target))
     heads = [
-        "",
+        "Condition",
         "Reached",
         f"Steps to {target}",
         "Speedup in steps",

@@ -5,6 +5,7 @@
   const touch = matchMedia("(pointer: coarse)").matches;
   const hover = matchMedia("(hover: hover)").matches;
   const hidden = new Map();
+  const printing = () => document.documentElement.classList.contains("printing");
 
   // Colors are named in the plots ("@arm0", "@ink/0.2") and defined in the style sheet.
   const named = (name) => {
@@ -34,6 +35,8 @@
     layout.font.family = getComputedStyle(document.body).fontFamily;
     // A finger that scrolls the page must not zoom the plots it passes over.
     if (touch) layout.dragmode = false;
+    // Paper has a width of its own, and the printer does not wait for a plot to follow it.
+    if (printing()) layout.width = div.clientWidth;
     Plotly.react(div, traces, layout, {
       responsive: true,
       displaylogo: false,
@@ -50,6 +53,43 @@
       hidden.set(plot, off);
       button.setAttribute("aria-pressed", String(!off.has(target)));
       draw(document.getElementById(plot));
+    });
+  };
+
+  // The data of a plot as rows, the first of which names the columns.
+  const plain = (text) => text.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+  const rows = ({ data: traces, layout }) => {
+    const steps = layout.meta[0] === "step";
+    const number = (text) => Number(text.replaceAll(",", ""));
+    if (traces[0]?.type === "heatmap") {
+      const cells = traces[0].z.flatMap((row, i) =>
+        row.map((value, j) => [...traces[0].customdata[i][j].map(number), value]));
+      return [layout.meta, ...cells];
+    }
+    const points = traces.flatMap((trace) => {
+      const half = trace.fill ? trace.x.length / 2 : Infinity;
+      const end = (i) => (trace.fill ? (i < half ? ", upper end" : ", lower end") : "");
+      return trace.x.map((x, i) => [
+        plain(trace.name) + end(i), steps ? number(trace.customdata[i]) : x, trace.y[i],
+        ...(layout.meta.length > 2 ? [plain(trace.customdata[i])] : []),
+      ]);
+    });
+    return [["series", ...layout.meta], ...points];
+  };
+  const cell = (value) => {
+    const text = String(value ?? "");
+    return /[",\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  };
+  const csv = (figure) => rows(figure).map((row) => row.map(cell).join(",") + "\n").join("");
+  const save = (button) => {
+    button.addEventListener("click", () => {
+      const link = document.createElement("a");
+      const title = document.getElementById(`${button.dataset.csv}-title`).textContent;
+      const name = title.toLowerCase().replace(/[^a-z0-9.]+/g, "-").replace(/^[-.]+|[-.]+$/g, "");
+      link.download = `${name || "plot"}.csv`;
+      link.href = URL.createObjectURL(new Blob([csv(data[button.dataset.csv])], { type: "text/csv" }));
+      link.click();
+      setTimeout(() => URL.revokeObjectURL(link.href), 1000);
     });
   };
 
@@ -131,6 +171,7 @@
   const plots = [...document.querySelectorAll(".plot")];
   plots.forEach(draw);
   document.querySelectorAll("[data-target]").forEach(legend);
+  document.querySelectorAll("[data-csv]").forEach(save);
   const shows = [...document.querySelectorAll("[data-pictures]")].map(pictures);
   const regions = regionsReader({ data, named, channels, paint, player });
   const later = [...document.querySelectorAll("[data-regions]")].map(async (box) => {
@@ -140,9 +181,23 @@
     }
     shows.push(await regions(box));
   });
-  dark.addEventListener("change", () => {
+  const redraw = () => {
     plots.forEach(draw);
     shows.forEach((show) => show());
+  };
+  dark.addEventListener("change", redraw);
+  let folded = [];
+  addEventListener("beforeprint", () => {
+    document.documentElement.classList.add("printing");
+    folded = [...document.querySelectorAll("details:not([open])")];
+    for (const details of folded) details.open = true;
+    redraw();
+  });
+  addEventListener("afterprint", () => {
+    document.documentElement.classList.remove("printing");
+    for (const details of folded) details.open = false;
+    redraw();
+    plots.forEach((div) => Plotly.Plots.resize(div));
   });
   Promise.all(later).finally(() => {
     document.documentElement.dataset.ready = "yes";
