@@ -10,7 +10,7 @@ from grokscope.findings import Onset, onset
 from grokscope.measures.activations import layer_activations
 from grokscope.measures.capacity import ManifoldGeometry, manifold_geometry
 from grokscope.measures.centers import CenterStructure, center_structure
-from grokscope.measures.centroid import centroid_alignment, centroid_inner_product, centroids
+from grokscope.measures.centroid import centroid_alignment, centroid_inner_product, centroids, radii
 from grokscope.measures.embedding import embedding_2d
 from grokscope.measures.fourier import fourier_gini, fourier_spectrum
 from grokscope.measures.geometry import JacobianGeometry, jacobian_geometry
@@ -28,7 +28,7 @@ from grokscope.measures.kernels import (
     kernel_distance_matrix,
     ntk_velocity,
 )
-from grokscope.measures.layers import layer_centroids
+from grokscope.measures.layers import layer_centroids, layer_radii
 from grokscope.measures.manifolds import class_manifolds
 from grokscope.measures.nnls import NonnegativeSolution, nonnegative_least_squares
 from grokscope.measures.norms import weight_norms
@@ -143,6 +143,7 @@ __all__ = [
     "key_frequencies",
     "layer_activations",
     "layer_centroids",
+    "layer_radii",
     "linear_probe",
     "linear_regions",
     "load_data",
@@ -157,6 +158,7 @@ __all__ = [
     "orthogonal_gradient",
     "orthogonal_gradient",
     "progress_measures",
+    "radii",
     "robust_accuracy",
     "robust_radius",
     "sgd_probe",

@@ -7,6 +7,12 @@ the centroid of the cell of x (GrokAlign, arXiv:2506.12284, Theorem 4; Balestrie
 Where the Jacobian is aligned, A_x = c x^T, the centroid is too, mu_x = (1^T c) x (Proposition 6),
 so the cosine of mu_x with x follows the stages of training at the price of one vector-Jacobian
 product of the summed outputs, without the k rows. The converse does not hold.
+
+A power diagram has a weight at each centroid besides, the squared radius of a sphere:
+
+    rad_x = ||mu_x||^2 + 2 1^T b_x,    f = A_x x + b_x on x's region.
+
+A point belongs to the cell whose power distance ||x - mu||^2 - rad is least.
 """
 
 from __future__ import annotations
@@ -107,6 +113,51 @@ def centroid_inner_product(
         return ((_flat_centroids(local) * part.flatten(1)).sum(1),)
 
     return over_batch(model, x, chunk_size, measure)[0]
+
+
+def radii(model: Model, x: Batch, *, chunk_size: int | None = None) -> Float[Tensor, " n"]:
+    """The radius ||mu_x||^2 + 2 1^T b_x of every example's region, for its centroid mu_x.
+
+    With f = A_x x + b_x on the region, the summed outputs of a layer of ReLUs (or of any units that
+    are convex) are the largest of the maps mu^T x + 1^T b over all its regions. Completing the
+    square, ||x||^2 - 2 (mu^T x + 1^T b) = ||x - mu||^2 - rad: so x is in the region whose power
+    distance ||x - mu||^2 - rad is least (Balestriero et al. 2019; GrokAlign, section 3). What the
+    papers call the radius is the square of a sphere's radius. It is negative where the sphere is
+    imaginary.
+
+    For a deep network this is the radius of its last layer's cell, which is one of a power diagram
+    within the region of the layers before (`layer_radii`).
+
+    Args:
+        model: Maps a batch to (n, k) or (n,), every example by itself.
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
+        chunk_size: Examples at a time; all of them if None.
+
+    Returns:
+        Radii (n,), in squared units of x; of either sign.
+
+    Raises:
+        ValueError: As for `centroids`.
+
+    >>> import torch, grokscope as gs
+    >>> unit = lambda x: torch.relu(x - 3)  # off where x < 3: mu = 0; on: mu = 1, b = -3
+    >>> gs.radii(unit, torch.tensor([[1.0], [5.0]]))
+    tensor([ 0., -5.])
+    """
+
+    def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
+        centroid = _flat_centroids(local)
+        return (power_radius(centroid, local.outputs.sum(1), part.flatten(1)),)
+
+    return over_batch(model, x, chunk_size, measure)[0]
+
+
+def power_radius(
+    centroid: Float[Tensor, "n d"], total: Float[Tensor, " n"], x: Float[Tensor, "n d"]
+) -> Float[Tensor, " n"]:
+    """The radius, where 1^T b is what the centroid leaves of the summed outputs ``total``."""
+    return centroid.square().sum(1) + 2 * (total - (centroid * x).sum(1))
 
 
 def _flat_centroids(local: LocalMap) -> Float[Tensor, "n d"]:

@@ -1,8 +1,8 @@
-"""Centroids of a network's sub-networks: from the input up to each layer."""
+"""Centroids and radii of a network's sub-networks: from the input up to each layer."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grokscope.measures.batches import Batch, Key, leaf_at, with_leaf
+from grokscope.measures.centroid import power_radius
 from grokscope.measures.guard import without_wrappers
 from grokscope.measures.local_map import differentiable_outputs, fresh_leaf, in_chunks
 
@@ -57,6 +58,67 @@ def layer_centroids(
     >>> {name: tuple(c.shape) for name, c in gs.layer_centroids(model, torch.ones(5, 3)).items()}
     {'0': (5, 3), '1': (5, 3), '2': (5, 3)}
     """
+
+    def centroid(_name: str, _totals: Tensor, gradient: Tensor, _leaf: Tensor) -> Tensor:
+        return gradient
+
+    return _by_layer(model, x, layers, chunk_size, centroid)
+
+
+def layer_radii(
+    model: nn.Module,
+    x: Batch,
+    layers: Sequence[str] | None = None,
+    *,
+    chunk_size: int | None = None,
+) -> dict[str, Float[Tensor, " n"]]:
+    """The radius of every sub-network from the input to a layer's output.
+
+    With f_l = A x + b the network up to and with layer l on x's region and mu_l = A^T 1 its
+    centroid, rad_l = ||mu_l||^2 + 2 1^T b, the square of a length and of either sign (see `radii`).
+    Within a region of the layers before, the regions of layer l are a power diagram: x is in the
+    one whose power distance ||x - mu_l||^2 - rad_l is least (GrokAlign, arXiv:2506.12284, Theorems
+    12-13). That holds for the sub-networks that end in an activation with convex units, as ReLU.
+
+    Args:
+        model: Maps a batch to (n, k) or (n,), every example by itself.
+        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to differentiate by (see `View`).
+        layers: As for `layer_centroids`.
+        chunk_size: Examples at a time; all of them if None.
+
+    Returns:
+        For each layer its radii (n,), in squared units of x.
+
+    Raises:
+        TypeError: If ``model`` is no nn.Module.
+        ValueError: As for `layer_centroids`, or if a layer's outputs have not the batch first.
+
+    >>> import torch, grokscope as gs
+    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    >>> {name: tuple(r.shape) for name, r in gs.layer_radii(model, torch.ones(5, 3)).items()}
+    {'0': (5,), '1': (5,), '2': (5,)}
+    """
+
+    def radius(name: str, totals: Tensor, gradient: Tensor, leaf: Tensor) -> Tensor:
+        if len(totals) != len(leaf):
+            raise ValueError(
+                f"layers asks for {name!r}, whose outputs have {len(totals)} entries on the first "
+                f"axis for {len(leaf)} examples: a radius is of an example"
+            )
+        return power_radius(gradient.flatten(1), totals.detach(), leaf.detach().flatten(1))
+
+    return _by_layer(model, x, layers, chunk_size, radius)
+
+
+def _by_layer(
+    model: nn.Module,
+    x: Batch,
+    layers: Sequence[str] | None,
+    chunk_size: int | None,
+    measured: Callable[[str, Tensor, Tensor, Tensor], Tensor],
+) -> dict[str, Tensor]:
+    """``measured`` of (name, summed outputs (n,), their gradient by x, x) for every layer."""
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"model must be an nn.Module, whose layers have names: got {type(model).__name__}"
@@ -71,14 +133,15 @@ def layer_centroids(
     def measure(part: Batch, key: Key) -> tuple[Tensor, ...]:
         leaf = fresh_leaf(leaf_at(part, key))
         given = with_leaf(part, key, leaf)
-        found = _gradients(_summed_outputs(model, given, key, wanted), leaf)
+        totals = _summed_outputs(model, given, key, wanted)
+        found = _gradients(totals, leaf)
         names[:] = found if layers is None else layers
         if missing := [name for name in names if name not in found]:
             raise ValueError(
                 f"layers asks for modules without a centroid: {missing} do not run, return no "
                 "single tensor or do not depend on x"
             )
-        return tuple(found[name] for name in names)
+        return tuple(measured(name, totals[name], found[name], leaf) for name in names)
 
     parts = in_chunks(model, x, chunk_size, measure)
     return dict(zip(names, parts, strict=True))
@@ -95,7 +158,7 @@ def _computing_leaves(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
 def _summed_outputs(
     model: nn.Module, x: Batch, key: Key, wanted: dict[str, nn.Module]
 ) -> dict[str, Tensor]:
-    """Each wanted module's outputs summed to a scalar, in the order the modules ran."""
+    """Each wanted module's outputs summed along all axes but the first, as the modules ran."""
     sums: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -103,7 +166,7 @@ def _summed_outputs(
             if isinstance(output, Tensor) and output.requires_grad:
                 # Summed at once: an in-place activation may overwrite this output.
                 sums.pop(name, None)
-                sums[name] = output.sum()
+                sums[name] = output.flatten(1).sum(1) if output.ndim > 1 else output.clone()
 
         return hook
 
@@ -119,7 +182,9 @@ def _summed_outputs(
 def _gradients(sums: dict[str, Tensor], leaf: Tensor) -> dict[str, Tensor]:
     """The gradient of each sum by the input, for those that the input reaches."""
     gradients = {
-        name: torch.autograd.grad(total, leaf, retain_graph=True, allow_unused=True)[0]
+        name: torch.autograd.grad(
+            total, leaf, torch.ones_like(total), retain_graph=True, allow_unused=True
+        )[0]
         for name, total in sums.items()
     }
     return {name: gradient for name, gradient in gradients.items() if gradient is not None}
