@@ -13,37 +13,38 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor, nn
+from torch import Tensor
 
 import grokscope as gs
-from grokscope.methods import Method
+from grokscope.methods import Method, Networks
+from grokscope.methods.base import Loss
 from grokscope.runs.environment import environment
+from grokscope.training import TrainingSettings
+from grokscope.training.fit import steps_of
 
 RESULT = Path(__file__).parent / "results" / "grokalign.json"
 STEPS_A_TURN = 4
-Loss = Callable[..., Tensor]
 
 
 class DoubleBackward(Method):
     """The same penalty as autograd alone has it, on the training forward pass."""
 
-    def perturb(
-        self, _step: int, _model: nn.Module, x: Tensor, _y: Tensor, _loss_function: Loss
-    ) -> Tensor:
+    def perturb(self, step: int, networks: Networks, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
         """The inputs, of which the outputs are to be differentiated."""
         return x.requires_grad_()
 
-    def penalty(self, _step: int, _model: nn.Module, x: Tensor, outputs: Tensor) -> Tensor:
+    def penalty(self, step: int, networks: Networks, x: Tensor, outputs: Tensor) -> Tensor:
         """The squared norm of one row of the Jacobian, scaled to that of all."""
         directions = torch.randn_like(outputs)
-        directions = directions / directions.norm(dim=1, keepdim=True)
+        directions = directions / directions.norm(dim=2, keepdim=True)
         (rows,) = torch.autograd.grad(outputs, x, directions, create_graph=True)
-        return 1e-3 * outputs.shape[1] * rows.square().sum(1).mean()
+        return 1e-3 * outputs.shape[2] * rows.square().sum(2).mean(1)
 
 
 def variants() -> dict[str, list[Method]]:
@@ -56,38 +57,19 @@ def variants() -> dict[str, list[Method]]:
     }
 
 
-def training(
-    methods: Sequence[Method], loss_function: Loss = nn.functional.cross_entropy
-) -> Callable[[], None]:
-    """A function that takes the next training step, with hooks in the order of grokscope's loop."""
+def training(methods: Sequence[Method], loss: str = "cross_entropy") -> Callable[[], None]:
+    """A function that takes the next training step of ``fit``."""
     torch.manual_seed(0)
     images = torch.rand(1000, 784) * (torch.rand(1000, 784) < 0.2)
     labels = torch.randint(0, 10, (1000,))
+    data = gs.Dataset("random", images, labels, images[:1], labels[:1], num_classes=10)
     model = gs.MLP(784, [200, 200], 10, seed=0)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01, fused=True)
-    for method in methods:
-        method.start(model)
-    steps = 0
-
-    def step() -> None:
-        nonlocal steps
-        steps += 1
-        chosen = torch.randint(0, 1000, (200,))
-        x, y = images[chosen], labels[chosen]
-        for method in methods:
-            x = method.perturb(steps, model, x, y, loss_function)
-        outputs = model(x)
-        loss = loss_function(outputs, y)
-        for method in methods:
-            penalty = method.penalty(steps, model, x, outputs)
-            loss = loss if penalty is None else loss + penalty
-        optimizer.zero_grad()
-        loss.backward()
-        for method in methods:
-            method.filter_gradients(steps, model)
-        optimizer.step()
-
-    return step
+    settings = TrainingSettings(
+        lr=1e-3, weight_decay=0.01, batch_size=200, loss=loss, max_steps=100_000
+    )
+    take = steps_of([model], data, [0], [methods], settings, torch.device("cpu"))
+    at = count(1)
+    return lambda: take(next(at))
 
 
 def medians(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:

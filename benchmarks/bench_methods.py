@@ -9,27 +9,25 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from torch import nn
-
 import grokscope as gs
-from bench_grokalign import Loss, report, training
+from bench_grokalign import report, training
 from grokscope.methods import Method
 
 RESULT = Path(__file__).parent / "results" / "methods.json"
 
 
-def variants() -> dict[str, tuple[list[Method], Loss]]:
-    plain = nn.functional.cross_entropy
+def variants() -> dict[str, tuple[list[Method], str]]:
+    plain = "cross_entropy"
     return {
         "plain": ([], plain),
-        "StableMax": ([], gs.stablemax_cross_entropy),
+        "StableMax": ([], "stablemax"),
         "GrokAlign": ([gs.GrokAlign()], plain),
         "GrokAlign, every=4": ([gs.GrokAlign(every=4)], plain),
         "Grokfast": ([gs.Grokfast()], plain),
         "Grokfast, ma of 100": ([gs.Grokfast("ma")], plain),
         "OrthoGrad": ([gs.OrthoGrad()], plain),
         "AdversarialTraining, noise": ([gs.AdversarialTraining()], plain),
-        "AdversarialTraining, gradient": ([gs.AdversarialTraining(kind="gradient")], plain),
+        "AdversarialTraining, fgsm": ([gs.AdversarialTraining(attack="fgsm")], plain),
         "GradientNoise": ([gs.GradientNoise()], plain),
     }
 

@@ -17,7 +17,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -33,11 +33,9 @@ from grokscope.experiments.building import load_dataset
 from grokscope.experiments.runner import train, train_seeds
 from grokscope.methods import Method
 from grokscope.runs.environment import environment
+from grokscope.training import TrainingSettings
 from grokscope.training.device import synchronize
-from grokscope.training.fit import assembled
-from grokscope.training.fit_seeds import fit_defaults
-from grokscope.training.loop import Loop
-from grokscope.training.stack import Stack
+from grokscope.training.fit import steps_of
 
 RESULT = Path(__file__).parent / "results" / "seeds.json"
 STEPS = 4
@@ -81,26 +79,6 @@ METHODS: dict[str, Methods] = {
 }
 
 
-def loops(
-    build: Callable[[int], nn.Module], data: gs.Dataset, methods: Methods, number: int, device: str
-) -> list[Loop]:
-    settings: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.01, "batch_size": BATCH}
-    return [
-        assembled(
-            Loop,
-            build(seed),
-            data,
-            methods=methods(seed),
-            seed=seed,
-            monitor=None,
-            device=device,
-            on_evaluation=None,
-            **{**fit_defaults(), **settings},
-        )
-        for seed in range(number)
-    ]
-
-
 def workers(
     build: Callable[[int], nn.Module], inputs: int, methods: Methods, number: int, device: str
 ) -> dict[str, Callable[[], None]]:
@@ -108,26 +86,27 @@ def workers(
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(EXAMPLES, inputs, generator=generator)
     y = torch.arange(EXAMPLES) % (2 if inputs == 20 else 10)
-    data = gs.Dataset("random", x, y, x[:10], y[:10], int(y.max()) + 1).to(
-        torch.device(device), torch.float32
-    )
-    own = loops(build, data, methods, number, device)
-    apart = loops(build, data, methods, number, device)
-    stack = Stack([loop.state for loop in own], range(number), own[0].evaluation, BATCH)
-    for loop in apart:
-        for method in loop.state.methods:
-            method.start(loop.state.model)
+    place = torch.device(device)
+    data = gs.Dataset("random", x, y, x[:10], y[:10], int(y.max()) + 1).to(place, torch.float32)
+    settings = TrainingSettings(lr=1e-3, weight_decay=0.01, batch_size=BATCH, max_steps=10**9)
+
+    def steps(seeds: Sequence[int]) -> Callable[[int], None]:
+        models = [build(seed) for seed in seeds]
+        return steps_of(models, data, seeds, [methods(seed) for seed in seeds], settings, place)
+
+    everyone = steps(range(number))
+    each = [steps([seed]) for seed in range(number)]
     at, alone = count(1), count(1)
 
     def together() -> None:
         for _ in range(STEPS):
-            stack.step(next(at))
+            everyone(next(at))
 
     def one_after_another() -> None:
         begin = next(alone)
-        for loop in apart:
+        for own in each:
             for step in range(STEPS):
-                loop._step((begin - 1) * STEPS + step + 1)
+                own((begin - 1) * STEPS + step + 1)
 
     return {"together": together, "apart": one_after_another}
 

@@ -45,12 +45,12 @@ GROKFAST = [
     method("grokfast", kind="ma", window=100, strength=5.0),
 ]
 ADVERSARIAL = [
-    method("adversarial", size=0.1),
-    method("adversarial", size=0.3),
-    method("adversarial", size=0.03, kind="gradient"),
-    method("adversarial", size=0.1, kind="gradient"),
+    method("adversarial", eps=0.1),
+    method("adversarial", eps=0.3),
+    method("adversarial", eps=0.03, attack="fgsm"),
+    method("adversarial", eps=0.1, attack="fgsm"),
     # GrokAlign's published code: 0.06 and 0.03 on inputs divided by their deviation 0.3081
-    method("adversarial", size=0.0185, floor=0.00924, follows="error"),
+    method("adversarial", eps=0.0185, floor=0.00924, schedule="error"),
 ]
 SETTINGS: dict[str, dict[str, list[Setting]]] = {
     "ce": {
@@ -110,9 +110,9 @@ AROUND: dict[str, dict[str, list[Setting]]] = {
             with_stablemax(method("orthograd", strength=0.75)),
         ],
         "adversarial": [
-            method("adversarial", size=0.02, kind="gradient"),
-            method("adversarial", size=0.05, kind="gradient"),
-            method("adversarial", size=0.5),
+            method("adversarial", eps=0.02, attack="fgsm"),
+            method("adversarial", eps=0.05, attack="fgsm"),
+            method("adversarial", eps=0.5),
         ],
     },
     "mse": {
@@ -122,9 +122,9 @@ AROUND: dict[str, dict[str, list[Setting]]] = {
             method("grokalign", weight=1e-1),
         ],
         "adversarial": [
-            method("adversarial", size=0.2),
-            method("adversarial", size=0.5),
-            method("adversarial", size=1.0),
+            method("adversarial", eps=0.2),
+            method("adversarial", eps=0.5),
+            method("adversarial", eps=1.0),
         ],
         "grokfast": [
             method("grokfast", kind="ma", window=100, strength=10.0),

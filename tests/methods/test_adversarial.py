@@ -11,13 +11,19 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 import grokscope as gs
-from grokscope.training.objective import Objective
+from grokscope.methods import OneNetwork
+from grokscope.training.objective import NetworksObjective, Objective
 
 
 def network() -> nn.Module:
     torch.manual_seed(5)
     layers = nn.Linear(6, 9), nn.BatchNorm1d(9), nn.ReLU(), nn.Dropout(0.3), nn.Linear(9, 4)
     return nn.Sequential(*layers)
+
+
+def whole(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """With the leading axis of one network."""
+    return tuple(tensor.unsqueeze(0) for tensor in tensors)
 
 
 def batch() -> tuple[Tensor, Tensor]:
@@ -69,21 +75,21 @@ def test_the_model_is_left_as_it_was() -> None:
 
 
 @pytest.mark.parametrize(
-    ("follows", "floor", "sizes"),
+    ("schedule", "floor", "sizes"),
     [("accuracy", 0.0, [0.0, 0.2, 0.4]), ("error", 0.1, [0.4, 0.2, 0.1])],
 )
 def test_the_size_follows_the_accuracy_of_the_last_batch(
-    follows: str, floor: float, sizes: list[float]
+    schedule: str, floor: float, sizes: list[float]
 ) -> None:
-    model, (x, y) = network().eval(), batch()
-    method = gs.AdversarialTraining(0.4, "gradient", follows, floor)
-    right = F.one_hot(y, 4).float()
+    networks, (x, y) = OneNetwork(network().eval()), whole(*batch())
+    method = gs.AdversarialTraining(0.4, "fgsm", schedule, floor)
+    loss, right = NetworksObjective(Objective("cross_entropy")), F.one_hot(y, 4).float()
     for size, share in zip(sizes, [0.5, 1.0, 1.0], strict=True):
-        found = method.perturb(1, model, x, y, F.cross_entropy)
+        found = method.perturb(1, networks, x, y, loss)
         moved = (found - x).abs()
         assert_close(moved, torch.where(moved > 0, size, 0.0), atol=1e-6, rtol=0)
         outputs = torch.where(torch.arange(50).unsqueeze(1) < 50 * share, right, -right)
-        method.penalty(1, model, found, outputs)
+        method.penalty(1, networks, found, outputs)
 
 
 @pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
@@ -92,8 +98,9 @@ def test_accuracy_is_told_from_labels_and_one_hot_targets(loss: str) -> None:
     model = network()
     outputs = 0.4 * F.one_hot(torch.where(torch.arange(50) < 20, y, (y + 1) % 4), 4).float()
     method = gs.AdversarialTraining(1.0)
-    method.perturb(1, model, x, objective.targets(y, outputs), objective)
-    method.penalty(1, model, x, outputs)
+    networks, loss = OneNetwork(model), NetworksObjective(objective)
+    method.perturb(1, networks, *whole(x, objective.targets(y, outputs)), loss)
+    method.penalty(1, networks, *whole(x, outputs))
     assert_close(method.state_dict()["accuracy"].item(), 0.4)
 
 
@@ -107,25 +114,27 @@ def test_one_output_is_judged_as_the_loss_does(
     objective, x = Objective(loss), torch.randn(4, 6)
     y, outputs = torch.tensor([0, 1, 1, 0]), torch.tensor(scores).unsqueeze(1)
     method = gs.AdversarialTraining(1.0)
-    method.perturb(1, network(), x, objective.targets(y, outputs), objective)
-    method.penalty(1, network(), x, outputs)
+    networks, loss = OneNetwork(network()), NetworksObjective(objective)
+    method.perturb(1, networks, *whole(x, objective.targets(y, outputs)), loss)
+    method.penalty(1, networks, *whole(x, outputs))
     assert method.state_dict()["accuracy"].item() == accuracy
 
 
 def test_size_zero_returns_the_inputs_themselves() -> None:
-    x, y = batch()
-    for kind in ("noise", "gradient"):
-        method = gs.AdversarialTraining(0.0, kind)
-        assert method.perturb(1, network(), x, y, F.cross_entropy) is x
+    x, y = whole(*batch())
+    networks, loss = OneNetwork(network()), NetworksObjective(Objective("cross_entropy"))
+    for attack in ("noise", "fgsm"):
+        method = gs.AdversarialTraining(0.0, attack)
+        assert method.perturb(1, networks, x, y, loss) is x
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": -1.0}, "size must be 0 or positive, and finite: got -1.0"),
-        ({"kind": "fgsm"}, "kind must be 'noise' or 'gradient': got 'fgsm'"),
-        ({"follows": "loss"}, "follows must be 'accuracy' or 'error': got 'loss'"),
-        ({"floor": 0.1}, "floor is for follows='error': got 0.1 with follows='accuracy'"),
+        ({"eps": -1.0}, "eps must be 0 or positive, and finite: got -1.0"),
+        ({"attack": "gradient"}, "attack must be 'noise' or 'fgsm': got 'gradient'"),
+        ({"schedule": "loss"}, "schedule must be 'accuracy' or 'error': got 'loss'"),
+        ({"floor": 0.1}, "floor is for schedule='error': got 0.1 with schedule='accuracy'"),
     ],
 )
 def test_a_mistake_is_named(options: dict[str, Any], message: str) -> None:

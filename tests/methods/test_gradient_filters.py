@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import grokscope as gs
+from grokscope.methods import OneNetwork
 from tests.reference.methods import ema_filtered, ma_filtered, orthogonal
 
 
@@ -31,7 +32,7 @@ def random_gradients(model: nn.Module, steps: int) -> list[list[Tensor]]:
 def filtered(method: Any, model: nn.Module, gradients: list[Tensor], step: int) -> list[Tensor]:
     for parameter, gradient in zip(model.parameters(), gradients, strict=True):
         parameter.grad = gradient.clone()
-    method.filter_gradients(step, model)
+    method.filter_gradients(step, OneNetwork(model))
     return [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
 

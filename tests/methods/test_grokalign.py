@@ -12,7 +12,11 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 import grokscope as gs
+from grokscope.methods import OneNetwork
+from grokscope.training.objective import NetworksObjective, Objective
 from tests.measures.networks import NETWORKS, mixed_chain
+
+CHAINS = ("relu_mlp", "mixed_chain", "shared_layer")
 
 
 def mlp() -> nn.Sequential:
@@ -27,18 +31,19 @@ def train(
     data = torch.Generator().manual_seed(seed)
     x, y = torch.randn(20, 6, generator=data), torch.randint(0, 4, (20,), generator=data)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    networks, loss_of = OneNetwork(model), NetworksObjective(Objective("cross_entropy"))
     if method:
-        method.start(model)
+        method.start(networks)
     for step in range(first, last + 1):
         part = torch.arange(step, step + 10) % 20
-        inputs = x[part]
+        inputs, labels = x[part].unsqueeze(0), y[part].unsqueeze(0)
         if method:
-            inputs = method.perturb(step, model, inputs, y[part], nn.functional.cross_entropy)
-        outputs = model(inputs)
-        loss = nn.functional.cross_entropy(outputs, y[part])
-        penalty = method.penalty(step, model, inputs, outputs) if method else None
+            inputs = method.perturb(step, networks, inputs, labels, loss_of)
+        outputs = networks(inputs)
+        loss = loss_of(outputs, labels)
+        penalty = method.penalty(step, networks, inputs, outputs) if method else None
         optimizer.zero_grad()
-        (loss if penalty is None else loss + penalty).backward()
+        (loss if penalty is None else loss + penalty.sum()).backward()
         optimizer.step()
     if method:
         method.finish()
@@ -78,9 +83,10 @@ def test_it_draws_from_its_own_generator() -> None:
 def test_every_applies_at_each_jth_step_with_j_times_the_weight() -> None:
     model, x = mlp(), torch.randn(5, 6)
     sparse, exact = (gs.GrokAlign(0.01, every=j, projections=None) for j in (3, 1))
-    penalties = [sparse.penalty(step, model, x, model(x)) for step in range(1, 8)]
+    networks, batch = OneNetwork(model), x.unsqueeze(0)
+    penalties = [sparse.penalty(step, networks, batch) for step in range(1, 8)]
     assert [p is None for p in penalties] == [True, True, False, True, True, False, True]
-    assert_close(penalties[2], 3 * exact.penalty(3, model, x, model(x)))
+    assert_close(penalties[2], 3 * exact.penalty(3, networks, batch))
     calls = [sparse(model, x).item() > 0 for _ in range(6)]
     assert calls == [False, False, True, False, False, True]
 
@@ -148,15 +154,19 @@ def test_the_captured_forward_pass_gives_the_same_penalty(name: str) -> None:
     model, x = NETWORKS[name]()
     assert isinstance(model, nn.Module)
     plain, watching = (gs.GrokAlign(offset_weight=0.5) for _ in range(2))
-    watching.start(model)
+    networks, batch = OneNetwork(model), x.unsqueeze(0)
+    watching.start(networks)
     for _ in range(3):
+        networks.watching = True  # as at each step that has a penalty
         model(x.clone())
         outputs = model(x)
         with torch.no_grad():
             model(2 * x)  # an evaluation in between
-        found = watching.penalty(1, model, x, outputs)
-        expected = plain.penalty(1, model, x, outputs)
+        assert (networks.captured(x) is not None) == (name in CHAINS)
+        found = watching.penalty(1, networks, batch, outputs.unsqueeze(0))
+        expected = plain.penalty(1, OneNetwork(model), batch)
         assert found is not None
+        assert expected is not None
         assert_close(found, expected)
         params = list(model.parameters())
         assert_close(torch.autograd.grad(found, params), torch.autograd.grad(expected, params))
@@ -178,7 +188,10 @@ def test_a_chain_runs_no_second_forward_pass_when_watched(
         raise AssertionError("a second forward pass")
 
     monkeypatch.setattr(Chain, "run", refuse)
-    assert method.penalty(1, model, x, outputs) is not None
+    assert outputs.requires_grad
+    assert method(model, x) > 0
+    with pytest.raises(AssertionError, match="a second forward pass"):
+        gs.GrokAlign()(model, x)
 
 
 @pytest.mark.parametrize(
@@ -187,10 +200,10 @@ def test_a_chain_runs_no_second_forward_pass_when_watched(
 )
 def test_a_capture_that_is_of_something_else_is_not_used(change: str) -> None:
     model, x = mlp(), torch.randn(5, 6)
-    method, fresh = gs.GrokAlign(), gs.GrokAlign()
-    method.start(model)
+    method, fresh, networks = gs.GrokAlign(), gs.GrokAlign(), OneNetwork(model)
+    method.start(networks)
     if change == "not_enabled":
-        method._capture.enabled = False
+        networks.watching = False
     if change != "no_pass":
         model(x)
     if change == "another_x":
@@ -202,8 +215,11 @@ def test_a_capture_that_is_of_something_else_is_not_used(change: str) -> None:
             model[0].weight.neg_()
     elif change == "another_pass":
         model(-x)
-    assert method._capture.matching(model, x) is None
-    assert_close(method.penalty(1, model, x, model(x)), fresh.penalty(1, model, x, model(x)))
+    assert networks.captured(x) is None
+    assert_close(
+        method.penalty(1, networks, x.unsqueeze(0)),
+        fresh.penalty(1, OneNetwork(model), x.unsqueeze(0)),
+    )
 
 
 def test_a_watched_model_can_be_copied_and_saved() -> None:
@@ -224,12 +240,13 @@ def test_a_watched_model_can_be_copied_and_saved() -> None:
 def test_a_forward_pass_under_autocast_can_be_reused() -> None:
     model, x = mlp(), torch.randn(5, 6)
     watching, plain = gs.GrokAlign(offset_weight=0.5), gs.GrokAlign(offset_weight=0.5)
-    watching.start(model)
+    networks = OneNetwork(model)
+    watching.start(networks)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        outputs = model(x)
-        assert watching._capture.matching(model, x) is not None
-        found = watching.penalty(1, model, x, outputs)
-    expected = plain.penalty(1, model, x, outputs)
+        model(x)
+        assert networks.captured(x) is not None
+        found = watching.penalty(1, networks, x.unsqueeze(0))
+    expected = plain.penalty(1, OneNetwork(model), x.unsqueeze(0))
     assert found is not None
     assert_close(found, expected)  # rounding moves no activation across its kink here
 
@@ -239,8 +256,8 @@ def test_hooks_of_others_keep_their_effect() -> None:
     model[0].register_forward_hook(lambda module, args, output: 2 * output)
     method = gs.GrokAlign(weight=1.0, projections=None)
     method.start(model)
-    found = method.penalty(1, model, x, model(x))
-    assert found is not None
+    model(x)
+    found = method(model, x)
     assert_close(found.detach(), gs.jacobian_norm(lambda z: model(z), x).square().mean())
 
 

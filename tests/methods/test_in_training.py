@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import grokscope as gs
 from grokscope.experiments import load_experiment
 from grokscope.experiments.building import build_method
-from grokscope.methods import METHODS, Method
+from grokscope.methods import METHODS, Method, Networks
 from tests.training.test_resume import DATA, Crash, network, weights
 
 Make = Callable[[], list[Method]]
@@ -24,7 +24,7 @@ AT_WORK: dict[str, Make] = {
     "orthograd": lambda: [gs.OrthoGrad()],
     "noise": lambda: [gs.GradientNoise(0.1)],
     "adversarial": lambda: [gs.AdversarialTraining(0.1)],
-    "adversarial gradient": lambda: [gs.AdversarialTraining(0.1, "gradient", "error", 0.05)],
+    "adversarial gradient": lambda: [gs.AdversarialTraining(0.1, "fgsm", "error", 0.05)],
     "grokalign and grokfast": lambda: [gs.GrokAlign(0.01), gs.Grokfast()],
     "all": lambda: [
         gs.AdversarialTraining(0.1),
@@ -40,7 +40,7 @@ AT_REST: dict[str, Make] = {
     "orthograd": lambda: [gs.OrthoGrad(0)],
     "noise": lambda: [gs.GradientNoise(0)],
     "adversarial": lambda: [gs.AdversarialTraining(0)],
-    "adversarial gradient": lambda: [gs.AdversarialTraining(0, "gradient", "error")],
+    "adversarial gradient": lambda: [gs.AdversarialTraining(0, "fgsm", "error")],
 }
 
 
@@ -109,7 +109,7 @@ training: {max_steps: 3, loss: stablemax, label_smoothing: 0.1}
 arms:
   all:
     methods:
-      - {name: adversarial, size: 0.1, kind: gradient, follows: error, floor: 0.05}
+      - {name: adversarial, eps: 0.1, attack: fgsm, schedule: error, floor: 0.05}
       - {name: gradient_noise, variance: 0.1}
       - {name: grokalign, weight: 1e-2}
       - {name: grokfast, kind: ma, window: 4}
@@ -124,7 +124,7 @@ def test_a_spec_names_every_method(tmp_path: Path) -> None:
     found = [build_method(method.model_dump(), seed=3) for method in trial.methods]
     assert [method.name for method in found] == sorted(METHODS)
     assert isinstance(found[0], gs.AdversarialTraining)
-    assert (found[0].kind, found[0].floor) == ("gradient", 0.05)
+    assert (found[0].attack, found[0].floor) == ("fgsm", 0.05)
     noise = found[1]
     assert isinstance(noise, gs.GradientNoise)
     assert torch.equal(
@@ -146,10 +146,8 @@ def test_gradient_filters_see_the_gradients_of_the_penalty() -> None:
     seen: list[Tensor] = []
 
     class Look(Method):
-        def filter_gradients(self, step: int, model: nn.Module) -> None:
-            seen.append(
-                torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-            )
+        def filter_gradients(self, step: int, networks: Networks) -> None:
+            seen.append(torch.cat([gradient.flatten() for _, _, gradient in networks.gradients()]))
 
     train([Look()], max_steps=1)
     train([gs.GrokAlign(1.0), Look()], max_steps=1)

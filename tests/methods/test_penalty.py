@@ -13,7 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
 
 import grokscope as gs
-from grokscope.methods import _chain_terms
+from grokscope.methods import chain_terms
 from tests.measures.networks import NETWORKS, Network, cnn_with_batch_norm, mixed_chain, relu_mlp
 from tests.reference.penalty import penalty as slow_penalty
 
@@ -41,7 +41,7 @@ def test_value_and_gradient_equal_double_backward(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model, x = network
-    monkeypatch.setattr(_chain_terms, "gram_is_shorter", lambda *_: by_gram)
+    monkeypatch.setattr(chain_terms, "gram_is_shorter", lambda *_: by_gram)
     with sdpa_kernel(SDPBackend.MATH):  # the other kernels are not differentiable twice
         expected = slow_penalty(model, x, squared, offset_weight)
     found = gs.jacobian_penalty(

@@ -10,7 +10,6 @@ from torch import nn
 from torch.nn import functional as F
 
 import grokscope as gs
-from grokscope.training.batches import BatchOrder, StackedBatchOrder
 from tests.seeds.small import DATA, SEEDS, TEST_X, TEST_Y, X, Y, alone, assert_same, mlp, together
 
 PLAIN = {
@@ -37,7 +36,7 @@ METHODS: dict[str, Any] = {
     "noise": lambda seed: [gs.GradientNoise(0.02, seed=seed)],
     "perturbed": lambda seed: [gs.AdversarialTraining(0.2, seed=seed)],
     "adversarial": lambda seed: [
-        gs.AdversarialTraining(0.2, kind="gradient", follows="error", floor=0.05, seed=seed)
+        gs.AdversarialTraining(0.2, attack="fgsm", schedule="error", floor=0.05, seed=seed)
     ],
     "two": lambda seed: [gs.GrokAlign(0.01, seed=seed), gs.Grokfast(alpha=0.9)],
 }
@@ -230,16 +229,6 @@ def test_a_network_that_diverges_leaves_the_others_as_they_are() -> None:
     assert [result.stopped for result in ours] == ["max_steps", "diverged", "max_steps"]
     assert_same([ours[0], ours[2]], [theirs[0], theirs[2]])
     assert ours[1].steps == theirs[1].steps
-
-
-def test_batches_are_those_of_each_seed() -> None:
-    stacked = StackedBatchOrder(40, 12, SEEDS, torch.device("cpu"))
-    own = [BatchOrder(40, 12, seed, torch.device("cpu")) for seed in SEEDS]
-    for step in (1, 2, 4, 5, 9, 1, 30):
-        rows = stacked.at(step)
-        assert torch.equal(rows, torch.stack([order.at(step) for order in own]))
-    assert len({tuple(row) for row in rows.tolist()}) == len(SEEDS)
-    assert StackedBatchOrder(40, None, SEEDS, torch.device("cpu")).at(3) is None
 
 
 def test_the_first_rows_are_of_each_seeds_own_initialization() -> None:

@@ -10,8 +10,7 @@ import torch
 from torch import nn
 
 import grokscope as gs
-from grokscope.methods import Method
-from grokscope.methods.stacked import STACKED, StackedMethod, StackedNetwork
+from grokscope.methods import Method, Networks
 from tests.seeds.small import DATA, SEEDS, Build, alone, mlp, together
 
 SETTINGS: dict[str, Any] = {"lr": 1e-2, "batch_size": 12, "max_steps": 6, "device": "cpu"}
@@ -26,16 +25,9 @@ class Decay(Method):
     def __init__(self, factor: float = 0.99) -> None:
         self.factor = factor
 
-    def filter_gradients(self, step: int, model: nn.Module) -> None:
-        for parameter in model.parameters():
-            if parameter.grad is not None:
-                parameter.grad *= self.factor**step
-
-
-class StackedDecay(StackedMethod[Decay]):
-    def filter_gradients(self, step: int, network: StackedNetwork) -> None:
-        for _, _, gradient in network.gradients():
-            gradient *= self.methods[0].factor ** step
+    def filter_gradients(self, step: int, networks: Networks) -> None:
+        for _, _, gradient in networks.gradients():
+            gradient *= self.factor**step
 
 
 class OwnGrokAlign(gs.GrokAlign):
@@ -115,8 +107,6 @@ CASES: dict[str, tuple[Build, Any, str]] = {
     "frozen": (part_frozen, None, "in which are trained"),
     "attribute": (Offset, None, "give other outputs in a stack"),
     "branches": (Branching, None, "Branching or its loss does not run on a stack"),
-    "method": (mlp, lambda seed: [Decay()], "the method Decay works on one network at a time"),
-    "subclass": (mlp, lambda seed: [OwnGrokAlign(seed=seed)], "OwnGrokAlign works on one"),
     "setting": (
         mlp,
         lambda seed: [gs.GrokAlign(0.1 * (seed + 1), seed=seed)],
@@ -150,15 +140,17 @@ def test_one_after_another_with_a_reason(
             assert one.history.rows == other.history.rows
 
 
-def test_a_method_of_ones_own_joins_by_its_stacked_counterpart(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setitem(STACKED, Decay, StackedDecay)
-    settings = {**SETTINGS, "methods": lambda seed: [Decay()], "dtype": torch.float64}
+@pytest.mark.parametrize(
+    "make", [lambda seed: [Decay()], lambda seed: [OwnGrokAlign(0.01, seed=seed)]]
+)
+def test_a_method_of_ones_own_joins(make: Any) -> None:
+    settings = {**SETTINGS, "methods": make, "dtype": torch.float64}
     ours, theirs = together(mlp, **settings), alone(mlp, **settings)
-    for one, other in zip(ours, theirs, strict=True):
+    plain = alone(mlp, **{**settings, "methods": None})
+    for one, other, without in zip(ours, theirs, plain, strict=True):
         for own, expected in zip(one.model.parameters(), other.model.parameters(), strict=True):
             torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-10)
+        assert not torch.equal(other.model[1].weight, without.model[1].weight)
 
 
 def test_some_networks_are_no_slower_alone_on_a_cpu(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,7 +12,6 @@ from torch import nn
 import grokscope as gs
 from grokscope.runs import Run
 from grokscope.training.loop import Loop
-from grokscope.training.stack import Stack
 from tests.seeds.small import DATA, SEEDS, X, Y, mlp
 
 
@@ -52,16 +51,17 @@ def train(path: Path, vectorize: bool | str = True, **settings: Any) -> list[gs.
     )
 
 
-def crash_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Die at a step, as if the process had."""
-    take = Stack.step
+def crash_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Die at the so many-th step, as if the process had."""
+    take, taken = Loop.take, []
 
-    def dying(self: Stack, at: int) -> None:
-        if at == step:
+    def dying(self: Loop, at: int) -> None:
+        taken.append(at)
+        if len(taken) == number:
             raise ConnectionResetError
         take(self, at)
 
-    monkeypatch.setattr(Stack, "step", dying)
+    monkeypatch.setattr(Loop, "take", dying)
 
 
 def weights(model: nn.Module) -> torch.Tensor:
@@ -150,16 +150,8 @@ def test_a_run_begun_one_after_another_goes_on_like_that(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(tmp_path / "whole", vectorize=False)
-    take, steps = Loop._step, []
-
-    def dying(self: Loop, at: int) -> None:
-        steps.append(at)
-        if len(steps) == 20:
-            raise ConnectionResetError
-        take(self, at)
-
     with monkeypatch.context() as patch:
-        patch.setattr(Loop, "_step", dying)
+        crash_at(patch, 20)
         with pytest.raises(ConnectionResetError):
             train(tmp_path / "broken", vectorize=False)
     train(tmp_path / "broken", vectorize=True)
@@ -172,7 +164,7 @@ def test_each_seed_is_written_as_if_it_were_alone(
 ) -> None:
     train(tmp_path / "apart", vectorize=False)
     ours, theirs = Run(uninterrupted[0]), Run(tmp_path / "apart")
-    assert not (ours.path / "checkpoints/run/together.safetensors").exists()
+    assert not (ours.path / "checkpoints/run/resume.safetensors").exists()
     for seed in SEEDS:
         one, other = ours.checkpoint("run", seed), theirs.checkpoint("run", seed)
         assert _shapes(one) == _shapes(other)

@@ -28,9 +28,9 @@ def parameters(model: nn.Module) -> torch.Tensor:
 def by_hand(loss: str, optimizer: type[torch.optim.Optimizer], steps: int, **settings: Any):
     model = small()
     trained = optimizer(model.parameters(), fused=True, **settings)
-    order = BatchOrder(40, 12, 5, torch.device("cpu"))
+    order = BatchOrder(40, 12, [5], torch.device("cpu"))
     for step in range(1, steps + 1):
-        index = order.at(step)
+        (index,) = order.at(step)
         if loss == "mse":
             value = F.mse_loss(model(X[index]), F.one_hot(Y[index], 3).float())
         else:

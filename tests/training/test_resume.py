@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import grokscope as gs
-from grokscope.methods import Method
+from grokscope.methods import Method, Networks
 
 X, Y = torch.randn(40, 6, generator=torch.Generator().manual_seed(1)), torch.arange(40) % 3
 DATA = (X, Y, X + 0.1, Y)
@@ -22,7 +22,7 @@ class Crash(Method):
     def __init__(self, at: int | None) -> None:
         self.at = at
 
-    def filter_gradients(self, step: int, model: nn.Module) -> None:
+    def filter_gradients(self, step: int, networks: Networks) -> None:
         if step == self.at:
             raise ConnectionResetError
 

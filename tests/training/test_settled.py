@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 import grokscope as gs
-from grokscope.methods import Method
+from grokscope.methods import Method, Networks
 
 STEPS = [0, *(round(10 ** (i / 12)) for i in range(12, 66))]
 
@@ -108,7 +107,7 @@ class Crash(Method):
     def __init__(self, at: int | None) -> None:
         self.at = at
 
-    def filter_gradients(self, step: int, model: nn.Module) -> None:
+    def filter_gradients(self, step: int, networks: Networks) -> None:
         if step == self.at:
             raise ConnectionResetError
 

@@ -67,7 +67,7 @@ def build_trial_model(
 
 def build_method(settings: dict[str, Any], seed: int) -> Method:
     """A method by its name and settings; what it draws, it draws from the seed."""
-    method = METHODS[settings.pop("name")]
+    method: Any = METHODS[settings.pop("name")]
     drawn = {"seed": seed} if "seed" in signature(method).parameters else {}
     return method(**drawn, **settings)
 

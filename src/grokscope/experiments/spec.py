@@ -12,17 +12,15 @@ from grokscope.data import DATASETS
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.findings.claims import Claim, Strict
 from grokscope.findings.panels import PanelSpec
+from grokscope.methods import METHODS
 from grokscope.models import ACTIVATIONS
 from grokscope.spelling import unknown_name
-from grokscope.training.loop import CHECKPOINT_SECONDS
 from grokscope.training.monitor import DEFAULT_MEASURES, MEASURES
 from grokscope.training.settled import ALIGNMENTS
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegativeInt = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-# methods whose updates are combinations of the first layer's rows and the data
-STAY_IN_SPAN = ("grokalign", "grokfast", "orthograd")
 
 
 class DataSpec(Strict):
@@ -132,7 +130,8 @@ class TrainingSpec(Strict):
     evaluate: ScheduleSpec = ScheduleSpec()
     dtype: Literal["float32", "float64"] = "float32"
     keep_checkpoints: bool | tuple[int, ...] = False
-    checkpoint_seconds: NotNegative = CHECKPOINT_SECONDS
+    checkpoint_seconds: NotNegative = 20.0
+    compile: bool = False
 
     @field_validator("keep_checkpoints", mode="before")
     @classmethod
@@ -256,15 +255,15 @@ class AdversarialSpec(Strict):
     """Perturbed inputs; see ``grokscope.AdversarialTraining``."""
 
     name: Literal["adversarial"]
-    size: NotNegative = 0.03
-    kind: Literal["noise", "gradient"] = "noise"
-    follows: Literal["accuracy", "error"] = "accuracy"
+    eps: NotNegative = 0.03
+    attack: Literal["noise", "fgsm"] = "noise"
+    schedule: Literal["accuracy", "error"] = "accuracy"
     floor: NotNegative = 0.0
 
     @model_validator(mode="after")
     def _has_a_floor_only_for_errors(self) -> AdversarialSpec:
-        if self.floor and self.follows == "accuracy":
-            raise ValueError('floor belongs to follows "error"')
+        if self.floor and self.schedule == "accuracy":
+            raise ValueError('floor belongs to schedule "error"')
         return self
 
 
@@ -340,11 +339,12 @@ class TrialSpec(Strict):
                 "data.reduce_to_span is exact with training.optimizer sgd alone: "
                 f"{self.training.optimizer} treats coordinates one by one"
             )
-        for method in self.methods:
-            if method.name not in STAY_IN_SPAN:
+        exact = [name for name, method in METHODS.items() if method.stays_in_span]
+        for own in self.methods:
+            if own.name not in exact:
                 raise ValueError(
-                    f"data.reduce_to_span is not exact with {method.name}, only with "
-                    f"{', '.join(STAY_IN_SPAN)}"
+                    f"data.reduce_to_span is not exact with {own.name}, only with "
+                    f"{', '.join(exact)}"
                 )
         return self
 

@@ -1,15 +1,14 @@
 """Ways to bring generalisation forward: a function for one's own loop, a class for ours."""
 
-from collections.abc import Callable
-
 from grokscope.methods.adversarial import AdversarialTraining
 from grokscope.methods.base import Method
 from grokscope.methods.gradient_noise import GradientNoise
 from grokscope.methods.grokalign import GrokAlign
 from grokscope.methods.grokfast import Grokfast
+from grokscope.methods.networks import Networks, OneNetwork
 from grokscope.methods.orthograd import OrthoGrad
 
-METHODS: dict[str, Callable[..., Method]] = {
+METHODS: dict[str, type[Method]] = {
     AdversarialTraining.name: AdversarialTraining,
     GradientNoise.name: GradientNoise,
     GrokAlign.name: GrokAlign,
@@ -24,5 +23,7 @@ __all__ = [
     "GrokAlign",
     "Grokfast",
     "Method",
+    "Networks",
+    "OneNetwork",
     "OrthoGrad",
 ]

@@ -4,34 +4,39 @@ Tan & Huang (2023), "Understanding Grokking Through A Robustness Viewpoint", arX
 network that withstands perturbations of its training inputs has generalised, so perturb them. The
 size of the perturbation at a step is
 
-    size * accuracy                        follows="accuracy"
-    max(size * (1 - accuracy), floor)      follows="error"
+    eps * accuracy                        schedule="accuracy"
+    max(eps * (1 - accuracy), floor)      schedule="error"
 
-where accuracy is that of the last batch trained on. Once the data are fitted the first is ``size``
-and the second ``floor``. The second, with Gaussian noise, size 0.06 and floor 0.03, is the
+where accuracy is that of the last batch trained on. Once the data are fitted the first is ``eps``
+and the second ``floor``. The second, with Gaussian noise, eps 0.06 and floor 0.03, is the
 comparison of GrokAlign's published code (Walker et al. 2025, Table 1).
 
-Cost: "noise" draws one normal number an input; "gradient" adds a forward and a backward pass.
+Cost: "noise" draws one normal number an input; "fgsm" adds a forward and a backward pass.
 """
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from grokscope.methods.base import LossFunction, Method
+from grokscope.methods.base import Loss, Method
+from grokscope.methods.networks import Networks, OneNetwork, normal_numbers
+
+OwnLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 def noisy_inputs(
     x: Float[Tensor, " n *d"],
-    size: float | Tensor,
+    std: float | Tensor,
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, " n *d"]:
-    """The inputs with Gaussian noise of the standard deviation ``size``.
+    """The inputs with Gaussian noise of the standard deviation ``std``.
 
     ``generator`` (None: the global one) may live on another device than ``x``.
 
@@ -39,45 +44,37 @@ def noisy_inputs(
     >>> gs.noisy_inputs(torch.zeros(2, 3), 0.1, torch.Generator().manual_seed(0)).shape
     torch.Size([2, 3])
     """
-    device = x.device if generator is None else generator.device
-    noise = torch.randn(x.shape, generator=generator, device=device, dtype=x.dtype)
-    return x + noise.to(x.device) * size
+    (noise,) = normal_numbers([generator], x.shape, x.device, x.dtype)
+    return x + noise * std
 
 
 def adversarial_inputs(
     model: nn.Module,
     x: Float[Tensor, " n *d"],
     y: Tensor,
-    size: float | Tensor,
-    loss: LossFunction = F.cross_entropy,
+    eps: float | Tensor,
+    loss: OwnLoss = F.cross_entropy,
 ) -> Float[Tensor, " n *d"]:
-    """The inputs moved by ``size`` in every element, the way that raises the loss.
+    """The inputs moved by ``eps`` in every element, the way that raises the loss.
 
     One step along the sign of the loss's gradient (Goodfellow et al. 2015, arXiv:1412.6572), with
     the model in eval mode, so that neither running statistics nor random numbers are touched.
 
     >>> import torch, grokscope as gs
     >>> model, x = torch.nn.Linear(3, 2), torch.randn(4, 3)
-    >>> moved = gs.adversarial_inputs(model, x, torch.tensor([0, 1, 0, 1]), size=0.1)
+    >>> moved = gs.adversarial_inputs(model, x, torch.tensor([0, 1, 0, 1]), eps=0.1)
     >>> torch.allclose((moved - x).abs(), torch.tensor(0.1))
     True
     """
-    modes = {module: module.training for module in model.modules()}
-    leaf = x.detach().clone().requires_grad_()
-    model.eval()
-    try:
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(loss(model(leaf), y), leaf)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-    return x + gradient.sign() * size
+    whole = x.unsqueeze(0), y.unsqueeze(0)
+    return x + _uphill(OneNetwork(model), *whole, _LossOfOne(loss)).squeeze(0) * eps
 
 
 def is_right(outputs: Float[Tensor, " n *k"], targets: Tensor) -> Bool[Tensor, " n"]:
-    """Which outputs are right by their largest, or for one output by its sign."""
+    """Which outputs are correct by their largest, or for one output by its sign."""
     if outputs.ndim == 2 and outputs.shape[1] > 1:
-        return outputs.argmax(1) == targets
+        labels = targets.argmax(1) if targets.ndim == 2 and targets.shape[1] > 1 else targets
+        return outputs.argmax(1) == labels
     return (outputs.reshape(-1) > 0) == (targets.reshape(-1) > 0)
 
 
@@ -88,20 +85,20 @@ class AdversarialTraining(Method):
     which it knows the accuracy.
 
     Args:
-        size: Of the perturbation, in units of the inputs; 0 (with ``floor`` 0) leaves training as
-            it is, bit for bit.
-        kind: "noise", Gaussian of that standard deviation, or "gradient", that much in every
-            element in the direction that raises the loss.
-        follows: "accuracy", size * accuracy, or "error", max(size * (1 - accuracy), floor).
-        floor: Least size for "error".
-        seed: Of the method's own generator; the global random state is not touched.
+        eps: size of the perturbation, in units of the inputs; 0 (with ``floor`` 0) leaves
+            training as it is, bit for bit.
+        attack: "noise", Gaussian of that standard deviation, or "fgsm", the fast gradient sign
+            method: that much in every element in the direction that raises the loss.
+        schedule: "accuracy", eps * accuracy, or "error", max(eps * (1 - accuracy), floor).
+        floor: least size for "error".
+        seed: of the method's own generator; the global random state is not touched.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: if an argument is out of range.
 
     >>> import torch, grokscope as gs
     >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
-    >>> adversarial = gs.AdversarialTraining(size=0.03)
+    >>> adversarial = gs.AdversarialTraining(eps=0.03)
     >>> outputs = model(adversarial(model, x, y))
     >>> adversarial.saw(outputs, y)  # and then the loss, backward and the optimizer's step
     """
@@ -110,78 +107,99 @@ class AdversarialTraining(Method):
 
     def __init__(
         self,
-        size: float = 0.03,
-        kind: str = "noise",
-        follows: str = "accuracy",
+        eps: float = 0.03,
+        attack: str = "noise",
+        schedule: str = "accuracy",
         floor: float = 0.0,
         seed: int = 0,
     ) -> None:
-        if kind not in ("noise", "gradient"):
-            raise ValueError(f"kind must be 'noise' or 'gradient': got {kind!r}")
-        if follows not in ("accuracy", "error"):
-            raise ValueError(f"follows must be 'accuracy' or 'error': got {follows!r}")
-        for name, value in (("size", size), ("floor", floor)):
+        if attack not in ("noise", "fgsm"):
+            raise ValueError(f"attack must be 'noise' or 'fgsm': got {attack!r}")
+        if schedule not in ("accuracy", "error"):
+            raise ValueError(f"schedule must be 'accuracy' or 'error': got {schedule!r}")
+        for name, value in (("eps", eps), ("floor", floor)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"{name} must be 0 or positive, and finite: got {value}")
-        if floor and follows == "accuracy":
-            raise ValueError(f"floor is for follows='error': got {floor} with follows='accuracy'")
-        self.size = size
-        self.kind = kind
-        self.follows = follows
+        if floor and schedule == "accuracy":
+            raise ValueError(f"floor is for schedule='error': got {floor} with schedule='accuracy'")
+        self.eps = eps
+        self.attack = attack
+        self.schedule = schedule
         self.floor = floor
-        self.generator = torch.Generator().manual_seed(seed)
-        self._accuracy = torch.zeros(())
-        self._targets: Tensor | None = None
-        self._is_right = is_right
+        self.generators = [torch.Generator().manual_seed(seed)]
+        self.state = {"accuracy": torch.zeros(1)}
+        self._seen: tuple[Loss, Tensor] | None = None
 
-    def perturb(
-        self, step: int, model: nn.Module, x: Tensor, y: Tensor, loss: LossFunction
-    ) -> Tensor:
-        """The inputs to train on at this step."""
-        if self.size == 0 and self.floor == 0:
+    def perturb(self, step: int, networks: Networks, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+        """The inputs (S, n, *d) to train on at this step."""
+        if self.eps == 0 and self.floor == 0:
             return x
-        self._targets = y
-        # the loss of grokscope's own loop knows on which side of what a single output must be
-        self._is_right = getattr(loss, "correct", is_right)
-        size = self.size_at(self._accuracy).to(x)
-        if self.kind == "noise":
-            return noisy_inputs(x, size, self.generator)
-        return adversarial_inputs(model, x, y, size, loss)
+        self._seen = loss, y
+        accuracy = self.state["accuracy"] = self.state["accuracy"].to(x.device)
+        size = self.size_at(accuracy).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+        if self.attack == "fgsm":
+            return x + _uphill(networks, x, y, loss) * size
 
-    def penalty(self, step: int, model: nn.Module, x: Tensor, outputs: Tensor) -> None:
-        """Nothing; the accuracy of ``outputs`` is noted for the next step."""
-        if self._targets is not None:
-            self.saw(outputs, self._targets)
-            self._targets = None
+        def noise(_step: int) -> Tensor:
+            return normal_numbers(self.generators, x.shape[1:], x.device, x.dtype)
+
+        return torch.addcmul(x, networks.from_host(step, noise), size)
+
+    def penalty(self, step: int, networks: Networks, x: Tensor, outputs: Tensor) -> None:
+        """Nothing; the accuracies of ``outputs`` are noted for the next step."""
+        if self._seen is not None:
+            loss, y = self._seen
+            correct = loss.correct(outputs.detach(), y).to(torch.float32)
+            self.state["accuracy"].copy_(correct.mean(1))  # in place: a recorded step writes there
+            self._seen = None
 
     def saw(self, outputs: Float[Tensor, " n *k"], y: Tensor) -> None:
         """Note how accurate the network was on a batch with labels or one-hot targets ``y``."""
-        labels = y.argmax(1) if y.ndim == 2 and y.shape[1] > 1 else y
-        self._accuracy = self._is_right(outputs.detach(), labels).to(torch.float32).mean()
+        correct = is_right(outputs.detach(), y).to(torch.float32)
+        self.state["accuracy"] = correct.mean().unsqueeze(0)
 
-    def size_at(self, accuracy: Float[Tensor, " *s"]) -> Float[Tensor, " *s"]:
+    def size_at(self, accuracy: Float[Tensor, " s"]) -> Float[Tensor, " s"]:
         """The size of the perturbation at an accuracy."""
-        if self.follows == "accuracy":
-            return self.size * accuracy
-        return (self.size * (1 - accuracy)).clamp_min(self.floor)
+        if self.schedule == "accuracy":
+            return self.eps * accuracy
+        return (self.eps * (1 - accuracy)).clamp_min(self.floor)
+
+    def capturable(self) -> bool:
+        """Yes: the accuracy stays on the device."""
+        return True
 
     def __call__(
         self,
         model: nn.Module,
         x: Float[Tensor, " n *d"],
         y: Tensor,
-        loss: LossFunction = F.cross_entropy,
+        loss: OwnLoss = F.cross_entropy,
     ) -> Float[Tensor, " n *d"]:
         """The inputs to train on, in one's own loop."""
-        perturbed = self.perturb(0, model, x, y, loss)
-        self._targets = None
-        return perturbed
+        whole = x.unsqueeze(0), y.unsqueeze(0)
+        perturbed = self.perturb(0, OneNetwork(model), *whole, _LossOfOne(loss))
+        self._seen = None
+        return perturbed.squeeze(0)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the generator and the last accuracy."""
-        return {"generator": self.generator.get_state(), "accuracy": self._accuracy}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        self.generator.set_state(state["generator"].cpu())
-        self._accuracy = state["accuracy"].clone()
+def _uphill(
+    networks: Networks, x: Float[Tensor, "s n *d"], y: Tensor, loss: Loss
+) -> Float[Tensor, "s n *d"]:
+    """The sign of the gradient of each network's loss by its inputs, in eval mode."""
+    leaf = x.detach().clone().requires_grad_()
+    with networks.evaluating(), torch.enable_grad():
+        (gradient,) = torch.autograd.grad(loss(networks(leaf), y), leaf)
+    return gradient.sign()
+
+
+@dataclass(frozen=True)
+class _LossOfOne:
+    """A loss of outputs and labels of one network, with the leading axis of one."""
+
+    loss: OwnLoss
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return self.loss(outputs.squeeze(0), targets.squeeze(0))
+
+    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return is_right(outputs.squeeze(0), targets.squeeze(0)).unsqueeze(0)

@@ -1,13 +1,30 @@
-"""What a training method may do to a step."""
+"""What a training method may do to a step: one class for one network and for many at once.
+
+Every method is written over a leading axis of S networks. In grokscope's loop S is the number of
+seeds trained together; in a loop of one's own it is 1, and the method's ``__call__`` hides it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any, ClassVar
+import copy
+from collections.abc import Hashable, Sequence
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-LossFunction = Callable[[Tensor, Tensor], Tensor]
+from grokscope.methods.networks import Networks, rows_of
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """What the networks minimize."""
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The sum over the networks of each one's loss, a scalar, of outputs (S, n, ...)."""
+
+    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Which outputs (S, n, k) are correct (S, n), for labels or one-hot targets."""
 
 
 class Method:
@@ -17,39 +34,139 @@ class Method:
     the forward pass, ``penalty`` after it, and ``filter_gradients`` between ``backward`` and the
     optimizer's step; ``finish`` once, also after an error. Steps count from 1. A method of
     strength 0 leaves every number as it would have been without it, bit for bit.
+
+    Tensors have a leading axis of S networks, and what a method does to a network must not depend
+    on the others: it is what the method would do to that network alone, from the same state.
+    What a method remembers stands in ``state``: tensors (S, ...) and numbers that all networks
+    share. Each network draws from a generator of its own in ``generators``. The base class then
+    saves, restores and thins out both.
+
+    Attributes:
+        name: by which a spec names it.
+        stays_in_span: whether its updates of the first layer are combinations of the layer's rows
+            and the data (see ``grokscope.data.reduce_to_span``).
+        generators: one for each network; empty where nothing is drawn.
+        state: what a resumed run needs, by name.
+
+    Example:
+        >>> import grokscope as gs
+        >>> from grokscope.methods import Method
+        >>> class Clip(Method):
+        ...     def __init__(self, length):
+        ...         self.length = length
+        ...     def filter_gradients(self, step, networks):
+        ...         for name, parameter, gradient in networks.gradients():
+        ...             norms = gradient.flatten(1).norm(dim=1)
+        ...             factors = (self.length / norms).clamp_max(1)
+        ...             gradient *= factors.view(-1, *[1] * (gradient.ndim - 1))
+        >>> data = gs.load_data("digits", train_size=300)
+        >>> gs.fit(gs.MLP(64, [8], 10), data, methods=[Clip(0.1)], max_steps=5).steps
+        5
     """
 
     name: ClassVar[str] = "method"
+    stays_in_span: ClassVar[bool] = False
+    generators: list[torch.Generator]
+    state: dict[str, Any]
 
-    def start(self, model: nn.Module) -> None:
-        """Prepare for training ``model``."""
+    def __new__(cls, *_arguments: Any, **_settings: Any) -> Method:
+        """Give each method a state of its own, also where a subclass calls no ``__init__``."""
+        method = super().__new__(cls)
+        method.generators, method.state = [], {}
+        return method
 
-    def perturb(
-        self, step: int, model: nn.Module, x: Tensor, y: Tensor, loss: LossFunction
-    ) -> Tensor:
-        """The inputs to train on at this step, shape of ``x``."""
+    def start(self, networks: Networks) -> None:
+        """Prepare for training these networks."""
+
+    def perturb(self, step: int, networks: Networks, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+        """The inputs (S, n, *d) to train on at this step, shape of ``x``."""
         return x
 
-    def penalty(self, step: int, model: nn.Module, x: Tensor, outputs: Tensor) -> Tensor | None:
-        """A scalar to add to the loss at this step, or None for nothing."""
+    def penalty(self, step: int, networks: Networks, x: Tensor, outputs: Tensor) -> Tensor | None:
+        """What to add to the loss of each network (S,) at this step, or None for nothing."""
         return None
 
-    def filter_gradients(self, step: int, model: nn.Module) -> None:
-        """Change the parameters' ``.grad`` in place."""
+    def filter_gradients(self, step: int, networks: Networks) -> None:
+        """Change the gradients that ``networks.gradients()`` gives in place."""
 
     def finish(self) -> None:
-        """Undo what ``start`` attached to the model."""
+        """Undo what ``start`` attached to the networks."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: tensors, numbers and strings, without nesting."""
-        return {}
+    def capturable(self) -> bool:
+        """Whether a step with this method can be recorded once and replayed, as a CUDA graph is.
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
+        In a replay no Python runs. So the hooks may not look at values of tensors, must change
+        ``state`` in place, and take what Python computes (random numbers, whatever depends on
+        the step) from ``networks.from_host``. Each class says so for itself: a subclass may
+        do anything.
+        """
+        return False
+
+    def variant(self, step: int) -> Hashable:
+        """What the operations of this step depend on; one recording serves steps of one variant."""
+        return None
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with these networks only."""
+        if self.generators:
+            self.generators = [self.generators[row] for row in rows]
+        self.state = {
+            key: rows_of(value, rows) if isinstance(value, Tensor) else value
+            for key, value in self.state.items()
+        }
+
+    def state_dict(self, row: int = 0) -> dict[str, Any]:
+        """What a resumed run of one network needs: tensors, numbers and strings, not nested."""
+        own = {"generator": self.generators[row].get_state()} if self.generators else {}
+        return own | {
+            key: value[row] if isinstance(value, Tensor) else value
+            for key, value in self.state.items()
+        }
+
+    def load_state_dict(self, *states: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned, one dictionary for each network."""
+        if "generator" in states[0]:
+            if len(self.generators) != len(states):
+                self.generators = [torch.Generator() for _ in states]
+            for generator, own in zip(self.generators, states, strict=True):
+                generator.set_state(own["generator"].cpu())
+        self.state = {
+            key: torch.stack([own[key] for own in states]) if isinstance(value, Tensor) else value
+            for key, value in states[0].items()
+            if key != "generator"
+        }
 
 
-def gradients(model: nn.Module) -> Iterator[tuple[str, nn.Parameter, Tensor]]:
-    """Name, parameter and gradient of each parameter that has a gradient."""
-    for name, parameter in model.named_parameters():
-        if parameter.grad is not None:
-            yield name, parameter, parameter.grad
+def joined(methods: Sequence[Method]) -> Method:
+    """The methods of several networks, of the same settings, as one; one alone is itself."""
+    first = methods[0]
+    if len(methods) == 1:
+        return first
+    whole = copy.copy(first)
+    # the generators are the networks' own, so that whoever made them sees them move on
+    whole.generators = [generator for own in methods for generator in own.generators]
+    whole.load_state_dict(*(own.state_dict() for own in methods))
+    return whole
+
+
+def difference(methods: Sequence[Sequence[Method]]) -> str | None:
+    """In what the methods of several networks differ, so that they cannot be one, or None."""
+    kinds = [[type(method) for method in own] for own in methods]
+    if any(kind != kinds[0] for kind in kinds):
+        return "the networks have different methods"
+    for same in zip(*methods, strict=True):
+        settings = [_settings(method) for method in same]
+        for name, value in settings[0].items():
+            if any(own.get(name) != value for own in settings):
+                return f"{name} of {type(same[0]).__name__} differs between the networks"
+    return None
+
+
+def _settings(method: Method) -> dict[str, Any]:
+    """What a method was made with: its public attributes that are plain values."""
+    plain = (bool, int, float, str, tuple, type(None))
+    return {
+        name: value
+        for name, value in vars(method).items()
+        if not name.startswith("_") and isinstance(value, plain)
+    }

@@ -8,12 +8,15 @@ arXiv:1511.06807: at step t (from 1) the gradient is given Gaussian noise of the
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from functools import partial
+from typing import ClassVar
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
-from grokscope.methods.base import Method, gradients
+from grokscope.methods.base import Method
+from grokscope.methods.networks import Networks, OneNetwork, normal_numbers
 
 
 def noise_deviation(step: int, variance: float = 0.01, decay: float = 0.55) -> float:
@@ -55,28 +58,28 @@ class GradientNoise(Method):
                 raise ValueError(f"{name} must be 0 or positive, and finite: got {value}")
         self.variance = variance
         self.decay = decay
-        self.generator = torch.Generator().manual_seed(seed)
-        self._steps = 0
+        self.generators = [torch.Generator().manual_seed(seed)]
+        self.state = {"steps": 0}
 
-    def filter_gradients(self, step: int, model: nn.Module) -> None:
-        """Add the noise of a step to the gradients of ``model``."""
+    def filter_gradients(self, step: int, networks: Networks) -> None:
+        """Add the noise of a step to the gradients."""
         if self.variance == 0:
             return
+        for _, _, gradient in networks.gradients():
+            like = partial(self._noise, gradient.shape[1:], gradient.device, gradient.dtype)
+            gradient.add_(networks.from_host(step, like))
+
+    def _noise(
+        self, shape: torch.Size, device: torch.device, dtype: torch.dtype, step: int
+    ) -> Float[Tensor, " s *p"]:
         deviation = noise_deviation(step, self.variance, self.decay)
-        for _, _, gradient in gradients(model):
-            noise = torch.randn(gradient.shape, generator=self.generator, dtype=gradient.dtype)
-            gradient.add_(noise.to(gradient.device), alpha=deviation)
+        return normal_numbers(self.generators, shape, device, dtype, deviation)
+
+    def capturable(self) -> bool:
+        """Yes: all noise comes through ``from_host``."""
+        return True
 
     def __call__(self, model: nn.Module) -> None:
         """The same in one's own loop, where every call counts as one step."""
-        self._steps += 1
-        self.filter_gradients(self._steps, model)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the generator and the number of calls."""
-        return {"generator": self.generator.get_state(), "steps": self._steps}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        self.generator.set_state(state["generator"].cpu())
-        self._steps = int(state["steps"])
+        self.state["steps"] += 1
+        self.filter_gradients(self.state["steps"], OneNetwork(model))

@@ -12,10 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grokscope.measures.batches import Batch, leaves
-from grokscope.measures.inputs import Model
-from grokscope.methods._capture import ForwardCapture
-from grokscope.methods.base import LossFunction, Method
+from grokscope.measures.batches import Batch, leaves, map_leaves
+from grokscope.measures.inputs import check_batch_shape
+from grokscope.measures.view import Model
+from grokscope.methods.base import Loss, Method
+from grokscope.methods.networks import Networks, OneNetwork
 from grokscope.methods.penalty import check_projections, mean_root, squared_terms
 
 
@@ -52,6 +53,7 @@ class GrokAlign(Method):
     """
 
     name: ClassVar[str] = "grokalign"
+    stays_in_span: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -85,45 +87,50 @@ class GrokAlign(Method):
         self.projections = projections
         self.squared = squared
         self.offset_weight = offset_weight
-        self.generator = torch.Generator().manual_seed(seed)
-        self._steps = 0
-        self._capture = ForwardCapture()
+        self.generators = [torch.Generator().manual_seed(seed)]
+        self.state = {"steps": 0}
+        self._watched: Networks | None = None
 
-    def start(self, model: nn.Module) -> None:
-        """Watch the forward passes of ``model``, so that the penalty need not repeat them."""
-        self._capture.attach(model)
-        self._capture.enabled = self.applies(self._steps + 1)
+    def start(self, networks: Networks | nn.Module) -> None:
+        """Watch the forward passes of a network, so that the penalty need not repeat them."""
+        self.finish()
+        watched = OneNetwork(networks) if isinstance(networks, nn.Module) else networks
+        watched.watch()
+        watched.watching = self.applies(self.state["steps"] + 1)
+        self._watched = watched
 
     def finish(self) -> None:
         """Stop watching."""
-        self._capture.detach()
+        if self._watched is not None:
+            self._watched.unwatch()
+        self._watched = None
 
-    def perturb(
-        self, step: int, model: nn.Module, x: Tensor, y: Tensor, loss: LossFunction
-    ) -> Tensor:
+    def perturb(self, step: int, networks: Networks, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
         """The inputs as they are; forward passes that no penalty follows are not watched."""
-        self._capture.enabled = self.applies(step)
+        if self.applies(step):
+            networks.watching = True
         return x
 
     def penalty(
-        self, step: int, model: Model, x: Batch, outputs: Tensor | None = None
-    ) -> Float[Tensor, ""] | None:
-        """The scalar to add to the loss at this step, or None. ``outputs`` is not needed."""
+        self, step: int, networks: Networks, x: Batch, outputs: Tensor | None = None
+    ) -> Float[Tensor, " s"] | None:
+        """What to add to each network's loss at this step, or None. ``outputs`` is not needed."""
         if not self.applies(step):
             return None
         norms, offsets = squared_terms(
-            model,
+            networks,
             x,
             self.projections,
-            self.generator,
+            self.generators,
             with_offset=self.offset_weight > 0,
-            captured=self._capture.matching(model, x),
+            step=step,
         )
-        return self.weighted(norms, offsets)
+        networks.watching = False
+        return self._weighted(norms, offsets)
 
-    def weighted(
-        self, norms: Float[Tensor, "*s n"], offsets: Float[Tensor, "*s n"] | None
-    ) -> Float[Tensor, "*s"]:
+    def _weighted(
+        self, norms: Float[Tensor, "s n"], offsets: Float[Tensor, "s n"] | None
+    ) -> Float[Tensor, " s"]:
         """What is added to the loss, from the squared norms and offsets of every example."""
         if self.target is not None:
             penalty = (self.target - mean_root(norms)).abs()
@@ -135,22 +142,31 @@ class GrokAlign(Method):
 
     def __call__(self, model: Model, x: Batch) -> Float[Tensor, ""]:
         """The scalar to add to the loss in one's own loop; every call counts as one step."""
-        self._steps += 1
-        penalty = self.penalty(self._steps, model, x)
-        self._capture.enabled = self.applies(self._steps + 1)
+        check_batch_shape(x)
+        self.state["steps"] += 1
+        watched = self._watched
+        is_watched = isinstance(watched, OneNetwork) and watched.is_of(model)
+        networks = watched if watched is not None and is_watched else OneNetwork(model)
+        whole = map_leaves(lambda leaf: leaf.unsqueeze(0), x)
+        penalty = self.penalty(self.state["steps"], networks, whole)
+        networks.watching = self.applies(self.state["steps"] + 1)
         if penalty is not None:
-            return penalty
+            return penalty.squeeze(0)
         return torch.zeros((), device=next(iter(leaves(x).values())).device)
 
-    def state_dict(self) -> dict[str, Any]:
-        """The state of the generator and the number of calls."""
-        return {"generator": self.generator.get_state(), "steps": self._steps}
+    def load_state_dict(self, *states: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned, one dictionary for each network."""
+        super().load_state_dict(*states)
+        if self._watched is not None:
+            self._watched.watching = self.applies(self.state["steps"] + 1)
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        self.generator.set_state(state["generator"].cpu())
-        self._steps = int(state["steps"])
-        self._capture.enabled = self.applies(self._steps + 1)
+    def capturable(self) -> bool:
+        """Yes: nothing but the projections comes from Python."""
+        return True
+
+    def variant(self, step: int) -> bool:
+        """Whether there is a penalty at this step."""
+        return self.applies(step)
 
     def applies(self, step: int) -> bool:
         """Whether there is a penalty at this step."""

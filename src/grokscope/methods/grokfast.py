@@ -11,14 +11,14 @@ Cost: two passes over the parameters a step; "ema" keeps one copy of them, "ma" 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grokscope.methods.base import Method, gradients
+from grokscope.methods.base import Method
+from grokscope.methods.networks import Networks, OneNetwork
 
 
 def slow_gradient_ema(
@@ -51,60 +51,6 @@ def slow_gradient_ma(window: Float[Tensor, " w *p"]) -> Float[Tensor, " *p"]:
     return window.mean(0)
 
 
-class _Exponential:
-    """The exponential average of one parameter's gradients."""
-
-    def __init__(self, alpha: float, mean: Tensor | None = None) -> None:
-        self._alpha = alpha
-        self._mean = mean
-
-    def take(self, gradient: Tensor) -> Tensor:
-        if self._mean is not None:
-            self._mean = self._mean.to(gradient)
-        self._mean = slow_gradient_ema(gradient, self._mean, self._alpha)
-        return self._mean
-
-    def state(self) -> dict[str, Any]:
-        return {"mean": self._mean}
-
-
-class _Windowed:
-    """The last gradients of one parameter in a ring, and their sum.
-
-    The sum is taken anew whenever the ring closes: otherwise the rounding of additions and
-    subtractions would add up over a long training.
-    """
-
-    def __init__(
-        self, size: int, ring: Tensor | None = None, total: Tensor | None = None, count: int = 0
-    ) -> None:
-        self._size = size
-        self._ring = ring
-        self._total = total
-        self._count = count
-
-    def take(self, gradient: Tensor) -> Tensor | None:
-        if self._ring is None or self._total is None:
-            self._ring = gradient.new_zeros(self._size, *gradient.shape)
-            self._total = torch.zeros_like(gradient)
-        self._ring, self._total = self._ring.to(gradient), self._total.to(gradient)
-        place = self._count % self._size
-        self._count += 1
-        if place == self._size - 1:
-            self._ring[place] = gradient
-            self._total = self._ring.sum(0)
-        else:
-            self._total += gradient - self._ring[place]
-            self._ring[place] = gradient
-        return self._total / self._size if self._count >= self._size else None
-
-    def state(self) -> dict[str, Any]:
-        return {"ring": self._ring, "total": self._total, "count": self._count}
-
-
-_Average = _Exponential | _Windowed
-
-
 class Grokfast(Method):
     """Adds the slow part of the gradients to them, ``strength`` times.
 
@@ -130,6 +76,7 @@ class Grokfast(Method):
     """
 
     name: ClassVar[str] = "grokfast"
+    stays_in_span: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -152,46 +99,56 @@ class Grokfast(Method):
         self.strength = strength
         self.alpha = alpha
         self.window = window
-        self._averages: dict[str, _Average] = {}
 
-    def filter_gradients(self, step: int, model: nn.Module) -> None:
-        """Add the slow gradients to those of ``model``."""
-        self.add_slow_gradients(gradients(model))
-
-    def add_slow_gradients(self, own: Iterable[tuple[str, nn.Parameter, Tensor]]) -> None:
-        """The same for parameters given with their names and gradients."""
+    def filter_gradients(self, step: int, networks: Networks) -> None:
+        """Add the slow gradients to the gradients."""
         if self.strength == 0:
             return
-        for name, _, gradient in own:
-            if name not in self._averages:
-                self._averages[name] = self._average()
-            slow = self._averages[name].take(gradient)
+        for name, _, gradient in networks.gradients():
+            slow = self._ema(name, gradient) if self.kind == "ema" else self._ma(name, gradient)
             if slow is not None:
                 gradient.add_(slow, alpha=self.strength)
 
+    def _ema(self, name: str, gradient: Float[Tensor, " s *p"]) -> Float[Tensor, " s *p"]:
+        """The exponential average of one parameter's gradients, updated in place."""
+        mean = self._remembered(f"mean.{name}", gradient)
+        if mean is None:
+            mean = self.state[f"mean.{name}"] = gradient.clone()
+            return mean
+        return torch.lerp(mean, gradient, 1 - self.alpha, out=mean)
+
+    def _ma(self, name: str, gradient: Float[Tensor, " s *p"]) -> Float[Tensor, " s *p"] | None:
+        """The mean of the last gradients of one parameter, from a ring of them and their sum.
+
+        The sum is taken anew whenever the ring closes: otherwise the rounding of additions and
+        subtractions would add up over a long training.
+        """
+        ring = self._remembered(f"ring.{name}", gradient)
+        total = self._remembered(f"total.{name}", gradient)
+        if ring is None or total is None:
+            ring = gradient.new_zeros(len(gradient), self.window, *gradient.shape[1:])
+            total = torch.zeros_like(gradient)
+        count = self.state.get(f"count.{name}", 0)
+        place = count % self.window
+        if place == self.window - 1:
+            ring[:, place] = gradient
+            total = ring.sum(1)
+        else:
+            total += gradient - ring[:, place]
+            ring[:, place] = gradient
+        self.state |= {f"ring.{name}": ring, f"total.{name}": total, f"count.{name}": count + 1}
+        return total / self.window if count + 1 >= self.window else None
+
+    def _remembered(self, key: str, like: Tensor) -> Tensor | None:
+        """A tensor of the state where and in the precision that the gradients are."""
+        if key in self.state:
+            self.state[key] = self.state[key].to(like)
+        return self.state.get(key)
+
+    def capturable(self) -> bool:
+        """With "ema" yes; the ring of "ma" is written to a place that Python counts."""
+        return self.kind == "ema"
+
     def __call__(self, model: nn.Module) -> None:
         """The same in one's own loop, where every call counts as one step."""
-        self.filter_gradients(0, model)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The slow gradients, by the names of the parameters."""
-        return {
-            f"{key}.{name}": value
-            for name, average in self._averages.items()
-            for key, value in average.state().items()
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned."""
-        remembered: dict[str, dict[str, Any]] = {}
-        for path, value in state.items():
-            key, _, name = path.partition(".")
-            remembered.setdefault(name, {})[key] = (
-                value.clone() if isinstance(value, Tensor) else value
-            )
-        self._averages = {name: self._average(**values) for name, values in remembered.items()}
-
-    def _average(self, **remembered: Any) -> _Average:
-        if self.kind == "ema":
-            return _Exponential(self.alpha, **remembered)
-        return _Windowed(self.window, **remembered)
+        self.filter_gradients(0, OneNetwork(model))

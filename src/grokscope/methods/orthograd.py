@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from grokscope.methods.base import Method, gradients
+from grokscope.methods.base import Method
+from grokscope.methods.networks import Networks, OneNetwork
 
 
 def orthogonal_gradient(
@@ -78,19 +79,24 @@ class OrthoGrad(Method):
     """
 
     name: ClassVar[str] = "orthograd"
+    stays_in_span: ClassVar[bool] = True
 
     def __init__(self, strength: float = 1.0) -> None:
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must be between 0 and 1: got {strength}")
         self.strength = strength
 
-    def filter_gradients(self, step: int, model: nn.Module) -> None:
-        """Change the gradients of ``model`` in place."""
+    def filter_gradients(self, step: int, networks: Networks) -> None:
+        """Change the gradients in place."""
         if self.strength == 0:
             return
-        for _, parameter, gradient in gradients(model):
-            gradient.copy_(orthogonal_gradient(parameter, gradient, self.strength))
+        for _, parameter, gradient in networks.gradients():
+            gradient.copy_(orthogonal_gradient(parameter, gradient, self.strength, batch_dims=1))
+
+    def capturable(self) -> bool:
+        """Yes: nothing comes from Python."""
+        return True
 
     def __call__(self, model: nn.Module) -> None:
         """The same in one's own loop."""
-        self.filter_gradients(0, model)
+        self.filter_gradients(0, OneNetwork(model))

@@ -16,18 +16,20 @@ by double backward.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from grokscope.measures.batches import Batch, Key, batch_size, leaf_at, wrt_key
-from grokscope.measures.chain import Chain, Fold, chain_of
-from grokscope.measures.inputs import Model, check_batch_shape
-from grokscope.measures.jacobian import unit_vectors
-from grokscope.measures.local_map import full_precision
-from grokscope.measures.view import continuous, unwrapped, wrt_of
-from grokscope.methods._autograd_terms import DifferentiableMap
-from grokscope.methods._chain_terms import chain_squared_norms, chain_squared_offsets
+from grokscope.measures.batches import Batch, detached, leaf_at, map_leaves, with_leaf, wrt_key
+from grokscope.measures.inputs import check_batch_shape
+from grokscope.measures.local_map import differentiable_outputs, full_precision
+from grokscope.measures.view import Model, wrt_of
+from grokscope.methods.chain_terms import chain_squared_norms, chain_squared_offsets
+from grokscope.methods.networks import Networks, OneNetwork, normal_numbers
 
 
 def jacobian_penalty(
@@ -75,66 +77,111 @@ def jacobian_penalty(
     >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
     >>> loss = torch.nn.functional.cross_entropy(model(x), y) + 1e-3 * gs.jacobian_penalty(model, x)
     """
+    check_batch_shape(x)
     check_projections(projections)
     if offset_weight < 0:
         raise ValueError(f"offset_weight must be 0 or positive: got {offset_weight}")
+    whole = map_leaves(lambda leaf: leaf.unsqueeze(0), x)
     norms, offsets = squared_terms(
-        model, x, projections, generator, with_offset=offset_weight > 0, captured=None
+        OneNetwork(model), whole, projections, [generator], with_offset=offset_weight > 0
     )
-    penalty = norms.mean() if squared else mean_root(norms)
+    penalty = norms.mean() if squared else mean_root(norms).squeeze(0)
     return penalty if offsets is None else penalty + offset_weight * offsets.mean()
 
 
 def squared_terms(
-    model: Model,
+    networks: Networks,
     x: Batch,
     projections: int | None,
-    generator: torch.Generator | None,
+    generators: Sequence[torch.Generator | None],
     *,
     with_offset: bool,
-    captured: tuple[Chain, list[Fold]] | None,
-) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"] | None]:
+    step: int = 0,
+) -> tuple[Float[Tensor, "s n"], Float[Tensor, "s n"] | None]:
     """||A_x||_F^2, exact or estimated, and ||b_x||^2 if asked for, one for each example.
 
-    ``captured`` are the chain and folds of a forward pass on ``x``, where there was one.
+    The tensors of ``x`` are (S, n, ...). Each network draws its projections from its own
+    generator.
     """
-    check_batch_shape(x)
-    model = getattr(model, "_orig_mod", model)  # compiled models differentiate only once
+    flat = map_leaves(lambda leaf: leaf.flatten(0, 1), x)
+    check_batch_shape(flat)
     with torch.no_grad():
-        x = continuous(model, x)
-    key = wrt_key(x, wrt_of(model))
-    with full_precision(leaf_at(x, key)):
-        chain = captured[0] if captured else None
-        if chain is None and isinstance(x, Tensor):
-            chain = chain_of(unwrapped(model), x)
-        if chain is None or not isinstance(x, Tensor):
-            return _autograd_terms(model, x, key, projections, generator, with_offset)
-        folds = _folds(chain, x) if captured is None else captured[1]
-        num_outputs = chain.weights[-1].shape[0]
-        directions = _directions(len(x), projections, num_outputs, generator, chain.weights[-1])
-        norms = chain_squared_norms(chain, folds, directions)
+        flat = networks.continuous(flat)
+    leaf = leaf_at(flat, wrt_key(flat, wrt_of(networks.model)))
+    draw = _Draw(networks, len(leaf) // len(networks), projections, generators, step)
+    with full_precision(leaf):
+        chain = networks.chain(x) if isinstance(x, Tensor) else None
+        if chain is None:
+            norms, offsets = _autograd_terms(networks, flat, draw)
+            return norms, offsets if with_offset else None
+        last = chain.weights[-1]
+        directions = draw(last.shape[-2], last)
+        norms = chain_squared_norms(chain, directions)
         if not with_offset:
             return norms, None
-        return norms, chain_squared_offsets(chain, folds).expand(len(x))
+        return norms, chain_squared_offsets(chain).expand_as(norms)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Draws vectors u whose sum of ||u^T A||^2 is the squared norm, or estimates it."""
+
+    networks: Networks
+    num_examples: int
+    projections: int | None
+    generators: Sequence[torch.Generator | None]
+    step: int
+
+    def __call__(self, k: int, like: Tensor) -> Float[Tensor, "s n r k"]:
+        s, n, r = len(self.networks), self.num_examples, self.projections
+        if r is None:
+            return torch.eye(k, dtype=like.dtype, device=like.device).expand(s, n, k, k)
+        # what is called again at every replay holds on to no tensor of this step
+        generators, device = self.generators, like.device
+
+        def drawn(_step: int) -> Tensor:
+            return normal_numbers(generators, (n, r, k), device)
+
+        normal = self.networks.from_host(self.step, drawn).to(like.dtype)
+        lengths = torch.linalg.vector_norm(normal, dim=3, keepdim=True)
+        return normal / lengths * (k / r) ** 0.5
 
 
 def _autograd_terms(
-    model: Model,
-    x: Batch,
-    key: Key,
-    projections: int | None,
-    generator: torch.Generator | None,
-    with_offset: bool,
-) -> tuple[Tensor, Tensor | None]:
+    networks: Networks, x: Batch, draw: _Draw
+) -> tuple[Float[Tensor, "s n"], Float[Tensor, "s n"]]:
+    """The terms of any differentiable model, by double backward on all networks at once."""
     wants_graph = torch.is_grad_enabled()
     with torch.inference_mode(False), torch.enable_grad():
-        local = DifferentiableMap(model, x, key)
-        num_outputs = local.outputs.shape[1]
-        directions = _directions(batch_size(x), projections, num_outputs, generator, local.outputs)
-        norms, offsets = local.squared_terms(directions)
+        key = wrt_key(x, wrt_of(networks.model))
+        leaf = leaf_at(x, key).detach().clone().requires_grad_()
+        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels differentiate only once
+            given = with_leaf(detached(x), key, leaf)
+            outputs = differentiable_outputs(networks.function, given, key)
+        directions = draw(outputs.shape[1], outputs)
+        norms, offsets = _squared_rows(leaf, outputs, directions.flatten(0, 1))
+    shape = directions.shape[:2]
     if not wants_graph:
         norms, offsets = norms.detach(), offsets.detach()
-    return norms, offsets if with_offset else None
+    return norms.view(shape), offsets.view(shape)
+
+
+def _squared_rows(
+    leaf: Float[Tensor, " m *d"], outputs: Float[Tensor, "m k"], directions: Float[Tensor, "m r k"]
+) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
+    """The squares of u^T A and of u^T b, b = f(x) - A x, summed over the r directions u.
+
+    A x is read off the rows u^T A. As a derivative of its own it would be of third order, and
+    there PyTorch has ops that are silently wrong (LayerNorm, as of 2.13).
+    """
+    norms = offsets = torch.zeros_like(outputs[:, 0])
+    x = leaf.detach()
+    for u in directions.unbind(1):
+        (row,) = torch.autograd.grad(outputs, leaf, u, create_graph=True, materialize_grads=True)
+        norms = norms + row.flatten(1).square().sum(1)
+        offset = (u * outputs).sum(1) - (row * x).flatten(1).sum(1)
+        offsets = offsets + offset.square()
+    return norms, offsets
 
 
 def mean_root(squares: Float[Tensor, "*s n"]) -> Float[Tensor, "*s"]:
@@ -147,18 +194,3 @@ def check_projections(projections: int | None) -> None:
     """Raise unless ``projections`` is None or a positive integer."""
     if projections is not None and projections < 1:
         raise ValueError(f"projections must be a positive integer or None: got {projections}")
-
-
-def _folds(chain: Chain, x: Tensor) -> list[Fold]:
-    with torch.no_grad():
-        return chain.run(x).folds
-
-
-def _directions(
-    n: int, projections: int | None, k: int, generator: torch.Generator | None, like: Tensor
-) -> Float[Tensor, "n r k"]:
-    """Vectors u whose sum of ||u^T A||^2 is the squared norm, or estimates it."""
-    if projections is None:
-        return torch.eye(k, dtype=like.dtype, device=like.device).expand(n, k, k)
-    vectors = unit_vectors((n, projections, k), generator, like.detach())
-    return vectors * (k / projections) ** 0.5

@@ -1,4 +1,4 @@
-"""Trainings of one arm that go on in step, with one checkpoint for all of them."""
+"""Trainings of one arm that go on in step, with one checkpoint to resume from for all of them."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from grokscope.runs.trial import Trial
 
 
 class TrialGroup:
-    """The trials of several seeds that are trained together.
+    """The trials of the seeds that are trained together, one or several.
 
     Their rows interleave, so no trial can go back to a checkpoint of its own: they share one,
-    ``checkpoints/ARM/together.safetensors``, until all are finished. A trial that finishes before
-    the others writes its own last checkpoint like any other.
+    ``checkpoints/ARM/resume.safetensors``, until all are finished. A trial that finishes writes
+    its own last checkpoint.
 
     Args:
         trials: of one arm of a run, in the order of the seeds.
@@ -23,39 +23,47 @@ class TrialGroup:
     def __init__(self, trials: Sequence[Trial]) -> None:
         self.trials = list(trials)
         self.run = trials[0].run
-        self.path = trials[0].latest.parents[1] / "together.safetensors"
+        self.path = trials[0].latest.parents[1] / "resume.safetensors"
 
     def has_begun_together(self) -> bool:
-        """Whether they were trained together before and did not all finish."""
-        return self.path.exists()
+        """Whether these, and no others, were trained together before and did not all finish."""
+        return self._saved()["seeds"] == [trial.seed for trial in self.trials]
 
     def has_begun_apart(self) -> bool:
-        """Whether one of them went on alone."""
-        return not self.path.exists() and any(trial.latest.exists() for trial in self.trials)
+        """Whether some of them went on without the others."""
+        begun = self.path.exists() or any(trial.latest.exists() for trial in self.trials)
+        return begun and not self.has_begun_together()
 
     def save_checkpoint(self, step: int, states: Mapping[int, Mapping[str, Any]]) -> None:
-        """Replace the common checkpoint.
+        """Replace the checkpoint.
 
         Args:
             step: that all of them are at.
             states: by seed, of those that are not finished.
         """
-        save_state(self.path, {"step": step, "states": states, "sizes": self.run.sizes()})
+        seeds = [trial.seed for trial in self.trials]
+        sizes = self.run.sizes()
+        save_state(self.path, {"step": step, "seeds": seeds, "states": states, "sizes": sizes})
 
     def restore(self) -> dict[int, dict[str, Any] | None]:
         """By seed the state to go on from, with later rows taken back; None at the start."""
-        saved = load_state(self.path) if self.path.exists() else {"states": {}}
-        if not saved["states"]:
-            self.run.drop_rows(lambda row: any(trial.owns(row) for trial in self.trials))
-            return {trial.seed: None for trial in self.trials}
-        self.run.truncate(saved["sizes"], self.path)
-        return {
+        saved = self._saved()
+        states = {
             trial.seed: {**saved["states"][trial.seed], "step": saved["step"]}
             if trial.seed in saved["states"]
-            else load_state(trial.latest)
+            else trial.finished()
             for trial in self.trials
         }
+        if any(trial.seed in saved["states"] for trial in self.trials):
+            self.run.truncate(saved["sizes"], self.path)
+        elif not all(states.values()):  # stopped before its first checkpoint: nothing counts
+            self.run.drop_rows(lambda row: any(trial.owns(row) for trial in self.trials))
+            return {trial.seed: None for trial in self.trials}
+        return states
 
     def close(self) -> None:
-        """Remove the common checkpoint: all trials have finished."""
+        """Remove the checkpoint: all trials have finished."""
         self.path.unlink(missing_ok=True)
+
+    def _saved(self) -> dict[str, Any]:
+        return load_state(self.path) if self.path.exists() else {"states": {}, "seeds": []}

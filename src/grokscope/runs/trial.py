@@ -33,7 +33,7 @@ class Trial:
 
     @property
     def latest(self) -> Path:
-        """The checkpoint to resume from."""
+        """The checkpoint of the last step."""
         return self._checkpoints / "latest.safetensors"
 
     def append(self, row: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
@@ -56,38 +56,19 @@ class Trial:
         (self._arrays / f"{name}.safetensors").unlink(missing_ok=True)
 
     def save_checkpoint(
-        self,
-        step: int,
-        state: Mapping[str, Any],
-        *,
-        keep: bool = False,
-        finished: bool = False,
-        latest: bool = True,
+        self, step: int, state: Mapping[str, Any], *, keep: bool, finished: bool
     ) -> None:
-        """Replace the checkpoint to resume from; ``keep`` also stores it under its own step.
-
-        With ``latest=False`` it is only stored under its step, if at all.
-        """
-        content = {
-            **state,
-            "step": step,
-            "finished": finished,
-            "sizes": self.run.sizes(),
-        }
+        """Write the checkpoint of a step: under its own name to be kept, or as the last."""
+        content = {**state, "step": step, "finished": finished}
         if keep:
             save_state(self._checkpoints / f"step-{step:08d}.safetensors", content)
-        if latest:
+        if finished:
             save_state(self.latest, content)
 
-    def restore(self) -> dict[str, Any] | None:
-        """The latest checkpoint, with the rows written after it taken back; None at the start."""
-        if not self.latest.exists():
-            self.run.drop_rows(self.owns)
-            return None
-        state = load_state(self.latest)
-        if not state["finished"]:
-            self.run.truncate(state["sizes"], self.latest)
-        return state
+    def finished(self) -> dict[str, Any] | None:
+        """The last checkpoint of a training that is over; None of one that is not."""
+        state = load_state(self.latest) if self.latest.exists() else {"finished": False}
+        return state if state["finished"] else None
 
     def history(self) -> History:
         """The rows of this training so far."""

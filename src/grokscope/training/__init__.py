@@ -1,9 +1,8 @@
 """The training loop, its schedules and checkpoints, and the monitor."""
 
-from grokscope.training.fit import fit
-from grokscope.training.fit_seeds import fit_seeds
+from grokscope.training.fit import fit, fit_seeds
 from grokscope.training.layer_geometry import LayerGeometry
-from grokscope.training.loop import FitResult, Target
+from grokscope.training.member import FitResult
 from grokscope.training.monitor import Monitor
 from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.ntk_distance import NTKDistance
@@ -11,6 +10,7 @@ from grokscope.training.phase import Phase
 from grokscope.training.recorder import Recorder
 from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
+from grokscope.training.settings import Target, TrainingSettings
 from grokscope.training.settled import StopWhenSettled
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Schedule",
     "StopWhenSettled",
     "Target",
+    "TrainingSettings",
     "fit",
     "fit_seeds",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor
 
 
@@ -18,46 +19,8 @@ class BatchOrder:
 
     Args:
         num_examples: size of the training set.
-        batch_size: examples in a batch; None for all of them, in their own order.
-        seed: seed of the run.
-        device: where the indices are used.
-    """
-
-    def __init__(
-        self, num_examples: int, batch_size: int | None, seed: int, device: torch.device
-    ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be a positive integer or None: got {batch_size}")
-        self.num_examples = num_examples
-        self.batch_size = min(batch_size or num_examples, num_examples)
-        self.full = batch_size is None or batch_size >= num_examples
-        self.steps_per_epoch = -(-num_examples // self.batch_size)
-        self.seed = seed
-        self._device = device
-        self._epoch = -1
-        self._batches: tuple[Tensor, ...] = ()
-
-    def at(self, step: int) -> Tensor | None:
-        """Indices of the examples of a step, counted from 1; None for all of them."""
-        if self.full:
-            return None
-        epoch, batch = divmod(step - 1, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._batches = self._order(epoch).to(self._device).split(self.batch_size, -1)
-            self._epoch = epoch
-        return self._batches[batch]
-
-    def _order(self, epoch: int) -> Tensor:
-        return _permutation(self.num_examples, self.seed, epoch)
-
-
-class StackedBatchOrder(BatchOrder):
-    """The orders of several seeds at once: indices (S, b), row i those of ``BatchOrder`` of seed i.
-
-    Args:
-        num_examples: size of the training set.
-        batch_size: examples in a batch of one network; None for all of them.
-        seeds: seeds of the runs.
+        batch_size: examples in a batch of one network; None for all of them, in their own order.
+        seeds: the seed of each network.
         device: where the indices are used.
     """
 
@@ -68,14 +31,40 @@ class StackedBatchOrder(BatchOrder):
         seeds: Sequence[int],
         device: torch.device,
     ) -> None:
-        super().__init__(num_examples, batch_size, seeds[0], device)
-        self._seeds = list(seeds)
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be a positive integer or None: got {batch_size}")
+        self.num_examples = num_examples
+        self.batch_size = min(batch_size or num_examples, num_examples)
+        self.full = batch_size is None or batch_size >= num_examples
+        self.steps_per_epoch = -(-num_examples // self.batch_size)
+        self.seeds = list(seeds)
+        self._device = device
+        self._epoch = -1
+        self._batches: tuple[Int64[Tensor, "s b"], ...] = ()
 
-    def _order(self, epoch: int) -> Tensor:
-        return torch.stack([_permutation(self.num_examples, seed, epoch) for seed in self._seeds])
+    def at(self, step: int) -> Int64[Tensor, "s b"] | None:
+        """Indices of each network's examples at a step, counted from 1; None for all of them."""
+        if self.full:
+            return None
+        epoch, batch = divmod(step - 1, self.steps_per_epoch)
+        if epoch != self._epoch:
+            orders = [_permutation(self.num_examples, seed, epoch) for seed in self.seeds]
+            self._batches = torch.stack(orders).to(self._device).split(self.batch_size, -1)
+            self._epoch = epoch
+        return self._batches[batch]
+
+    def size_at(self, step: int) -> int:
+        """How many examples the batch of a step has."""
+        last = self.num_examples - (self.steps_per_epoch - 1) * self.batch_size
+        return last if step % self.steps_per_epoch == 0 else self.batch_size
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Go on with the seeds of these rows only."""
+        self.seeds = [self.seeds[row] for row in rows]
+        self._epoch = -1
 
 
-def _permutation(num_examples: int, seed: int, epoch: int) -> Tensor:
+def _permutation(num_examples: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:
     # torch's generator takes 32 bits of a seed: mix the two numbers into as many.
     mixed = np.random.SeedSequence([seed, epoch]).generate_state(1)[0]
     generator = torch.Generator().manual_seed(int(mixed))

@@ -1,62 +1,53 @@
-"""Train a network with its geometry in view."""
+"""Train a network, or one for each of many seeds, with their geometry in view."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from grokscope.data import Dataset
-from grokscope.methods.base import Method
-from grokscope.runs import RunDirectory, Trial
+from grokscope.methods.base import Method, joined
+from grokscope.methods.networks import Networks, OneNetwork
+from grokscope.runs import RunDirectory, Trial, TrialGroup
 from grokscope.training.batches import BatchOrder
 from grokscope.training.device import resolve_device
 from grokscope.training.evaluation import Evaluation
-from grokscope.training.loop import CHECKPOINT_SECONDS, FitResult, Loop, OnEvaluation, Target
+from grokscope.training.loop import Loop
+from grokscope.training.member import FitResult, Member, OnEvaluation
 from grokscope.training.monitor import Monitor
-from grokscope.training.objective import Objective
 from grokscope.training.optimizers import learning_rate_schedule, named_optimizer
-from grokscope.training.schedule import Schedule
-from grokscope.training.settled import StopWhenSettled
+from grokscope.training.settings import TrainingSettings, takes_settings
+from grokscope.training.stackable import obstacle, slower
+from grokscope.training.stacked_networks import StackedNetworks
 from grokscope.training.state import TrainingState
 
 Data = Dataset | Sequence[Tensor]
-L = TypeVar("L", bound=Loop)
+OnSeedEvaluation = Callable[[int, dict[str, Any], float], None]
+
+_LOG = logging.getLogger(__name__)
 
 
+@takes_settings
 def fit(
     model: nn.Module,
     data: Data,
     *,
     methods: Sequence[Method] = (),
     monitor: Monitor | None = None,
-    optimizer: str | Optimizer = "adamw",
-    lr: float = 1e-3,
-    weight_decay: float = 0.0,
-    momentum: float = 0.0,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
-    warmup: int = 0,
-    decay: str = "none",
-    loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
-    label_smoothing: float = 0.0,
-    batch_size: int | None = None,
-    max_steps: int = 10_000,
-    stop_at: Target | StopWhenSettled | None = None,
-    evaluate: str | int | Sequence[int] | Schedule = "log",
     seed: int = 0,
     device: str | torch.device = "auto",
-    dtype: torch.dtype | None = None,
     out: str | Path | Trial | None = None,
     resume: bool = False,
-    keep_checkpoints: bool | Sequence[int] = False,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
     on_evaluation: OnEvaluation | None = None,
+    **settings: Any,
 ) -> FitResult:
     """Train a network and record how it does.
 
@@ -65,42 +56,20 @@ def fit(
         data: a ``Dataset``, or training inputs, training labels, test inputs and test labels.
         methods: what brings generalisation forward, such as ``GrokAlign()``.
         monitor: measures the network's geometry; its figures join the history.
-        optimizer: "adamw", "adam" or "sgd", or an optimizer of the model's parameters, which
-            then brings its own settings.
-        lr: learning rate.
-        weight_decay: decoupled for "adamw", L2 for "adam" and "sgd".
-        momentum: for "sgd".
-        betas: for "adamw" and "adam".
-        eps: for "adamw" and "adam": what keeps their steps small where gradients vanish.
-        warmup: steps of linear warm-up.
-        decay: course of the learning rate afterwards: "none", "linear" or "cosine".
-        loss: "cross_entropy", "mse" (on one-hot targets, mean over all elements),
-            "binary_cross_entropy", "stablemax" (see ``stablemax_cross_entropy``), or a function
-            of outputs and labels.
-        label_smoothing: share of each target that is spread evenly over the classes, in the loss
-            that is minimized and recorded; accuracies and the monitor go by the labels.
-        batch_size: mini-batches without replacement; None for the full batch.
-        max_steps: where training stops at the latest.
-        stop_at: where it may stop sooner: at a ``Target``, or by ``StopWhenSettled``, which needs a
-            monitor.
-        evaluate: when loss and accuracy on all training and test data are recorded: "log",
-            every so many steps, a list of steps, or a ``Schedule``; the last step always is.
         seed: decides the order of the batches; the initialization is the model's own.
         device: "auto" (the best there is), "cpu", "cuda" or "mps".
-        dtype: torch.float32 or torch.float64; None keeps the model's.
         out: a folder to write a run directory to, which ``grokscope report`` can read.
         resume: go on with the run in ``out``, if there is one.
-        keep_checkpoints: keep the checkpoint of every evaluation, not only the latest; or those
-            of these steps and of the last, which are evaluated too.
-        checkpoint_seconds: how often the checkpoint to resume from is written.
         on_evaluation: called with each row and the training seconds so far.
+        **settings: optimizer, lr, weight_decay, batch_size, max_steps and the other fields of
+            ``grokscope.training.TrainingSettings``, which says what each means.
 
     Returns:
         The trained model, the history of its evaluations, and how training ended.
 
     Raises:
-        ValueError: an argument is wrong; the message names it.
-        RunError: the run directory is in use, holds another run, or cannot be written.
+        ValueError: if an argument is wrong; the message names it.
+        RunError: if the run directory is in use, holds another run, or cannot be written.
 
     Example:
         >>> import grokscope as gs
@@ -110,105 +79,226 @@ def fit(
         >>> result.steps, bool(result.history["test_accuracy"][-1] > 0.7)
         (60, True)
     """
-    loop = assembled(
-        Loop,
-        model,
-        data,
-        methods=methods,
-        monitor=monitor,
-        optimizer=optimizer,
-        lr=lr,
-        weight_decay=weight_decay,
-        momentum=momentum,
-        betas=betas,
-        eps=eps,
-        warmup=warmup,
-        decay=decay,
-        loss=loss,
-        label_smoothing=label_smoothing,
-        batch_size=batch_size,
-        max_steps=max_steps,
-        stop_at=stop_at,
-        evaluate=evaluate,
-        seed=seed,
-        device=device,
-        dtype=dtype,
-        keep_checkpoints=keep_checkpoints,
-        checkpoint_seconds=checkpoint_seconds,
-        on_evaluation=on_evaluation,
-    )
-    with opened_trials(out, resume, loop.state.device, [seed]) as trials:
-        loop.trial = trials[0] if trials else None
-        return loop.run()
-
-
-def assembled(
-    kind: type[L],
-    model: nn.Module,
-    data: Data,
-    *,
-    methods: Sequence[Method],
-    monitor: Monitor | None,
-    optimizer: str | Optimizer,
-    lr: float,
-    weight_decay: float,
-    momentum: float,
-    betas: tuple[float, float],
-    eps: float,
-    warmup: int,
-    decay: str,
-    loss: str | Callable[[Tensor, Tensor], Tensor],
-    label_smoothing: float,
-    batch_size: int | None,
-    max_steps: int,
-    stop_at: Target | StopWhenSettled | None,
-    evaluate: str | int | Sequence[int] | Schedule,
-    seed: int,
-    device: str | torch.device,
-    dtype: torch.dtype | None,
-    keep_checkpoints: bool | Sequence[int],
-    checkpoint_seconds: float,
-    on_evaluation: OnEvaluation | None,
-) -> L:
-    """The loop that ``fit`` runs, with the arguments of ``fit``; it writes nowhere as yet."""
-    if max_steps < 1:
-        raise ValueError(f"max_steps must be a positive integer: got {max_steps}")
-    if isinstance(stop_at, StopWhenSettled) and stop_at.use_alignment and monitor is None:
-        raise ValueError(
-            "stop_at=StopWhenSettled() looks at alignment: pass monitor=gs.Monitor(model, (x, y)), "
-            "or set use_alignment=False"
-        )
+    how = TrainingSettings.of(settings, "fit")
     place = resolve_device(device)
-    model.to(device=place, dtype=dtype)
-    dataset = data_of(data).to(place, next((p.dtype for p in model.parameters()), torch.float32))
-    if isinstance(optimizer, str):
+    own = _Own(seed, model, methods, monitor, on_evaluation)
+    member = own.member(_moved(data, model, place, how), how, place)
+    loop = _loop([own], [member], OneNetwork(model), place)
+    with _opened_trials(out, resume, place, [seed]) as trials:
+        (result,) = _run(loop, trials)
+        return result
+
+
+@takes_settings
+def fit_seeds(
+    build: Callable[[int], nn.Module],
+    data: Data,
+    seeds: Sequence[int],
+    *,
+    methods: Callable[[int], Sequence[Method]] | None = None,
+    monitor: Callable[[nn.Module], Monitor | None] | None = None,
+    vectorize: bool | str = "auto",
+    device: str | torch.device = "auto",
+    out: str | Path | Sequence[Trial] | None = None,
+    resume: bool = False,
+    on_evaluation: OnSeedEvaluation | None = None,
+    **settings: Any,
+) -> list[FitResult]:
+    """Train a network for each seed, as ``fit`` would one after the other.
+
+    Networks of one architecture are trained as one, with a leading axis of networks on every
+    tensor. Each keeps its own initialization, order of batches, optimizer state, random numbers
+    and measurements; its figures are those that ``fit`` gives for its seed, up to the rounding of
+    floating-point numbers, which matrix products of another shape do otherwise. A network that
+    comes to its end leaves the others. ``train_seconds`` is a network's share: the time of a step
+    over the number of networks in it.
+
+    Args:
+        build: makes the network of a seed, a new one at each call.
+        data: a ``Dataset``, or training inputs, training labels, test inputs and test labels.
+        seeds: one for each network, all different.
+        methods: makes the methods of a seed.
+        monitor: makes the monitor of a network.
+        vectorize: True trains the networks as one, False one after another; "auto" as one where
+            that is possible and not slower, and logs why where it is not.
+        device: "auto" (the best there is), "cpu", "cuda" or "mps".
+        out: a folder to write a run directory to, with a training for each seed.
+        resume: go on with the run in ``out``, if there is one, the way in which it was begun.
+        on_evaluation: called with the seed, each row and the training seconds so far.
+        **settings: the fields of ``grokscope.training.TrainingSettings``; ``optimizer`` by name.
+
+    Returns:
+        The result of each network, in the order of the seeds.
+
+    Raises:
+        ValueError: if an argument is wrong, or ``vectorize=True`` is not possible; the message
+            says why.
+        RunError: if the run directory is in use, holds another run, or cannot be written.
+
+    Example:
+        >>> import grokscope as gs
+        >>> data = gs.load_data("digits", train_size=300)
+        >>> results = gs.fit_seeds(
+        ...     lambda seed: gs.MLP(64, [32], 10, seed=seed), data, seeds=range(3),
+        ...     lr=1e-2, batch_size=100, max_steps=60, device="cpu",
+        ... )
+        >>> [bool(result.history["test_accuracy"][-1] > 0.7) for result in results]
+        [True, True, True]
+    """
+    _check_seeds(seeds, vectorize)
+    how = TrainingSettings.of(settings, "fit_seeds")
+    if not isinstance(how.optimizer, str):
+        raise ValueError("optimizer must be a name: every network needs an optimizer of its own")
+    place = resolve_device(device)
+    models = [build(seed) for seed in seeds]
+    if len({id(model) for model in models}) < len(models):
+        raise ValueError("build must make a new network for each seed: it gave one network twice")
+    dataset = _moved(data, models[0], place, how)
+    owns = [
+        _Own(
+            seed,
+            model,
+            [] if methods is None else methods(seed),
+            None if monitor is None else monitor(model),
+            on_evaluation and partial(on_evaluation, seed),
+        )
+        for seed, model in zip(seeds, models, strict=True)
+    ]
+    members: list[Member] = []
+    for own in owns:
+        members.append(own.member(dataset, how, place))
+        dataset = members[0].evaluation.data  # which may be a copy: one will do
+    with _opened_trials(out, resume, place, seeds) as trials:
+        if _are_trained_as_one(owns, members, vectorize, TrialGroup(trials) if trials else None):
+            stack = StackedNetworks(models)
+            stack.bind()
+            return _run(_loop(owns, members, stack, place), trials)
+        return [
+            result
+            for row, (own, member) in enumerate(zip(owns, members, strict=True))
+            for result in _run(
+                _loop([own], [member], OneNetwork(own.model), place), trials[row : row + 1]
+            )
+        ]
+
+
+class _Own:
+    """What is a network's own: its seed, itself, its methods and monitor."""
+
+    def __init__(
+        self,
+        seed: int,
+        model: nn.Module,
+        methods: Sequence[Method],
+        monitor: Monitor | None,
+        on_evaluation: OnEvaluation | None,
+    ) -> None:
+        self.seed = seed
+        self.model = model
+        self.methods = methods
+        self.monitor = monitor
+        self.on_evaluation = on_evaluation
+
+    def member(self, data: Dataset, how: TrainingSettings, place: torch.device) -> Member:
+        """The network moved to its place, with its data."""
+        self.model.to(device=place, dtype=how.dtype)
+        if not any(own.requires_grad for own in self.model.parameters()):
+            raise ValueError("model has no parameter to train: all are frozen, or there are none")
+        evaluation = Evaluation(self.model, data, how.objective)
+        return Member(self.seed, evaluation, how, self.monitor, self.on_evaluation)
+
+
+def _loop(
+    owns: Sequence[_Own], members: Sequence[Member], networks: Networks, place: torch.device
+) -> Loop:
+    """The loop of networks that are trained together; it writes nowhere as yet."""
+    how = members[0].settings
+    optimizer = how.optimizer
+    if not isinstance(optimizer, Optimizer):
         optimizer = named_optimizer(
             optimizer,
-            model.parameters(),
-            lr=lr,
-            weight_decay=weight_decay,
-            momentum=momentum,
-            betas=betas,
-            eps=eps,
+            networks.trained,
+            lr=how.lr,
+            weight_decay=how.weight_decay,
+            momentum=how.momentum,
+            betas=how.betas,
+            eps=how.eps,
+            capturable=how.compile and place.type == "cuda",
         )
-    return kind(
-        Evaluation(model, dataset, Objective(loss, label_smoothing)),
-        TrainingState(
-            model,
-            optimizer,
-            learning_rate_schedule(optimizer, max_steps, warmup, decay),
-            methods,
-            place,
-        ),
-        BatchOrder(len(dataset.train_x), batch_size, seed, place),
-        schedule=Schedule.of(evaluate),
-        max_steps=max_steps,
-        stop_at=stop_at,
-        monitor=monitor,
-        keep_checkpoints=keep_checkpoints,
-        checkpoint_seconds=checkpoint_seconds,
-        on_evaluation=on_evaluation,
+    scheduler = learning_rate_schedule(optimizer, how.max_steps, how.warmup, how.decay)
+    methods = [joined(same) for same in zip(*(own.methods for own in owns), strict=True)]
+    seeds = [member.seed for member in members]
+    data = members[0].evaluation.data
+    return Loop(
+        members,
+        TrainingState(networks, optimizer, scheduler, methods, place),
+        BatchOrder(len(data.train_x), how.batch_size, seeds, place),
     )
+
+
+def steps_of(
+    models: Sequence[nn.Module],
+    data: Data,
+    seeds: Sequence[int],
+    methods: Sequence[Sequence[Method]],
+    settings: TrainingSettings,
+    device: torch.device,
+) -> Callable[[int], None]:
+    """A function that takes a step of these networks, by its number from 1: for benchmarks.
+
+    Several networks are trained as one; one is trained as ``fit`` does it.
+    """
+    owns = [
+        _Own(seed, model, own, None, None)
+        for seed, model, own in zip(seeds, models, methods, strict=True)
+    ]
+    members = [
+        own.member(_moved(data, own.model, device, settings), settings, device) for own in owns
+    ]
+    networks: Networks = OneNetwork(models[0])
+    if len(models) > 1:
+        networks = stack = StackedNetworks(models)
+        stack.bind()
+    loop = _loop(owns, members, networks, device)
+    for method in loop.state.methods:
+        method.start(networks)
+    return loop.take
+
+
+def _run(loop: Loop, trials: Sequence[Trial]) -> list[FitResult]:
+    """Train, writing into the trials if there are any."""
+    loop.group = TrialGroup(trials) if trials else None
+    for member, trial in zip(loop.members, trials, strict=False):
+        member.trial = trial
+    return loop.run()
+
+
+def _are_trained_as_one(
+    owns: Sequence[_Own],
+    members: Sequence[Member],
+    vectorize: bool | str,
+    group: TrialGroup | None,
+) -> bool:
+    """Whether the networks go on as one: as they were begun, as asked, or where it pays."""
+    begun = group is not None and group.has_begun_together()
+    if len(members) == 1 or (group is not None and group.has_begun_apart()):
+        return False
+    if vectorize is False and not begun:
+        return False
+    reason = obstacle([own.methods for own in owns], [member.evaluation for member in members])
+    if reason and (vectorize is True or begun):
+        raise ValueError(f"these networks cannot be trained as one: {reason}; use vectorize=False")
+    if not (vectorize is True or begun):
+        reason = reason or slower(members[0].model)
+    if reason:
+        _LOG.warning("training %d seeds one after another: %s", len(members), reason)
+    return reason is None
+
+
+def _moved(data: Data, model: nn.Module, place: torch.device, how: TrainingSettings) -> Dataset:
+    """The data where the model is trained and in its precision."""
+    dtype = how.dtype or next((own.dtype for own in model.parameters()), torch.float32)
+    return data_of(data).to(place, dtype)
 
 
 def data_of(data: Data) -> Dataset:
@@ -225,8 +315,17 @@ def data_of(data: Data) -> Dataset:
     return Dataset("data", train_x, train_y, test_x, test_y, num_classes)
 
 
+def _check_seeds(seeds: Sequence[int], vectorize: bool | str) -> None:
+    if len(seeds) == 0:
+        raise ValueError("seeds is empty: give it at least one seed")
+    if len(set(seeds)) < len(seeds):
+        raise ValueError(f"seeds must all be different: got {list(seeds)}")
+    if vectorize not in (True, False, "auto"):
+        raise ValueError(f'vectorize must be True, False or "auto": got {vectorize!r}')
+
+
 @contextmanager
-def opened_trials(
+def _opened_trials(
     out: str | Path | Sequence[Trial] | Trial | None,
     resume: bool,
     device: torch.device,

@@ -1,131 +1,96 @@
-"""The steps of a training, with looks at the network between them."""
+"""The steps of a training, with evaluations of the networks between them."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
-from torch import nn
+from torch import Tensor
 
-from grokscope.runs import History, Trial
-from grokscope.spelling import unknown_name
+from grokscope.runs import TrialGroup
 from grokscope.training.batches import BatchOrder
 from grokscope.training.device import synchronize
-from grokscope.training.evaluation import Evaluation
-from grokscope.training.monitor import Monitor
-from grokscope.training.schedule import Schedule
-from grokscope.training.settled import ALIGNMENTS, StopWhenSettled
+from grokscope.training.graphed import RecordedSteps, check_capturable
+from grokscope.training.member import FitResult, Member
+from grokscope.training.objective import NetworksObjective
 from grokscope.training.state import TrainingState
-
-ACCURACIES = ("train_accuracy", "test_accuracy")
-CHECKPOINT_SECONDS = 20.0
-
-OnEvaluation = Callable[[dict[str, Any], float], None]
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where training may stop: when an accuracy is at or above a value."""
-
-    metric: str = "test_accuracy"
-    value: float = 0.9
-
-    def __post_init__(self) -> None:
-        if self.metric not in ACCURACIES:
-            raise ValueError(unknown_name("metric", self.metric, ACCURACIES))
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """What came of a training.
-
-    ``stopped`` is "target", "settled" (by ``StopWhenSettled``), "max_steps" or "diverged" (the
-    training loss was no longer finite);
-    ``train_seconds`` is the time of the training steps alone, without evaluation and monitoring.
-    """
-
-    model: nn.Module
-    history: History
-    steps: int
-    stopped: str
-    train_seconds: float
 
 
 class Loop:
-    """Trains, evaluates on schedule, and writes what it finds.
+    """Trains networks together, each until it has come to its own end.
 
     Between two evaluations nothing runs but the steps themselves. A checkpoint is written at the
     start, every ``checkpoint_seconds`` and at the end; whatever happens in between, a run that
-    goes on from it gets the same numbers.
+    goes on from it gets the same numbers. The seconds of a network are its share of what all of
+    them took: the time of a step over the number of networks in it.
+
+    Args:
+        members: the networks with their records, of the same data and settings.
+        state: what moves them.
+        order: the batches of each.
+        group: where they write, if they do.
     """
 
     def __init__(
         self,
-        evaluation: Evaluation,
+        members: Sequence[Member],
         state: TrainingState,
         order: BatchOrder,
-        *,
-        schedule: Schedule,
-        max_steps: int,
-        stop_at: Target | StopWhenSettled | None = None,
-        monitor: Monitor | None = None,
-        trial: Trial | None = None,
-        keep_checkpoints: bool | Sequence[int] = False,
-        checkpoint_seconds: float = CHECKPOINT_SECONDS,
-        on_evaluation: OnEvaluation | None = None,
+        group: TrialGroup | None = None,
     ) -> None:
-        self.evaluation = evaluation
+        self.members = list(members)
         self.state = state
         self.order = order
-        self.schedule = schedule
-        self.max_steps = max_steps
-        self.stop_at = stop_at
-        self.monitor = monitor
-        self.trial = trial
-        self.keep_every = keep_checkpoints is True
-        self.keep_at = frozenset(() if isinstance(keep_checkpoints, bool) else keep_checkpoints)
-        self.checkpoint_seconds = checkpoint_seconds
-        self.on_evaluation = on_evaluation
-        self.history = History()
-        self.train_seconds = 0.0
-        self.total_seconds = 0.0
-        self._resumed = time.perf_counter()
-        self._checkpointed = self._resumed
+        self.group = group
+        self.settings = members[0].settings
+        evaluation = members[0].evaluation
+        self._data = evaluation.data.train_x, evaluation.train_targets
+        self._objective = NetworksObjective(evaluation.objective)
+        self._alive = list(members)
+        self._recorded: RecordedSteps | None = None
+        if self.settings.compile:
+            check_capturable(state)
+        self._marked = self._checkpointed = time.perf_counter()
 
-    def run(self) -> FitResult:
-        """Train from the start, or from the trial's checkpoint, to the end."""
-        step, stopped = self._restore()
-        methods = self.state.methods
+    def run(self) -> list[FitResult]:
+        """Train from the start, or from the group's checkpoint, to the end."""
+        methods, networks = self.state.methods, self.state.networks
+        results: dict[int, FitResult] = {}
         try:
+            step = self._restore(results)
             for method in methods:
-                method.start(self.state.model)
-            while stopped is None:
-                step = self._advance(step, self._next_evaluation(step))
-                stopped = self._evaluate(step)
+                method.start(networks)
+            self._record_anew()
+            while self._alive:
+                until = min(member.next_evaluation for member in self._alive)
+                step = self._advance(step, until)
+                for member in self._alive:
+                    if member.next_evaluation == step:
+                        self._evaluate(member, step)
+                self._let_go(results)
+                if self._alive and self._checkpoint_due():
+                    self._checkpoint(step)
         finally:
             for method in methods:
                 method.finish()
-        if self.trial is not None:
-            self.trial.finish(stopped=stopped, steps=step, train_seconds=self.train_seconds)
-        return FitResult(self.state.model, self.history, step, stopped, self.train_seconds)
-
-    def _next_evaluation(self, step: int) -> int:
-        due = [self.schedule.after(step), self.monitor.due if self.monitor else None, *self.keep_at]
-        return min([self.max_steps, *(at for at in due if at is not None and at > step)])
+            networks.keep([])
+        if self.group is not None:
+            self.group.close()
+        return [results[id(member)] for member in self.members]
 
     def _advance(self, step: int, until: int) -> int:
         """Take the steps up to ``until``; a checkpoint that falls due in between is written.
 
-        None is written at ``until`` itself: that step's row comes first, or it would be lost.
+        None is written at ``until`` itself: that step's rows come first, or they would be lost.
         """
-        take, writes = self._step, self.trial is not None
-        self.state.model.train()
+        writes = self.group is not None
+        for member in self._alive:
+            member.model.train()
         begin = time.perf_counter()
-        for at in range(step + 1, until + 1):
-            take(at)
+        at = step
+        while at < until:
+            at = self._take_some(at + 1, until)
             if writes and at < until and self._checkpoint_due():
                 self._clock(begin)
                 self._checkpoint(at)
@@ -133,108 +98,118 @@ class Loop:
         self._clock(begin)
         return until
 
-    def _clock(self, begin: float) -> None:
-        synchronize(self.state.device)
-        self.train_seconds += time.perf_counter() - begin
+    def _take_some(self, first: int, last: int) -> int:
+        """Take one step, or a recording of several, not beyond ``last``; say which was last."""
+        if self._recorded is not None:
+            return self._recorded.take(first, last)
+        self.take(first)
+        return first
 
-    def _step(self, step: int) -> None:
-        model, optimizer, methods = self.state.model, self.state.optimizer, self.state.methods
-        evaluation = self.evaluation
-        x, y = evaluation.data.train_x, evaluation.train_targets
-        index = self.order.at(step)
-        if index is not None:
-            x, y = x.index_select(0, index), y.index_select(0, index)
-        for method in methods:
-            x = method.perturb(step, model, x, y, evaluation.objective)
-        outputs = model(x)
-        loss = evaluation.objective(outputs, y)
-        for method in methods:
-            penalty = method.penalty(step, model, x, outputs)
-            if penalty is not None:
-                loss = loss + penalty
-        optimizer.zero_grad()
-        loss.backward()
-        for method in methods:
-            method.filter_gradients(step, model)
-        optimizer.step()
+    def take(self, step: int) -> None:
+        """Take one step, counted from 1, with every network."""
+        self._move(step, self.order.at(step))
         if self.state.scheduler is not None:
             self.state.scheduler.step()
 
-    def _evaluate(self, step: int) -> str | None:
-        """Record the network as it is now; say why training ends here, or None."""
-        row: dict[str, Any] = {"step": step, **self.evaluation.scores()}
-        stopped = self._verdict(step, row)
-        monitor = self.monitor
-        if monitor is not None:
-            row = monitor.step(**row, always=stopped is not None) or row
-            if stopped is not None:
-                monitor.finish()
-        self.history.append(row)
-        if stopped is None and self._has_settled(row):
-            stopped = "settled"
-            if monitor is not None:
-                monitor.finish()
-        if self.trial is not None:
-            self._write(self.trial, row, stopped)
-        if self.on_evaluation is not None:
-            self.on_evaluation(row, self.train_seconds)
-        return stopped
+    def _move(self, step: int, index: Tensor | None) -> None:
+        """One step of every network, on the examples ``index`` (S, b), or on all of them."""
+        networks, optimizer, methods = self.state.networks, self.state.optimizer, self.state.methods
+        x, y = self._batch(index)
+        for method in methods:
+            x = method.perturb(step, networks, x, y, self._objective)
+        outputs = networks(x)
+        loss = self._objective(outputs, y)
+        for method in methods:
+            penalty = method.penalty(step, networks, x, outputs)
+            if penalty is not None:
+                loss = loss + penalty.sum()
+        optimizer.zero_grad()
+        loss.backward()
+        for method in methods:
+            method.filter_gradients(step, networks)
+        optimizer.step()
 
-    def _verdict(self, step: int, row: dict[str, Any]) -> str | None:
-        if not math.isfinite(row["train_loss"]):
-            return "diverged"
-        target = self.stop_at
-        if isinstance(target, Target) and row[target.metric] >= target.value:
-            return "target"
-        return "max_steps" if step >= self.max_steps else None
-
-    def _has_settled(self, row: dict[str, Any]) -> bool:
-        """Whether the rule for stopping says so; it is asked where the monitor has measured."""
-        rule = self.stop_at
-        if not isinstance(rule, StopWhenSettled):
-            return False
-        return (not rule.use_alignment or any(name in row for name in ALIGNMENTS)) and rule(
-            self.history
+    def _batch(self, index: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Inputs (S, n, *d) and targets (S, n, ...) of a step."""
+        x, y = self._data
+        if index is None:
+            number = len(self.state.networks)
+            return x.expand(number, *x.shape), y.expand(number, *y.shape)
+        flat = index.flatten()
+        return (
+            x.index_select(0, flat).unflatten(0, index.shape),
+            y.index_select(0, flat).unflatten(0, index.shape),
         )
 
-    def _write(self, trial: Trial, row: dict[str, Any], stopped: str | None) -> None:
-        step = row["step"]
-        trial.append(row, self._seconds())
-        keep = self._keeps(step, stopped)
-        if step == 0 or stopped or keep or self._checkpoint_due():
-            self._checkpoint(step, keep=keep, stopped=stopped)
+    def _evaluate(self, member: Member, step: int) -> None:
+        row = member.evaluate(step)
+        self._mark()
+        member.write(row, lambda: self._state_of(member))
 
-    def _keeps(self, step: int, stopped: str | None) -> bool:
-        return self.keep_every or step in self.keep_at or bool(self.keep_at and stopped)
+    def _state_of(self, member: Member) -> dict[str, Any]:
+        return self.state.state_dict(self._alive.index(member))
+
+    def _let_go(self, results: dict[int, FitResult]) -> None:
+        """Take the networks out that have come to their end; the others go on."""
+        staying = [row for row, member in enumerate(self._alive) if member.stopped is None]
+        results |= {id(member): member.result() for member in self._alive if member.stopped}
+        if 0 < len(staying) < len(self._alive):
+            self.state.keep(staying)
+            self.order.keep(staying)
+            self._record_anew()
+        self._alive = [self._alive[row] for row in staying]
+
+    def _record_anew(self) -> None:
+        """Drop what was recorded, which is of other shapes, where steps are recorded at all."""
+        if self.settings.compile:
+            self._recorded = RecordedSteps(self._move, self.state, self.order)
+
+    def _clock(self, begin: float) -> None:
+        """Give each network its share of the time since ``begin``, which the steps took."""
+        synchronize(self.state.device)
+        taken = time.perf_counter() - begin
+        for member in self._alive:
+            member.train_seconds += taken / len(self._alive)
+
+    def _mark(self) -> None:
+        """Give each network its share of all time since the last mark."""
+        now = time.perf_counter()
+        for member in self._alive:
+            member.total_seconds += (now - self._marked) / len(self._alive)
+        self._marked = now
+
+    def _restore(self, results: dict[int, FitResult]) -> int:
+        """Go back to the group's checkpoint, or evaluate the networks before their first step."""
+        saved = {} if self.group is None else self.group.restore()
+        if not any(saved.values()):
+            if self.group is not None:  # from here on it is known which are trained together
+                self.group.save_checkpoint(0, {})
+            for member in self.members:
+                member.open_archive()
+                self._evaluate(member, 0)
+            self._let_go(results)
+            self._checkpoint(0)
+            return 0
+        states = {seed: state for seed, state in saved.items() if state is not None}
+        for member in self.members:
+            member.open_archive()
+            member.restore(states[member.seed])
+        self._let_go(results)
+        if self._alive:
+            self.state.load_state_dicts([states[member.seed] for member in self._alive])
+        return max((member.step for member in self._alive), default=0)
 
     def _checkpoint_due(self) -> bool:
-        return time.perf_counter() - self._checkpointed > self.checkpoint_seconds
+        return time.perf_counter() - self._checkpointed > self.settings.checkpoint_seconds
 
-    def _seconds(self) -> dict[str, float]:
-        now = time.perf_counter()
-        self.total_seconds += now - self._resumed
-        self._resumed = now
-        return {"train_seconds": self.train_seconds, "total_seconds": self.total_seconds}
-
-    def _checkpoint(self, step: int, keep: bool = False, stopped: str | None = None) -> None:
-        if self.trial is None:
+    def _checkpoint(self, step: int) -> None:
+        if self.group is None:
             return
-        state = {**self.state.state_dict(), "stopped": stopped, **self._seconds()}
-        self.trial.save_checkpoint(step, state, keep=keep, finished=stopped is not None)
+        self._mark()
+        states = {
+            member.seed: {**self._state_of(member), **member.saved()}
+            for member in self._alive
+            if member.stopped is None
+        }
+        self.group.save_checkpoint(step, states)
         self._checkpointed = time.perf_counter()
-
-    def _restore(self) -> tuple[int, str | None]:
-        """Go back to the trial's checkpoint, or look at the network before its first step."""
-        return self._begin(self.trial.restore() if self.trial is not None else None)
-
-    def _begin(self, saved: dict[str, Any] | None) -> tuple[int, str | None]:
-        if self.trial is not None and self.monitor is not None:
-            self.monitor.keep_in(self.trial, self.evaluation.data.image_shape)
-        if self.trial is None or saved is None:
-            return 0, self._evaluate(0)
-        self.state.load_state_dict(saved)
-        self.history = self.trial.history()
-        self.train_seconds, self.total_seconds = saved["train_seconds"], saved["total_seconds"]
-        if self.monitor is not None:
-            self.monitor.restore(History(self.history))
-        return saved["step"], saved["stopped"]

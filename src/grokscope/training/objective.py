@@ -1,4 +1,4 @@
-"""What training minimizes, and when an output counts as right."""
+"""What training minimizes, and when an output counts as correct."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.func import vmap
 from torch.nn import functional as F
 
 from grokscope.methods.stablemax import stablemax_cross_entropy
@@ -87,16 +88,43 @@ class Objective:
         return F.binary_cross_entropy_with_logits(outputs, targets)
 
     def correct(self, outputs: Float[Tensor, " n *k"], y: Tensor) -> Bool[Tensor, " n"]:
-        """Which outputs are right: by the largest output, or by the side of the threshold.
+        """Which outputs are correct: by the largest output, or by the side of the threshold.
 
         With one output the threshold is 0, or one half where squared error is trained on labels 0
         and 1.
         """
-        if outputs.ndim == 2 and outputs.shape[1] > 1:
-            return outputs.argmax(1) == y
-        score = outputs.reshape(-1)
-        between = 0.5 if self.loss == "mse" and not bool((y < 0).any()) else 0.0
-        return (score > between) == (y.reshape(-1) > 0)
+        return NetworksObjective(self).correct(outputs.unsqueeze(0), y.unsqueeze(0)).squeeze(0)
+
+
+@dataclass(frozen=True)
+class NetworksObjective:
+    """What S networks minimize together: the sum of their losses, which gives each its gradient.
+
+    Args:
+        objective: the loss of one network.
+    """
+
+    objective: Objective
+
+    def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The sum over networks of each one's loss of outputs (S, n, ...), a scalar."""
+        number = len(outputs)
+        if number > 1 and callable(self.objective.loss):
+            return vmap(self.objective.loss)(outputs, targets).sum()
+        # Ours are means over examples, of which every network has as many.
+        loss = self.objective(outputs.flatten(0, 1), targets.flatten(0, 1))
+        return loss if number == 1 else number * loss
+
+    def correct(self, outputs: Tensor, targets: Tensor) -> Bool[Tensor, "s n"]:
+        """Which outputs are correct, for labels (S, n) or one-hot targets (S, n, k)."""
+        if outputs.ndim == 3 and outputs.shape[2] > 1:
+            labels = targets.argmax(2) if targets.ndim == 3 else targets
+            return outputs.argmax(2) == labels
+        score, sign = outputs.flatten(1), targets.flatten(1)
+        between = torch.zeros_like(score[:, :1])
+        if self.objective.loss == "mse":  # labels 0 and 1, or -1 and 1
+            between = 0.5 * (~(sign < 0).any(1, keepdim=True)).to(score)
+        return (score > between) == (sign > 0)
 
 
 @torch.no_grad()

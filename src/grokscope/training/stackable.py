@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from grokscope.measures.chain import ObservingHook
-from grokscope.methods.stacked import StackedNetwork, stacking_obstacle
-from grokscope.training.loop import Loop
-from grokscope.training.stacked_objective import StackedObjective
+from grokscope.methods.base import Method, difference
+from grokscope.training.evaluation import Evaluation
+from grokscope.training.objective import NetworksObjective
+from grokscope.training.stacked_networks import StackedNetworks
 
 _HOOKS = (
     "_forward_hooks",
@@ -22,22 +23,20 @@ _HOOKS = (
 _LARGE = 100_000  # parameters of a network whose products alone keep a CPU core busy
 
 
-def obstacle(loops: Sequence[Loop]) -> str | None:
-    """Why these trainings cannot be one, or None."""
-    models = [loop.state.model for loop in loops]
-    found = _difference(models) or _hooked(models)
-    found = found or stacking_obstacle([loop.state.methods for loop in loops])
-    return found or _behaviour(loops, models)
+def obstacle(methods: Sequence[Sequence[Method]], evaluations: Sequence[Evaluation]) -> str | None:
+    """Why the trainings of these networks, with these methods, cannot be one, or None."""
+    models = [evaluation.model for evaluation in evaluations]
+    found = _difference(models) or _hooked(models) or difference(methods)
+    return found or _behaviour(models, evaluations[0])
 
 
-def slower(loops: Sequence[Loop]) -> str | None:
+def slower(model: nn.Module) -> str | None:
     """Why one after another is the faster way here, or None; see benchmarks/bench_seeds.py."""
-    state = loops[0].state
-    if state.device.type != "cpu":
+    if next(model.parameters()).device.type != "cpu":
         return None
-    if not StackedNetwork([state.model]).is_layered:
+    if not StackedNetworks([model]).is_layered:
         return "on a CPU only perceptrons are faster together"
-    if sum(parameter.numel() for parameter in state.model.parameters()) > _LARGE:
+    if sum(parameter.numel() for parameter in model.parameters()) > _LARGE:
         return f"on a CPU networks of more than {_LARGE:,} parameters are not faster together"
     return None
 
@@ -69,9 +68,9 @@ def _hooked(models: Sequence[nn.Module]) -> str | None:
 
 
 @torch.no_grad()
-def _behaviour(loops: Sequence[Loop], models: Sequence[nn.Module]) -> str | None:
+def _behaviour(models: Sequence[nn.Module], evaluation: Evaluation) -> str | None:
     """What a stack of the networks would do otherwise than they, on two training examples."""
-    evaluation, device = loops[0].evaluation, loops[0].state.device
+    device = evaluation.data.train_x.device
     x, y = evaluation.data.train_x[:2], evaluation.train_targets[:2]
     modes = [(module, module.training) for model in models for module in model.modules()]
     devices = [device] if device.type == "cuda" else []
@@ -83,9 +82,9 @@ def _behaviour(loops: Sequence[Loop], models: Sequence[nn.Module]) -> str | None
             if changed is not None:
                 return f"training changes {changed}, of which a stack would lose count"
             own = torch.stack([_run(model, x) for model in models])
-            together = StackedNetwork(models)(x.expand(len(models), *x.shape))
+            together = StackedNetworks(models)(x.expand(len(models), *x.shape))
             targets = y.expand(len(models), *y.shape)
-            loss = StackedObjective(evaluation.objective)(own, targets)
+            loss = NetworksObjective(evaluation.objective)(own, targets)
             alone = torch.stack([evaluation.objective(outputs, y) for outputs in own]).sum()
     except Exception as error:  # whatever a user's forward pass or loss may raise under vmap
         if "randomness" in str(error):

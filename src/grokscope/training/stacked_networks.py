@@ -8,7 +8,7 @@ runs under ``torch.func.vmap``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,6 +19,8 @@ from torch.func import functional_call, vmap
 
 from grokscope.measures.chain import Fold, activation_fold, chain_of, composed, leaves_of
 from grokscope.measures.scale import Scale
+from grokscope.methods.chain_terms import ChainPass
+from grokscope.methods.networks import Networks, rows_of
 
 _ELEMENTWISE = (
     nn.ReLU,
@@ -47,18 +49,7 @@ class _Affine(NamedTuple):
         return torch.baddbmm(self.bias.unsqueeze(2), self.weight, hidden)
 
 
-class StackedChain(NamedTuple):
-    """A forward pass of S chains of linear layers (see ``grokscope.measures.chain``).
-
-    Weights are (S, h_l, h_{l-1}), biases (S, h_l, 1), the slopes and intercepts (S, h_l, n).
-    """
-
-    weights: list[Tensor]
-    biases: list[Tensor | None]
-    folds: list[Fold]
-
-
-class StackedNetwork:
+class StackedNetworks(Networks):
     """S networks that run, and are trained, as one.
 
     The stack holds copies; after ``bind`` the networks' own parameters are views of it, so that
@@ -73,9 +64,11 @@ class StackedNetwork:
         buffers: their buffers by name, each (S, ...); a stack does not change them.
     """
 
+    is_stacked = True
+
     def __init__(self, models: Sequence[nn.Module]) -> None:
         self.models = list(models)
-        self._template = models[0]
+        self.model = self._template = models[0]
         named = [dict(model.named_parameters()) for model in models]
         self.parameters = {
             name: nn.Parameter(
@@ -88,10 +81,8 @@ class StackedNetwork:
         stacked = {id(named[0][name]): whole for name, whole in self.parameters.items()}
         self._layers = _layers(self._template, stacked)
         self._chain = _chain_layers(self._template, stacked) if self._layers else None
+        self._inputs: Tensor | None = None
         self._outputs_of_activations: list[Tensor] = []
-
-    def __len__(self) -> int:
-        return len(self.models)
 
     @property
     def is_layered(self) -> bool:
@@ -103,21 +94,27 @@ class StackedNetwork:
         if self._layers is None or (x.ndim != 3 and not self._layers.flattens):
             return self._mapped(x)
         hidden = x.flatten(2).mT
-        self._outputs_of_activations = []
+        self._inputs, self._outputs_of_activations = x, []
         for layer in self._layers.steps:
             hidden = layer(hidden)
             if not isinstance(layer, _Affine):
                 self._outputs_of_activations.append(hidden)
         return hidden.flatten(1) if self._layers.squeezes else hidden.mT
 
-    def flat(self, x: Float[Tensor, " m *d"]) -> Float[Tensor, " m *k"]:
-        """The same with the inputs of all networks in one batch, those of the first first."""
-        return self(x.unflatten(0, (len(self), -1))).flatten(0, 1)
+    @property
+    def function(self) -> Callable[[Tensor], Tensor]:
+        """The same as a function of one batch (S n, *d), the first network's inputs first."""
+        return lambda x: self(x.unflatten(0, (len(self), -1))).flatten(0, 1)
 
-    def chain(self) -> StackedChain | None:
-        """The chains and slopes of the last forward pass; None where they are no chains."""
-        if self._chain is None:
+    def chain(self, x: Float[Tensor, "s n *d"]) -> ChainPass | None:
+        """The chains with the folds of the last forward pass, or of one more; None for others."""
+        if self._chain is None or self._layers is None:
             return None
+        if x.ndim != 3 and not self._layers.flattens:
+            return None
+        if self._inputs is not x:
+            with torch.no_grad():
+                self(x)
         outputs = iter(self._outputs_of_activations)
         folds = [
             composed(
@@ -126,33 +123,45 @@ class StackedNetwork:
             for _, activations in self._chain
         ]
         affine = [layer for layer, _ in self._chain]
-        biases = [None if layer.bias is None else layer.bias.unsqueeze(2) for layer in affine]
-        return StackedChain([layer.weight for layer in affine], biases, folds)
+        return ChainPass(
+            [layer.weight for layer in affine],
+            [None if layer.bias is None else layer.bias.unsqueeze(1) for layer in affine],
+            [Fold(*(part if part is None else part.mT for part in fold)) for fold in folds],
+            features_first=True,
+        )
 
-    def gradients(self) -> Iterator[tuple[str, nn.Parameter, Tensor]]:
-        """Name, parameter and gradient, both (S, ...), of all that have a gradient."""
+    def gradients(self) -> Iterator[tuple[str, Tensor, Tensor]]:
+        """Name, parameter and gradient, all (S, ...), of all that have a gradient."""
         for name, parameter in self.parameters.items():
             if parameter.grad is not None:
-                yield name, parameter, parameter.grad
+                yield name, parameter.detach(), parameter.grad
 
     @contextmanager
-    def in_mode(self, training: bool) -> Iterator[None]:
-        """Run in train or in eval mode inside."""
+    def evaluating(self) -> Iterator[None]:
+        """Run in eval mode inside: it is the first network whose modules run for all."""
         modes = {module: module.training for module in self._template.modules()}
-        self._template.train(training)
+        self._template.eval()
         try:
             yield
         finally:
             for module, mode in modes.items():
                 module.training = mode
 
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The stacked parameters that an optimizer moves."""
+        return [own for own in self.parameters.values() if own.requires_grad]
+
     def keep(self, rows: Sequence[int]) -> None:
-        """Go on with these networks only; the others take their numbers with them."""
+        """Go on with these networks only; the others take their numbers with them.
+
+        With none the stack is spent.
+        """
         for row, model in enumerate(self.models):
             if row not in rows:
                 _release(model)
         self.models = [self.models[row] for row in rows]
-        self._outputs_of_activations = []
+        self._inputs, self._outputs_of_activations = None, []
         for parameter in self.parameters.values():
             parameter.data = rows_of(parameter.data, rows)
             parameter.grad = None
@@ -170,11 +179,6 @@ class StackedNetwork:
             return functional_call(self._template, (parameters, buffers), (x,))
 
         return vmap(outputs)(dict(self.parameters), self.buffers, x)
-
-
-def rows_of(stacked: Tensor, rows: Sequence[int]) -> Tensor:
-    """These rows of the leading axis, in memory of their own."""
-    return stacked.index_select(0, torch.tensor(rows, dtype=torch.long, device=stacked.device))
 
 
 class _Layers(NamedTuple):
