@@ -129,7 +129,7 @@ def test_presets_and_settings_win_in_that_order(small: str) -> None:
 
 
 def test_a_resolved_spec_resolves_to_itself(small: str, tmp_path: Path) -> None:
-    from grokscope.runs.directory import dump_yaml
+    from grokscope.runs.files import dump_yaml
 
     experiment = load_experiment(small)
     (tmp_path / "again.yaml").write_text(dump_yaml(experiment.model_dump(mode="json")))

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from grokscope.experiments.errors import SpecError
+from grokscope.runs.files import MAX_YAML_BYTES, check_expanded
 
 
 class _Loader(yaml.SafeLoader):
@@ -45,23 +46,34 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 
 
 def parse_yaml(text: str) -> Any:
-    """The value that a piece of YAML stands for."""
-    return yaml.load(text, _Loader)
+    """The value that a piece of YAML stands for.
+
+    Raises:
+        yaml.YAMLError: if it is none.
+        ValueError: if it nests or repeats itself without end.
+    """
+    value = yaml.load(text, _Loader)
+    check_expanded(value)
+    return value
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
     Raises:
-        SpecError: the file is missing, is not YAML, or holds no mapping.
+        SpecError: if the file is missing, is not YAML, or holds no mapping.
     """
     try:
+        if path.stat().st_size > MAX_YAML_BYTES:
+            raise SpecError(f"{path} is larger than {MAX_YAML_BYTES:,} bytes: it is no experiment")
         value = parse_yaml(path.read_text())
     except OSError as error:
         raise SpecError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SpecError(f"{path} is not a text file; an experiment is a YAML file") from None
-    except yaml.YAMLError as error:
+    except SpecError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         what = " ".join(str(error).split())
         raise SpecError(f"{path} is not valid YAML: {what}") from None
     if not isinstance(value, dict):

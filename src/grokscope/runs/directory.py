@@ -24,16 +24,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
 from grokscope.runs.environment import environment, now
-from grokscope.runs.files import RunError, read_json, write_atomically, write_json
-from grokscope.runs.rows import RowFile
+from grokscope.runs.files import RunError, dump_yaml, write_atomically, write_json
+from grokscope.runs.rows import KEYS, RowFile
+from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, read_side_file
 from grokscope.runs.trial import Trial
-
-STATUS = "status.json"
-SPEC = "spec.yaml"
 
 
 class RunDirectory:
@@ -45,8 +42,8 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metrics = RowFile(path / "metrics.jsonl")
-        self.timing = RowFile(path / "timing.jsonl")
+        self.metrics = RowFile(path / "metrics.jsonl", KEYS)
+        self.timing = RowFile(path / "timing.jsonl", KEYS)
         self.status: dict[str, Any] = {}
         path.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path / ".lock")
@@ -79,7 +76,7 @@ class RunDirectory:
             run = cls(path)
         except OSError as error:
             raise RunError(f"could not create {path}: {error.strerror or error}") from error
-        write_json(path / "env.json", environment(device, seeds))
+        write_json(path / ENV, environment(device, seeds))
         run._write_status(state="running", started=now(), trials={})
         # The spec comes last: a folder that has one holds all that resuming needs.
         write_atomically(path / SPEC, dump_yaml(spec).encode())
@@ -96,14 +93,18 @@ class RunDirectory:
         if not (path / SPEC).exists():
             raise RunError(f"{path} holds no run to resume: there is no {SPEC} in it")
         run = cls(path)
-        run.metrics.trim()
-        run.timing.trim()
-        env = read_json(path / "env.json")
-        again = environment(device, env["seeds"])
-        env.setdefault("resumed", []).append(again)
-        write_json(path / "env.json", env)
-        run.status = read_json(path / STATUS)
-        run._write_status(state="running", error=None)
+        try:
+            env, run.status = read_side_file(path / ENV), read_side_file(path / STATUS)
+            for partial in path.rglob(".*.partial"):  # what killed writes left
+                partial.unlink()
+            run.metrics.trim()
+            run.timing.trim()
+            again = environment(device, env.get("seeds") or [])
+            write_json(path / ENV, {**env, "resumed": [*(env.get("resumed") or []), again]})
+            run._write_status(state="running", error=None)
+        except BaseException:
+            run._lock.release()
+            raise
         return run
 
     def trial(self, arm: str, seed: int) -> Trial:
@@ -118,21 +119,30 @@ class RunDirectory:
         trials[f"{arm}/seed-{seed}"] = entry
         self._write_status(trials=trials)
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of the files of rows so far, to which ``truncate`` goes back."""
-        return {"metrics": self.metrics.size(), "timing": self.timing.size()}
+    def sizes(self) -> dict[str, Any]:
+        """The files of rows as they are, to which ``truncate`` goes back: bytes and digest."""
+        files = {"metrics": self.metrics, "timing": self.timing}
+        return {
+            name: {"bytes": file.size(), "sha256": file.digest()} for name, file in files.items()
+        }
 
-    def truncate(self, sizes: Mapping[str, int], checkpoint: Path) -> None:
+    def truncate(self, sizes: Mapping[str, Any], checkpoint: Path) -> None:
         """Take back the rows that were written after a checkpoint.
 
         Raises:
-            RunError: there are fewer rows than then.
+            RunError: if the rows before it are not those of then.
         """
-        for file, size in ((self.metrics, sizes["metrics"]), (self.timing, sizes["timing"])):
-            if file.size() < size:
+        for file, then in ((self.metrics, sizes["metrics"]), (self.timing, sizes["timing"])):
+            # A checkpoint from before there were digests has the bytes alone.
+            size, digest = (
+                (then, None) if isinstance(then, int) else (then["bytes"], then["sha256"])
+            )
+            what = "is shorter" if file.size() < size else "has other rows"
+            if file.size() < size or (digest is not None and file.digest(size) != digest):
                 raise RunError(
-                    f"{file.path} is shorter than when {checkpoint} was written: it was changed "
-                    "since, so this run cannot be resumed to the same numbers"
+                    f"{file.path} {what} than when {checkpoint} was written: it was changed since, "
+                    "so this run cannot be resumed to the same numbers; put the file back, or "
+                    "start again in another folder"
                 )
             file.truncate(size)
 
@@ -143,7 +153,7 @@ class RunDirectory:
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Replace the values that were computed after training."""
-        write_json(self.path / "results.json", dict(results))
+        write_json(self.path / RESULTS, dict(results))
 
     def close(self, state: str, error: str | None = None) -> None:
         """Record how the run ended and let others open it."""
@@ -166,8 +176,3 @@ class RunDirectory:
     def _write_status(self, **changes: Any) -> None:
         self.status = {**self.status, **changes, "pid": os.getpid(), "updated": now()}
         write_json(self.path / STATUS, self.status)
-
-
-def dump_yaml(value: Mapping[str, Any]) -> str:
-    """A mapping as YAML in the order it was written."""
-    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=100)

@@ -1,15 +1,52 @@
-"""Writing files so that a crash, a kill or a full disk never leaves half of one."""
+"""Files that a crash, a kill or a full disk never leaves half of, read without trust in them.
+
+What stands in a run directory may be damaged, or made to do harm: a name may lead out of the
+folder, a document may nest or repeat itself without end. Each is one error that names the file.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
+
+import yaml
+
+MAX_YAML_BYTES = 5_000_000  # of a YAML file: the largest spec of ours has 15,000
+_MAX_VALUES = 200_000  # once aliases are expanded
+_MAX_DEPTH = 50
+_MAX_NAME = 200  # bytes; file systems take 255
 
 
 class RunError(RuntimeError):
     """A run directory cannot be used as asked; the message says why and what to do."""
+
+
+def inside(folder: Path, *names: str) -> Path:
+    """A path below a folder, each of the names one step down.
+
+    Example:
+        >>> inside(Path("arrays"), "baseline", "seed-0").as_posix()
+        'arrays/baseline/seed-0'
+
+    Raises:
+        RunError: if a name would lead elsewhere, is empty, too long or begins with a dot.
+    """
+    for name in names:
+        if (
+            not name
+            or name.startswith(".")
+            or any(sign in name for sign in "/\\\0")
+            or len(name.encode(errors="replace")) > _MAX_NAME
+        ):
+            shown = name if len(name) <= _MAX_NAME else f"{name[:40]}..."
+            raise RunError(
+                f"{shown!r} cannot name a file in {folder}: use at most {_MAX_NAME} characters, "
+                "no / or \\, and no dot in front"
+            )
+    return folder.joinpath(*names)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -48,11 +85,90 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        RunError: the file is missing or is not JSON.
+        RunError: if the file is missing, cannot be read or is not JSON.
     """
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_text(path), parse_constant=_no_number)
+    except RecursionError:
+        raise RunError(f"{path} is damaged: it is nested too deeply") from None
+    except ValueError as error:
+        raise RunError(f"{path} is not valid JSON: {error}") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The content of a JSON file that holds an object.
+
+    Raises:
+        RunError: if it does not.
+    """
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged: it does not hold a JSON object")
+    return content
+
+
+def read_yaml_mapping(path: Path) -> dict[str, Any]:
+    """The content of a YAML file that holds a mapping.
+
+    Raises:
+        RunError: if the file is missing, cannot be read, or holds none.
+    """
+    try:
+        content = yaml.safe_load(read_text(path, MAX_YAML_BYTES))
+        check_expanded(content)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise RunError(f"{path} is not valid YAML: {reason}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path} does not describe an experiment: it is not a mapping")
+    return content
+
+
+def read_text(path: Path, max_bytes: int | None = None) -> str:
+    """The text of a file.
+
+    Raises:
+        RunError: if the file is missing, too large, or cannot be read as text.
+    """
+    try:
+        if max_bytes is not None and path.stat().st_size > max_bytes:
+            raise RunError(f"{path} is larger than {max_bytes:,} bytes: it is none of ours")
+        return path.read_bytes().decode()
     except FileNotFoundError:
         raise RunError(f"{path} does not exist: is {path.parent} a run directory?") from None
-    except ValueError as error:  # no JSON, or no text at all
-        raise RunError(f"{path} is not valid JSON: {error}") from None
+    except UnicodeDecodeError:
+        raise RunError(f"{path} is damaged: it is not a text file") from None
+    except OSError as error:
+        raise RunError(f"could not read {path}: {error.strerror or error}") from None
+
+
+def dump_yaml(value: Mapping[str, Any]) -> str:
+    """A mapping as YAML in the order it was written."""
+    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=100)
+
+
+def check_expanded(value: Any) -> None:
+    """Refuse a document that is small as YAML and endless once its aliases are expanded.
+
+    Raises:
+        ValueError: if it nests more than 50 deep or has more than 200,000 values.
+    """
+    sizes: dict[int, int] = {}
+
+    def size(part: Any, depth: int) -> int:
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it nests more than {_MAX_DEPTH} levels deep, or contains itself")
+        if not isinstance(part, (dict, list)):
+            return 1
+        # An alias is the same object again: it is counted each time and looked into once.
+        if id(part) not in sizes:
+            items = [*part.keys(), *part.values()] if isinstance(part, dict) else part
+            sizes[id(part)] = 1 + sum(size(item, depth + 1) for item in items)
+        return sizes[id(part)]
+
+    if size(value, 0) > _MAX_VALUES:
+        raise ValueError(f"it holds more than {_MAX_VALUES:,} values once aliases are expanded")
+
+
+def _no_number(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no number in JSON")

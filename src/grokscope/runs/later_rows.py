@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
+from grokscope.runs.files import inside
 from grokscope.runs.rows import Row, RowFile
 from grokscope.runs.tensors import load_state, save_state
 
@@ -29,8 +30,8 @@ class LaterRows:
     """
 
     def __init__(self, run: Path, arm: str, seed: int) -> None:
-        self._file = RowFile(run / "after_training" / arm / f"seed-{seed}.jsonl")
-        self._arrays = run / "arrays" / arm / f"seed-{seed}"
+        self._file = RowFile(inside(run, "after_training", arm, f"seed-{seed}.jsonl"), ["step"])
+        self._arrays = inside(run, "arrays", arm, f"seed-{seed}")
 
     def open(self) -> list[Row]:
         """Prepare for writing after a stop at any moment; the whole rows that there are."""
@@ -48,13 +49,13 @@ class LaterRows:
 
     def save_arrays(self, name: str, arrays: Mapping[str, Tensor]) -> None:
         """Write tensors under ``arrays/ARM/seed-S/NAME.safetensors``."""
-        save_state(self._arrays / f"{name}.safetensors", dict(arrays))
+        save_state(inside(self._arrays, f"{name}.safetensors"), dict(arrays))
 
     def arrays(self, name: str) -> dict[str, Tensor] | None:
         """The tensors written under a name; None where there are none."""
-        path = self._arrays / f"{name}.safetensors"
+        path = inside(self._arrays, f"{name}.safetensors")
         return load_state(path) if path.exists() else None
 
     def drop_arrays(self, name: str) -> None:
         """Remove the tensors under a name."""
-        (self._arrays / f"{name}.safetensors").unlink(missing_ok=True)
+        (inside(self._arrays, f"{name}.safetensors")).unlink(missing_ok=True)

@@ -7,14 +7,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from filelock import FileLock, Timeout
 
-from grokscope.runs.directory import SPEC, STATUS
-from grokscope.runs.files import RunError, read_json
+from grokscope.runs.files import RunError, inside, read_yaml_mapping
 from grokscope.runs.history import History
 from grokscope.runs.later_rows import LaterRows
-from grokscope.runs.rows import Row, RowFile
+from grokscope.runs.rows import KEYS, Row, RowFile
+from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, read_side_file
 from grokscope.runs.tensors import load_state
 
 
@@ -56,13 +55,7 @@ class Run:
             RunError: if it cannot be read, or its arms, milestones or panels are none.
         """
         path = self.spec_file
-        try:
-            spec = yaml.safe_load(path.read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            reason = " ".join(str(error).split())
-            raise RunError(f"{path} is not valid YAML: {reason}") from None
-        if not isinstance(spec, dict):
-            raise RunError(f"{path} does not describe an experiment: it is not a mapping")
+        spec = read_yaml_mapping(path)
         if faults := list(_faults(spec)):
             raise RunError(f"{path} does not describe an experiment: {'; '.join(faults)}")
         return spec
@@ -80,7 +73,7 @@ class Run:
     @cached_property
     def env(self) -> dict[str, Any]:
         """Versions, machine, device, seeds, command."""
-        return self._side_file("env.json")
+        return self._side_file(ENV)
 
     @cached_property
     def status(self) -> dict[str, Any]:
@@ -98,7 +91,7 @@ class Run:
     @cached_property
     def results(self) -> dict[str, Any]:
         """Values computed after training; empty where there are none."""
-        return self._side_file("results.json") if (self.path / "results.json").exists() else {}
+        return self._side_file(RESULTS) if (self.path / RESULTS).exists() else {}
 
     @property
     def results_of_seeds(self) -> list[dict[str, Any]]:
@@ -108,9 +101,7 @@ class Run:
     @property
     def problems(self) -> list[str]:
         """What could not be read of a run that was opened leniently, a sentence each."""
-        files = ["env.json", STATUS]
-        if (self.path / "results.json").exists():
-            files.append("results.json")
+        files = [ENV, STATUS, *([RESULTS] if (self.path / RESULTS).exists() else [])]
         return [fault for name in files if (fault := _fault(self.path / name))]
 
     @cached_property
@@ -173,35 +164,38 @@ class Run:
 
     def arrays(self, arm: str, seed: int, name: str) -> dict[str, Any] | None:
         """Tensors stored under a name, or None."""
-        path = self.path / "arrays" / arm / f"seed-{seed}" / f"{name}.safetensors"
+        path = inside(self.path, "arrays", arm, f"seed-{seed}", f"{name}.safetensors")
         return load_state(path) if path.exists() else None
 
     def array_names(self, arm: str, seed: int) -> list[str]:
         """The names under which a trial stored tensors, sorted."""
-        folder = self.path / "arrays" / arm / f"seed-{seed}"
+        folder = inside(self.path, "arrays", arm, f"seed-{seed}")
         return sorted(path.stem for path in folder.glob("*.safetensors"))
 
     def checkpoint(self, arm: str, seed: int, step: int | None = None) -> dict[str, Any]:
         """The kept checkpoint of a step, or the latest one."""
         name = "latest" if step is None else f"step-{step:08d}"
-        return load_state(self.path / "checkpoints" / arm / f"seed-{seed}" / f"{name}.safetensors")
+        return load_state(
+            inside(self.path, "checkpoints", arm, f"seed-{seed}", f"{name}.safetensors")
+        )
 
     def checkpoint_steps(self, arm: str, seed: int) -> list[int]:
         """The steps whose checkpoints were kept."""
-        folder = self.path / "checkpoints" / arm / f"seed-{seed}"
-        return sorted(int(path.stem.removeprefix("step-")) for path in folder.glob("step-*"))
+        folder = inside(self.path, "checkpoints", arm, f"seed-{seed}")
+        names = (path.stem.removeprefix("step-") for path in folder.glob("step-*.safetensors"))
+        return sorted(int(name) for name in names if name.isdecimal())
 
     @cached_property
     def _metrics(self) -> list[Row]:
-        return _rows(self.path / "metrics.jsonl")
+        return RowFile(self.path / "metrics.jsonl", KEYS).read()
 
     @cached_property
     def _timing(self) -> list[Row]:
-        return _rows(self.path / "timing.jsonl")
+        return RowFile(self.path / "timing.jsonl", KEYS).read()
 
     def _side_file(self, name: str) -> dict[str, Any]:
         try:
-            return _mapping(self.path / name)
+            return read_side_file(self.path / name)
         except RunError:
             if self._lenient:
                 return {}
@@ -225,37 +219,25 @@ def _faults(spec: Mapping[str, Any]) -> Iterator[str]:
             yield f"{part} is not a mapping"
             continue
         for name, entry in entries.items():
-            if not isinstance(entry, dict):
+            if not isinstance(name, str):
+                yield f"{part}.{name} is not a name"
+            elif not isinstance(entry, dict):
                 yield f"{part}.{name} is not a mapping"
             elif part == "milestones" and not (
-                isinstance(entry.get("metric"), str)
-                and isinstance(entry.get("target"), (int, float))
+                isinstance(entry.get("metric"), str) and type(entry.get("target")) in (int, float)
             ):
                 yield f"{part}.{name} needs a metric and a target, a number"
-    if not isinstance(spec.get("panels") or [], list):
-        yield "panels is not a list"
-
-
-def _mapping(path: Path) -> dict[str, Any]:
-    content = read_json(path)
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is damaged: it does not hold a JSON object")
-    return content
+    for part in ("panels", "claims", "seeds"):
+        if not isinstance(spec.get(part) or [], (list, tuple)):
+            yield f"{part} is not a list"
+        elif part == "seeds" and any(type(seed) is not int for seed in spec.get(part) or []):
+            yield "seeds are not whole numbers"
 
 
 def _fault(path: Path) -> str | None:
     """Why a file cannot be read; None where it can."""
     try:
-        _mapping(path)
+        read_side_file(path)
     except RunError as error:
         return str(error)
     return None
-
-
-def _rows(path: Path) -> list[Row]:
-    rows = RowFile(path).read()
-    for number, row in enumerate(rows, 1):
-        missing = [name for name in ("arm", "seed", "step") if name not in row]
-        if missing:
-            raise RunError(f"{path}, line {number} is damaged: it has no {missing[0]}")
-    return rows

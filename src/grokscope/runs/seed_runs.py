@@ -7,12 +7,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from grokscope.runs.directory import SPEC, dump_yaml
-from grokscope.runs.files import RunError, write_atomically
+from grokscope.runs.files import RunError, dump_yaml, read_yaml_mapping, write_atomically
 from grokscope.runs.history import History
 from grokscope.runs.reader import Run
+from grokscope.runs.side_files import SPEC
 
 EXPERIMENT = "experiment.yaml"
 _STATES = ("running", "failed", "killed", "interrupted", "unknown")
@@ -141,12 +139,4 @@ def write_experiment(folder: Path, spec: Mapping[str, Any]) -> None:
 def read_experiment(folder: Path) -> dict[str, Any] | None:
     """The experiment of a setting; None where there is none yet."""
     path = folder / EXPERIMENT
-    try:
-        spec = yaml.safe_load(path.read_text())
-    except FileNotFoundError:
-        return None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RunError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(spec, dict):
-        raise RunError(f"{path} does not describe an experiment: it is not a mapping")
-    return spec
+    return read_yaml_mapping(path) if path.exists() else None

@@ -22,10 +22,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from grokscope.runs.directory import SPEC, STATUS
-from grokscope.runs.files import RunError, read_json, write_json
+from grokscope.runs.files import RunError, inside, read_json_object, write_json
 from grokscope.runs.reader import Run
 from grokscope.runs.seed_runs import SeedRuns, read_experiment, write_experiment
+from grokscope.runs.side_files import SPEC, STATUS
 
 SWEEP = "sweep.json"
 CLAIM = ".claim"
@@ -46,7 +46,7 @@ class SweepFolder:
         self.path = Path(path)
         if not is_sweep(self.path):
             raise RunError(f"{path} holds no sweep: there is no {SWEEP} in it")
-        self.content: dict[str, Any] = read_json(self.path / SWEEP)
+        self.content = _content(self.path)
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
@@ -54,13 +54,26 @@ class SweepFolder:
         return dict(self.content["settings"])
 
     def folder(self, setting: str) -> Path:
-        """The folder of a setting."""
-        return self.path / setting
+        """The folder of a setting.
+
+        Raises:
+            RunError: if its name would lead out of the sweep's folder.
+        """
+        return setting_folder(self.path, setting)
 
     def runs(self) -> list[SeedRuns]:
         """Each setting as a run of all its seeds."""
         command = list(self.content.get("command") or [])
         return [SeedRuns(self.folder(setting), command) for setting in self.settings]
+
+
+def setting_folder(sweep: Path, setting: str) -> Path:
+    """The folder of a setting, which is the sweep's own where it has no name.
+
+    Raises:
+        RunError: if the name would lead out of the sweep's folder.
+    """
+    return inside(sweep, setting) if setting else sweep
 
 
 def is_sweep(path: Path) -> bool:
@@ -143,17 +156,18 @@ def write_sweep(
     except OSError as error:
         raise RunError(f"could not create {path}: {error.strerror or error}") from error
     with FileLock(path / ".lock", timeout=30):
-        before = read_json(path / SWEEP) if is_sweep(path) else {"settings": {}, "seeds": []}
+        before = _content(path) if is_sweep(path) else {"settings": {}, "seeds": []}
         wanted = list(dict.fromkeys([*before["seeds"], *seeds]))
         known = {**before["settings"], **{name: dict(of) for name, of in settings.items()}}
-        written = {setting: read_experiment(path / setting) for setting in known}
+        folders = {setting: setting_folder(path, setting) for setting in known}
+        written = {setting: read_experiment(folder) for setting, folder in folders.items()}
         for setting, spec in experiments.items():
             earlier = written[setting]
             if earlier is not None:
-                _same(path / setting, as_now(earlier), spec)
+                _same(folders[setting], as_now(earlier), spec)
         for setting in known:
             spec = experiments.get(setting) or written[setting] or {}
-            write_experiment(path / setting, {**spec, "seeds": sorted(wanted)})
+            write_experiment(folders[setting], {**spec, "seeds": sorted(wanted)})
         content = {
             "experiment": name,
             "command": command,
@@ -184,7 +198,21 @@ def is_finished(run: Path) -> bool:
     """Whether a run is over and done with."""
     if not (run / SPEC).exists() or not (run / STATUS).exists():
         return False
-    return bool(read_json(run / STATUS).get("state") == "finished")
+    return bool(read_json_object(run / STATUS).get("state") == "finished")
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What the sweep's file holds, with the parts that are read from it."""
+    file = path / SWEEP
+    content = read_json_object(file)
+    settings, seeds = content.get("settings"), content.get("seeds")
+    if not isinstance(settings, dict) or not all(isinstance(of, dict) for of in settings.values()):
+        raise RunError(f"{file} is damaged: settings is not a mapping of mappings")
+    if not isinstance(seeds, list) or not all(type(seed) is int for seed in seeds):
+        raise RunError(f"{file} is damaged: seeds is not a list of whole numbers")
+    if not isinstance(content.get("command") or [], list):
+        raise RunError(f"{file} is damaged: command is not a list")
+    return content
 
 
 def _same(folder: Path, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:

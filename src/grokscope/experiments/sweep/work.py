@@ -11,8 +11,8 @@ from grokscope.experiments.runner import run_experiment
 from grokscope.experiments.spec import Experiment
 from grokscope.experiments.sweep.engine import Job
 from grokscope.runs import RunError
-from grokscope.runs.directory import SPEC
 from grokscope.runs.seed_runs import read_experiment
+from grokscope.runs.side_files import SPEC
 from grokscope.runs.sweep_folder import claim, is_finished
 
 _CLAIM_SECONDS = 2.0  # whoever only looks whether a run is claimed lets go at once

@@ -1,0 +1,308 @@
+"""Run directories that are damaged, or made to do harm: one error each, which names the file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from grokscope.experiments import SpecError, load_experiment
+from grokscope.report import comparison_data, write_report
+from grokscope.runs import LaterRows, Run, RunDirectory, RunError, SweepFolder, open_runs
+from grokscope.runs.files import inside
+from grokscope.runs.sweep_folder import write_sweep
+
+SPEC: dict[str, Any] = {
+    "name": "small",
+    "seeds": [0],
+    "arms": {"a": {}, "b": {}},
+    "milestones": {"generalised": {"metric": "test_accuracy", "target": 0.9}},
+    "claims": [],
+}
+ROW = {"arm": "a", "seed": 0, "step": 5, "test_accuracy": 0.5}
+HOSTILE = ["../x", "/tmp/evil", "..", ".hidden", "a/b", "a\\b", "x\0y", "n" * 300]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A finished run of two arms, measured after training as well, with results."""
+    with RunDirectory.create(tmp_path / "run", SPEC, "cpu", [0]) as run:
+        for arm in SPEC["arms"]:
+            trial = run.trial(arm, 0)
+            trial.append({"step": 0, "test_accuracy": 0.1}, {"train_seconds": 0.0})
+            trial.append({"step": 9, "test_accuracy": 0.95}, {"train_seconds": 1.0})
+            trial.finish(stopped="max_steps", steps=9)
+        later = LaterRows(run.path, "a", 0)
+        later.open()
+        later.append({"step": 9, "capacity": 0.2})
+        run.write_results({"value": 1.0})
+    return tmp_path / "run"
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda run, name: Run(run).arrays("a", 0, name),
+        lambda run, name: Run(run).arrays(name, 0, "x"),
+        lambda run, name: Run(run).array_names(name, 0),
+        lambda run, name: Run(run).checkpoint(name, 0),
+        lambda run, name: Run(run).checkpoint_steps(name, 0),
+        lambda run, name: LaterRows(run, name, 0).open(),
+        lambda run, name: LaterRows(run, "a", 0).save_arrays(name, {}),
+        lambda run, name: inside(run, "arrays", name),
+        lambda run, name: write_sweep(
+            run.parent / "sweep", "x", {name: {}}, {name: SPEC}, [0], ["grokscope"]
+        ),
+    ],
+)
+def test_a_name_that_leaves_the_folder_is_refused(
+    path: Path, use: Callable[[Path, Any], object], name: str
+) -> None:
+    (path.parent / "sweep").mkdir()
+    before = tree(path.parent)
+    with pytest.raises(RunError, match="cannot name a file") as caught:
+        use(path, name)
+    assert len(str(caught.value)) < 600
+    after = {name: of for name, of in tree(path.parent).items() if not name.endswith(".lock")}
+    assert after == {name: of for name, of in before.items() if not name.endswith(".lock")}
+
+
+def test_a_name_within_the_folder_is_taken(path: Path) -> None:
+    assert inside(path, "lr=1e-3+2", "step-00000001.safetensors").parent == path / "lr=1e-3+2"
+    assert inside(path) == path
+
+
+def test_a_sweep_that_names_a_folder_elsewhere_is_refused(tmp_path: Path) -> None:
+    write_sweep(tmp_path, "x", {"": {}}, {"": SPEC}, [0], ["grokscope"])
+    content = json.loads((tmp_path / "sweep.json").read_text())
+    (tmp_path / "sweep.json").write_text(json.dumps({**content, "settings": {"../outside": {}}}))
+    with pytest.raises(RunError, match=r"'\.\./outside' cannot name a file"):
+        open_runs([tmp_path])
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+ROW_DAMAGE = [
+    ("[1]\n", "line 1 is not a JSON object"),
+    ('{"arm": "a"}\n', "it has no seed"),
+    (json.dumps({**ROW, "arm": 3}) + "\n", "arm is not a name"),
+    (json.dumps({**ROW, "seed": [0]}) + "\n", "seed is not a whole number"),
+    (json.dumps({**ROW, "seed": True}) + "\n", "seed is not a whole number"),
+    (json.dumps({**ROW, "step": "5"}) + "\n", "step is not a whole number"),
+    (json.dumps({**ROW, "step": 10**30}) + "\n", "step is not a whole number"),
+    (json.dumps({**ROW, "step": -5}) + "\n", "step is below 0"),
+    (json.dumps({**ROW, "x": "high"}) + "\n", "x is not a number"),
+    (json.dumps({**ROW, "x": [1]}) + "\n", "x is not a number"),
+    (json.dumps({**ROW, "x": float("nan")}) + "\n", "x is not a finite number"),
+    (json.dumps({**ROW, "x": 10**400}) + "\n", "x is not a finite number"),
+    ("[" * 100_000 + "\n", "line 1 is not a JSON object"),
+    (b"\xff\xfe\n", "line 1 is not a JSON object"),
+    (json.dumps({**ROW, "arm": "../../x"}) + "\n", "'../../x' cannot name a file"),
+    (None, "Is a directory"),
+]
+SPEC_DAMAGE = [
+    ("- a list", "not a mapping"),
+    ("arms: [a]", "arms is not a mapping"),
+    ("arms: {1: {}}", "arms.1 is not a name"),
+    ("milestones: {m: {metric: x, target: true}}", "milestones.m needs a metric and a target"),
+    ("seeds: all", "seeds is not a list"),
+    ("seeds: [a]", "seeds are not whole numbers"),
+    ("claims: {a: 1}", "claims is not a list"),
+    (BOMB, "more than 200,000 values once aliases are expanded"),
+    ("&a [*a]", "more than 50 levels deep, or contains itself"),
+    ("[" * 20_000, "not valid YAML"),
+    ("a: " + "x" * 6_000_000, "larger than 5,000,000 bytes"),
+    (None, "Is a directory"),
+]
+JSON_DAMAGE = [
+    ("[]", "does not hold a JSON object"),
+    ('{"a": NaN}', "NaN is no number"),
+    ("[" * 100_000, "nested too deeply"),
+    (b"\xff\xfe", "not a text file"),
+    (None, "Is a directory"),
+]
+DAMAGE = [
+    *(("metrics.jsonl", content, said) for content, said in ROW_DAMAGE),
+    *(("timing.jsonl", content, said) for content, said in ROW_DAMAGE[:-2]),
+    *(("spec.yaml", content, said) for content, said in SPEC_DAMAGE),
+    ("after_training/a/seed-0.jsonl", '{"capacity": 1}\n', "it has no step"),
+    ("after_training/a/seed-0.jsonl", None, "Is a directory"),
+]
+SIDE_DAMAGE = [
+    *(
+        (name, content, said)
+        for name in ("env.json", "status.json", "results.json")
+        for content, said in JSON_DAMAGE
+    ),
+    ("env.json", '{"seeds": 3}', "seeds is 3"),
+    ("env.json", '{"packages": []}', "packages is []"),
+    ("status.json", '{"trials": []}', "trials is []"),
+    ("status.json", '{"trials": {"a/seed-0": 1}}', "trials.a/seed-0 is 1"),
+    ("status.json", '{"state": 5}', "state is 5"),
+]
+
+
+def damage(file: Path, content: str | bytes | None) -> None:
+    """Another content of a file, or a folder in its place."""
+    file.unlink()
+    if content is None:
+        file.mkdir()
+    else:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def said_once(file: Path, error: RunError, expected: str) -> None:
+    said = str(error)
+    assert expected in said
+    assert file.name in said or "cannot name a file" in said
+    assert "\n" not in said
+    assert len(said) < 600
+
+
+@pytest.mark.parametrize(("name", "content", "said"), DAMAGE)
+def test_what_a_run_cannot_do_without_is_named(
+    path: Path, name: str, content: str | bytes | None, said: str
+) -> None:
+    damage(path / name, content)
+    for use in (comparison_data, write_report):
+        with pytest.raises(RunError) as caught:
+            use([path])
+        said_once(path / name, caught.value, said)
+
+
+@pytest.mark.parametrize(("name", "content", "said"), SIDE_DAMAGE)
+def test_a_file_beside_the_rows_is_named_and_the_rest_is_shown(
+    path: Path, name: str, content: str | bytes | None, said: str
+) -> None:
+    damage(path / name, content)
+    with pytest.raises(RunError) as caught:
+        getattr(Run(path), name.removesuffix(".json"))
+    said_once(path / name, caught.value, said)
+    assert [entry["arm"] for entry in comparison_data([path])] == ["a", "b"]
+    assert name in write_report([path]).read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"), [row for row in SIDE_DAMAGE if row[0] != "results.json"]
+)
+def test_a_run_with_a_damaged_file_is_not_resumed_and_left_as_it_was(
+    path: Path, name: str, content: str | bytes | None, said: str
+) -> None:
+    damage(path / name, content)
+    before = tree(path)
+    for _ in range(2):  # the lock is let go of
+        with pytest.raises(RunError) as caught:
+            RunDirectory.resume(path, "cpu")
+        said_once(path / name, caught.value, said)
+    assert tree(path) == before
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        *JSON_DAMAGE,
+        ("{}", "settings is not a mapping"),
+        ('{"settings": {"a": 1}, "seeds": []}', "settings is not a mapping of mappings"),
+        ('{"settings": {}, "seeds": ["x"]}', "seeds is not a list of whole numbers"),
+        ('{"settings": {}, "seeds": [], "command": "x"}', "command is not a list"),
+    ],
+)
+def test_a_damaged_sweep_is_named(tmp_path: Path, content: str | bytes | None, said: str) -> None:
+    write_sweep(tmp_path, "x", {"s": {}}, {"s": SPEC}, [0], ["grokscope"])
+    if content is None:
+        return  # a folder of that name makes no sweep
+    damage(tmp_path / "sweep.json", content)
+    for use in (
+        lambda: SweepFolder(tmp_path),
+        lambda: write_sweep(tmp_path, "x", {"s": {}}, {"s": SPEC}, [0], ["grokscope"]),
+    ):
+        with pytest.raises(RunError) as caught:
+            use()
+        said_once(tmp_path / "sweep.json", caught.value, said)
+
+
+def test_rows_that_were_changed_before_a_checkpoint_are_noticed(tmp_path: Path) -> None:
+    for file, digit in (("metrics.jsonl", b"0.25"), ("timing.jsonl", b"7.5")):
+        run = RunDirectory.create(tmp_path / file, SPEC, "cpu", [0])
+        trial = run.trial("a", 0)
+        trial.append({"step": 0, "loss": 0.25}, {"train_seconds": 7.5})
+        trial.save_checkpoint(0, {"w": 1})
+        trial.append({"step": 1, "loss": 0.125}, {"train_seconds": 8.5})
+        run.close("killed")
+        rows = run.path / file
+        content = rows.read_bytes()
+        assert content.count(digit) == 1
+        rows.write_bytes(content.replace(digit, digit[:-1] + b"6"))
+        again = RunDirectory.resume(run.path, "cpu")
+        with pytest.raises(RunError, match=rf"{file} has other rows than when .*latest"):
+            again.trial("a", 0).restore()
+        rows.write_bytes(content)
+        assert again.trial("a", 0).restore() is not None
+        assert len(again.trial("a", 0).history()) == 1
+        again.close("finished")
+
+
+def test_the_digest_of_rows_follows_what_is_written_and_taken_back(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "run", SPEC, "cpu", [0]) as run:
+        fresh = RunDirectory.sizes
+        trial = run.trial("a", 0)
+        digests = []
+        for step in (0, 1, 2):
+            trial.append({"step": step}, {"train_seconds": 0.0})
+            digests.append(run.metrics.digest())
+            assert run.metrics.digest(run.metrics.size()) == digests[-1]
+        assert len(set(digests)) == 3
+        run.drop_rows(lambda row: row["step"] == 2)
+        assert run.metrics.digest() == digests[1]
+        assert fresh(run)["metrics"] == {"bytes": run.metrics.size(), "sha256": digests[1]}
+
+
+def test_what_killed_writes_left_is_removed_on_resume(path: Path) -> None:
+    left = [path / ".status.json.123.partial", path / "checkpoints/a/.latest.safetensors.9.partial"]
+    left[1].parent.mkdir(parents=True)
+    for file in left:
+        file.write_bytes(b"half")
+    with RunDirectory.resume(path, "cpu"):
+        assert not any(file.exists() for file in left)
+
+
+def test_a_folder_that_may_not_be_written_can_be_read(path: Path) -> None:
+    folders = [path, *(folder for folder in path.rglob("*") if folder.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        assert comparison_data([path])[0]["state"] == "finished"
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (BOMB, "more than 200,000 values"),
+        ("title: &a [*a]", "recursive node"),
+        ("title: " + "[" * 20_000, "not valid YAML"),
+        ("title: " + "x" * 6_000_000, "larger than 5,000,000 bytes"),
+    ],
+    ids=["bomb", "loop", "deep", "large"],
+)
+def test_a_spec_that_does_not_end_is_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "spec.yaml").write_text(text)
+    with pytest.raises(SpecError, match=said) as caught:
+        load_experiment(os.fspath(tmp_path / "spec.yaml"))
+    assert len(str(caught.value)) < 600
