@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import grokscope as gs
-from grokscope.measures.ntk import _check, _layers, _memory, _plan
+from grokscope.measures.ntk import check as check_module
+from grokscope.measures.ntk import memory, plan, rules
 from tests.measures.ntk.models import build
 from tests.reference.ntk import full_kernel
 
@@ -58,7 +59,7 @@ def test_leaves_a_training_model_in_training() -> None:
 
 def test_removes_its_hooks_after_an_error() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Linear(5, 2))
-    with pytest.raises(ValueError, match="does not take x of shape"):
+    with pytest.raises(ValueError, match="does not run on x of shape"):
         gs.empirical_ntk(model, torch.randn(4, 3))
     assert not any(m._forward_hooks for m in model.modules())
 
@@ -85,14 +86,14 @@ def test_hooks_that_replace_inputs_and_outputs_are_followed() -> None:
     torch.testing.assert_close(gs.empirical_ntk(model, x), full_kernel(model, x, x))
 
 
-def test_a_subclass_with_its_own_forward_takes_the_generic_path() -> None:
+def test_a_subclass_with_its_own_forward_is_followed() -> None:
     class Scaled(nn.Linear):
         def forward(self, x: Tensor) -> Tensor:
             return 3 * super().forward(x)
 
     model = nn.Sequential(Scaled(4, 3), nn.Tanh(), nn.Linear(3, 2)).double()
     x = torch.randn(4, 4, dtype=torch.float64)
-    assert gs.ntk_plan(model, x).parameters["0.weight"].path == "generic"
+    assert gs.ntk_plan(model, x).parameters["0.weight"].path == "structured"
     torch.testing.assert_close(gs.empirical_ntk(model, x), full_kernel(model, x, x))
 
 
@@ -135,8 +136,8 @@ def test_a_wrong_rule_is_found_named_and_replaced(
 ) -> None:
     model, x1, x2 = build("norms")
     expected = gs.empirical_ntk(model, x1, x2, reduce=reduce)
-    right = _layers.LayerNormLayer.inputs
-    monkeypatch.setattr(_layers.LayerNormLayer, "inputs", lambda *args: right(*args) * 1.001)
+    right = rules.LayerNormRule.inputs
+    monkeypatch.setattr(rules.LayerNormRule, "inputs", lambda *args: right(*args) * 1.001)
     with pytest.warns(RuntimeWarning, match=r"uses '1.weight', '4.weight'; these"):
         kernel = gs.empirical_ntk(model, x1, x2, reduce=reduce)
     torch.testing.assert_close(kernel, expected)
@@ -146,7 +147,7 @@ def test_a_wrong_rule_is_found_named_and_replaced(
 
 def test_the_check_sees_what_only_large_batches_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """A triangle that is not mirrored, as a prototype had it."""
-    monkeypatch.setattr("grokscope.measures.ntk._pairs.symmetrise", lambda kernel: None)
+    monkeypatch.setattr("grokscope.measures.ntk.empirical.symmetrise", lambda kernel: None)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     x = torch.randn(200, 4, dtype=torch.float64)
     with pytest.warns(RuntimeWarning, match="does not cover"):
@@ -179,8 +180,8 @@ def test_the_check_where_the_model_has_no_second_derivative() -> None:
     names = dict(model.named_parameters())
     kernel = gs.empirical_ntk(model, x).permute(2, 0, 3, 1)
     directions = torch.eye(2, dtype=torch.float64)
-    assert _check.relative_error(model, names, kernel, x, x, directions) < 1e-12
-    assert _check.relative_error(model, names, 1.1 * kernel, x, x, directions) > 1e-3
+    assert check_module.relative_error(model, names, kernel, x, x, directions) < 1e-12
+    assert check_module.relative_error(model, names, 1.1 * kernel, x, x, directions) > 1e-3
 
 
 def test_calls_that_depend_on_the_batch_take_the_generic_path() -> None:
@@ -251,7 +252,7 @@ def test_refuses_a_kernel_that_does_not_fit_before_computing_it() -> None:
 
 
 def test_knows_the_free_memory() -> None:
-    free = _memory.free_bytes(torch.device("cpu"))
+    free = memory.free_bytes(torch.device("cpu"))
     assert free is None or 1e6 < free < 1e15
 
 
@@ -267,8 +268,8 @@ X = torch.randn(4, 3)
         (lambda: gs.empirical_ntk(LINEAR, X, X * torch.nan), ValueError, "x2 holds NaN"),
         (lambda: gs.empirical_ntk(LINEAR, X, X[:, :2]), ValueError, "x1 and x2 must differ"),
         (lambda: gs.empirical_ntk(LINEAR, X, X.double()), ValueError, "x1 and x2 must differ"),
-        (lambda: gs.empirical_ntk(LINEAR, X.double()), ValueError, "does not take x of shape"),
-        (lambda: gs.empirical_ntk(LINEAR, torch.randn(4, 5)), ValueError, "does not take x"),
+        (lambda: gs.empirical_ntk(LINEAR, X.double()), ValueError, "does not run on x of shape"),
+        (lambda: gs.empirical_ntk(LINEAR, torch.randn(4, 5)), ValueError, "does not run on x"),
         (lambda: gs.empirical_ntk(LINEAR, X, chunk_size=0), ValueError, "chunk_size must be"),
         (lambda: gs.empirical_ntk(LINEAR, X, parameters=["w"]), ValueError, "names 'w'"),
         (lambda: gs.empirical_ntk(LINEAR, X, parameters=[]), ValueError, "parameters is empty"),
@@ -306,12 +307,13 @@ def test_the_plan_names_every_parameter() -> None:
         model, x, _ = build(name)
         plan = gs.ntk_plan(model, x)
         assert list(plan.parameters) == [n for n, _ in model.named_parameters()]
-        assert str(plan).count("\n") == len(plan.parameters) - 1
+        assert sorted(n for names, _ in plan.groups() for n in names) == sorted(plan.parameters)
+        assert str(plan).count("\n") == len(plan.groups())
     paths = {n: p.path for n, p in gs.ntk_plan(*build("frozen")[:2]).parameters.items()}
     assert paths["0.bias"] == paths["4.weight"] == "frozen"
     assert paths["0.weight"] == paths["2.bias"] == "structured"
     raw = gs.ntk_plan(*build("raw parameters")[:2]).parameters
-    assert (raw["weight"].path, raw["unused"].path) == ("generic", "unused")
+    assert (raw["weight"].path, raw["unused"].path) == ("structured", "unused")
     only = gs.ntk_plan(*build("mlp")[:2], parameters=["2.bias"])
     assert list(only.parameters) == ["2.bias"]
 
@@ -329,9 +331,8 @@ def test_what_the_plan_promises_of_common_layers() -> None:
         "transformer": {"place.weight"},
         "tied transpose": {"encode.weight"},
         "raw transformer": set(),
-        "attention": {
-            f"attention.{n}" for n in ("in_proj_weight", "out_proj.weight", "out_proj.bias")
-        },
+        "attention": set(),
+        "gru": set(),
     }
     for name, expected in generic.items():
         plan = gs.ntk_plan(*build(name)[:2])
@@ -354,7 +355,6 @@ def test_parameters_that_broadcast_are_expanded_and_no_others() -> None:
     assert {n for n, p in plan.items() if p.path == "expanded"} == {
         "token",
         "places",
-        "matrix",
         "gain",
     }
     model = Trap().double()
@@ -371,4 +371,4 @@ def test_expanded_parameters_where_batch_and_positions_are_equally_many() -> Non
 
 def test_unknown_reduction() -> None:
     with pytest.raises(ValueError, match="reduce must be"):
-        _plan.check_reduction("mean")
+        plan.check_reduction("mean")

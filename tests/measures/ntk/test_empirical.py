@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import grokscope as gs
-from grokscope.measures.ntk import _contract, _memory
+from grokscope.measures.ntk import contract, memory
 from tests.measures.ntk.models import MODELS, build
 from tests.reference.ntk import full_kernel
 
@@ -31,7 +31,7 @@ def test_above_the_size_of_a_block() -> None:
     """At full block sizes: 300 examples of 3 outputs against themselves and 37 others."""
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     x = torch.randn(337, 4, dtype=torch.float64)
-    assert _contract._BLOCK_CPU < 300 * 300 * 3
+    assert contract._BLOCK_CPU < 300 * 300 * 3
     check_all_reductions(model, x[:300], None)
     check_all_reductions(model, x[:300], x[300:])
 
@@ -39,7 +39,7 @@ def test_above_the_size_of_a_block() -> None:
 @pytest.mark.parametrize("block", [40, 300])
 @pytest.mark.parametrize("name", ["mlp", "transformer", "residual", "scalar"])
 def test_any_size_of_a_block(name: str, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_contract, "_BLOCK_CPU", block)
+    monkeypatch.setattr(contract, "_BLOCK_CPU", block)
     model, x1, x2 = build(name)
     x = torch.cat([x1, x2, x1 if name == "transformer" else x1 + 1])
     check_all_reductions(model, x, None)
@@ -61,8 +61,8 @@ def test_any_size_of_a_block(name: str, block: int, monkeypatch: pytest.MonkeyPa
 )
 def test_any_bound_on_memory(name: str, held: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parameters in groups, examples in blocks and outputs in blocks."""
-    monkeypatch.setattr(_memory, "_HELD", held)
-    monkeypatch.setattr(_memory, "_PASSING", 5 * held)
+    monkeypatch.setattr(memory, "_HELD", held)
+    monkeypatch.setattr(memory, "_PASSING", 5 * held)
     model, x1, x2 = build(name)
     count = 2 if held < 1000 else 4
     check_all_reductions(model, x1[:count], None)

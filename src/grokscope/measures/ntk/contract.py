@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from grokscope.measures.ntk._parts import Explicit, Factored, Part
+from grokscope.measures.ntk.capture import Explicit, Factored, Part
 
 # numbers in a block that is worked on at once: it should stay in a core's cache, or fill a GPU
 _BLOCK_CPU, _BLOCK_CUDA = 2**18, 2**25

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from grokscope.measures.ntk._terms import Term
+from grokscope.measures.ntk.terms import Term
 
 # of the two gigabytes promised: what both sides hold between passes, and what one pass may take
 _HELD, _PASSING = 1_000_000_000, 400_000_000
@@ -31,7 +31,7 @@ def check_fits(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device)
     free = free_bytes(device)
     if free is not None and size > free:
         raise MemoryError(
-            f"a kernel of shape {shape} in {dtype} takes {_readable(size)} and {_readable(free)} "
+            f"a kernel of shape {shape} in {dtype} takes {readable(size)} and {readable(free)} "
             f"are free on {device}; pass fewer examples, or reduce='trace' or 'sum'"
         )
 
@@ -76,7 +76,8 @@ def _left_in_group() -> int | None:
     return None if most == "max" else int(most) - used + cached
 
 
-def _readable(size: int) -> str:
+def readable(size: int) -> str:
+    """A number of bytes in words."""
     return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
 
 
@@ -135,8 +136,18 @@ def held_bytes(term: Term, rows: int, itemsize: int) -> int:
 def _passing_bytes(term: Term, rows: int, itemsize: int) -> int:
     """Bytes that one example of ``term`` takes on the way to its part."""
     cotangents = rows * term.positions * term.width
-    if term.form in ("generic", "expanded"):
+    if term.form in ("generic", "single", "expanded"):
         return (rows + 3) * term.numel * itemsize
     if term.form == "explicit":
         return (2 * cotangents + term.positions * term.features + rows * term.numel) * itemsize
     return 2 * cotangents * itemsize
+
+
+def at_once(
+    terms: Sequence[Term], rows: int, examples: int, saved_bytes: int, itemsize: int
+) -> int:
+    """About how many bytes are held at once beyond the result."""
+    held = examples * sum(held_bytes(term, rows, itemsize) for term in terms)
+    chunk = min(examples, chunk_length(terms, rows, saved_bytes, itemsize))
+    passing = sum(_passing_bytes(term, rows, itemsize) for term in terms)
+    return min(held, _HELD) + chunk * (saved_bytes + passing)

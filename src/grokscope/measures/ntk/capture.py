@@ -1,0 +1,373 @@
+"""From a batch to what the contraction needs of it, term by term.
+
+One forward pass records the calls; one backward pass for every row of ``directions`` (r, k), the
+combinations of the outputs that the kernel is between, gives the cotangents of all calls at once.
+No gradient of a parameter is ever asked for, except of those that no rule covers: each example
+gets its own copy of them, in the same pass where they broadcast, in a pass under ``vmap`` or one
+example at a time where they do not.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import vmap
+
+from grokscope.measures.batches import Batch, batch_size, map_leaves, rows
+from grokscope.measures.company import Company, outputs_at
+from grokscope.measures.ntk.inspect import Call, Inspection, copies, outputs_with
+from grokscope.measures.ntk.record import Record, Recorder
+from grokscope.measures.ntk.rules import Rule
+from grokscope.measures.ntk.terms import Term
+
+
+class CallsChanged(RuntimeError):
+    """The model made other calls than in the inspection."""
+
+
+@dataclass
+class Factored:
+    """A term as inputs and cotangents, to be contracted with those of another batch.
+
+    Attributes:
+        a: (n, S, I) inputs, or the tokens (n, S) of an embedding.
+        g: (r, n, S, O) cotangents.
+        bias: whether the bias is covered, which adds one to the Gram matrix of the inputs.
+        orthogonal: the cotangents are those of the model's output itself, one unit vector for
+            each row, so that different rows have nothing in common.
+    """
+
+    a: Tensor
+    g: Tensor
+    bias: bool
+    orthogonal: bool = False
+
+    @property
+    def positions(self) -> int:
+        """S."""
+        return self.g.shape[2]
+
+    def of_rows(self, rows: slice) -> Factored:
+        """Some of the rows."""
+        return Factored(self.a, self.g[rows], self.bias)
+
+    def room_for(self, count: int) -> Factored:
+        """An unfilled part like this one, of ``count`` examples."""
+        rows, _, positions, width = self.g.shape
+        a = self.a.new_empty(count, *self.a.shape[1:])
+        return Factored(a, self.g.new_empty(rows, count, positions, width), self.bias)
+
+    def fill(self, piece: Factored, at: slice) -> None:
+        """Copy the examples of ``piece`` to the places ``at``."""
+        self.a[at] = piece.a
+        self.g[:, at] = piece.g
+
+    def slimmed(self) -> Factored:
+        """Without the positions that no output depends on, all but the last of many models."""
+        # one row of one example rules most positions out; only the others are looked at whole
+        idle = ~self.g[0, 0].any(dim=1) if self.positions > 1 else self.g.new_zeros(0).bool()
+        suspects = idle.nonzero().flatten().tolist()
+        drop = {s for s in suspects if not bool(self.g[:, :, s].any())}
+        keep = [s for s in range(self.positions) if s not in drop] or [0]
+        if len(keep) < self.positions:
+            return Factored(self.a[:, keep], self.g[:, :, keep], self.bias).slimmed()
+        if self.positions == 1:
+            rows, width = self.g.shape[0], self.g.shape[3]
+            unit = torch.eye(rows, dtype=self.g.dtype, device=self.g.device)
+            same = rows == width and bool((self.g[:, :, 0] == unit[:, None]).all())
+            return Factored(self.a, self.g, self.bias, orthogonal=same)
+        return self
+
+
+@dataclass
+class Explicit:
+    """A term as every row's gradient, (r, n, p)."""
+
+    e: Tensor
+
+    def of_rows(self, rows: slice) -> Explicit:
+        """Some of the rows."""
+        return Explicit(self.e[rows])
+
+
+Part = Factored | Explicit
+
+
+@dataclass(frozen=True)
+class Source:
+    """Examples to capture, and the model that they go through.
+
+    Attributes:
+        model: the module.
+        found: what the inspection found of it.
+        x: the examples.
+        company: the outputs that a few of them have among themselves.
+        start: where in the batch of ``company`` the first of ``x`` stands.
+    """
+
+    model: nn.Module
+    found: Inspection
+    x: Batch
+    company: Company
+    start: int = 0
+
+    def examples(self, at: slice) -> Source:
+        """Some of the examples."""
+        return replace(self, x=rows(self.x, at), start=self.start + at.start)
+
+    def __len__(self) -> int:
+        return batch_size(self.x)
+
+
+def captured(source: Source, terms: Sequence[Term], directions: Tensor, chunk: int) -> list[Part]:
+    """What the contraction needs of the examples for each of ``terms``, ``chunk`` at a time."""
+    n, dtype = len(source), source.found.dtype
+    gradients = {
+        t: directions.new_empty(len(directions), n, term.numel, dtype=dtype)
+        for t, term in enumerate(terms)
+        if term.form != "factored"
+    }
+    apart: dict[int, Factored] = {}
+    for start in range(0, n, chunk):
+        at = slice(start, min(start + chunk, n))
+        views = {t: e[:, at] for t, e in gradients.items()}
+        pieces = _one_pass(source.examples(at), terms, directions, views)
+        for t, piece in pieces.items():
+            if len(piece.a) == n:
+                apart[t] = piece
+            else:
+                apart.setdefault(t, piece.room_for(n)).fill(piece, at)
+    return [apart[t].slimmed() if t in apart else Explicit(gradients[t]) for t in range(len(terms))]
+
+
+def _one_pass(
+    source: Source, terms: Sequence[Term], directions: Tensor, gradients: dict[int, Tensor]
+) -> dict[int, Factored]:
+    """Write the explicit terms' ``gradients`` of one chunk and return its factored parts."""
+    for form, write in (("generic", _together), ("single", _one_by_one)):
+        names = {t: terms[t].names[0] for t in gradients if terms[t].form == form}
+        if names:
+            write([gradients[t] for t in names], source, list(names.values()), directions)
+    leaves = {
+        t: copies(terms[t].parameters[0], terms[t].way, len(source))
+        for t in gradients
+        if terms[t].form == "expanded"
+    }
+    if not leaves and not any(term.calls for term in terms):
+        return {}
+    by_name = {terms[t].names[0]: leaf for t, leaf in leaves.items()}
+    outputs, calls = _recorded(source, terms, by_name)
+    own = [(leaf, gradients[t]) for t, leaf in leaves.items()]
+    cotangents = _cotangents(outputs, calls, own, directions, source.found.dtype)
+    apart = {}
+    for t, term in enumerate(terms):
+        if not term.calls:
+            continue
+        inputs = {i: _inputs(*calls[i], source.found.dtype) for i in term.calls if term.weight}
+        if t in gradients:
+            _write_gradients(gradients[t], term, calls, inputs, cotangents)
+        else:
+            apart[t] = _factored(term, calls, inputs, cotangents)
+    return apart
+
+
+Calls = dict[int, tuple[Call, Record]]
+
+
+def _recorded(
+    source: Source, terms: Sequence[Term], leaves: dict[str, Tensor]
+) -> tuple[Tensor, Calls]:
+    """The outputs (c, k), and the calls of the terms, which must be those of the inspection."""
+    wanted = {id(p) for term in terms if term.calls for p in term.parameters}
+
+    def key(rule: Rule) -> tuple[Any, ...]:
+        kind, *ids = rule.key
+        return kind, *(i if i in wanted else 0 for i in ids)
+
+    def is_wanted(rule: Rule) -> bool:
+        return not wanted.isdisjoint(rule.key[1:])
+
+    with Recorder() as recorder:
+        outputs = (
+            outputs_with(source.model, leaves, source.x)
+            if leaves
+            else outputs_at(source.model, source.x)
+        )
+    source.company.check(outputs, source.start)
+    before = [(i, call) for i, call in enumerate(source.found.calls) if is_wanted(call.rule)]
+    records = [record for record in recorder.records if is_wanted(record.rule)]
+    # calls of other operations may come and go, as those of the experts that no example takes
+    if [key(c.rule) for _, c in before] != [key(r.rule) for r in records]:
+        raise CallsChanged
+    if any(record.spoilt for record in records):
+        raise CallsChanged
+    return outputs, {i: (c, r) for (i, c), r in zip(before, records, strict=True)}
+
+
+def _inputs(call: Call, record: Record, dtype: torch.dtype) -> Tensor:
+    a = record.rule.inputs(call.input_axis)
+    return a.to(dtype) if a.is_floating_point() else a
+
+
+def _cotangents(
+    outputs: Tensor,
+    calls: Calls,
+    own: list[tuple[Tensor, Tensor]],
+    directions: Tensor,
+    dtype: torch.dtype,
+) -> dict[int, Tensor]:
+    """For every call the cotangents (r, c, S, O), r the rows of ``directions``.
+
+    ``own`` pairs the copies of expanded parameters with where to write their gradients.
+    """
+    sources: list[Any] = [record.output for _, record in calls.values()]
+    sources += [leaf for leaf, _ in own]
+    by_call: dict[int, Tensor] = {}
+    for row, direction in enumerate(directions):
+        grads = torch.autograd.grad(
+            outputs,
+            sources,
+            direction.expand_as(outputs),
+            retain_graph=row < len(directions) - 1,
+            allow_unused=True,
+        )
+        for (i, (call, record)), grad in zip(calls.items(), grads, strict=False):
+            if grad is None:
+                grad = outputs.new_zeros(record.output_shape)
+            g = record.rule.cotangents(grad, call.output_axis).to(dtype)
+            if len(directions) == 1:
+                by_call[i] = g.unsqueeze(0)
+                continue
+            if i not in by_call:
+                by_call[i] = _room_for_rows(g, len(directions))
+            by_call[i][row] = g
+        for (leaf, out), grad in zip(own, grads[len(calls) :], strict=True):
+            out[row] = 0 if grad is None else grad.reshape(len(leaf), -1)
+    return by_call
+
+
+def _room_for_rows(g: Tensor, rows: int) -> Tensor:
+    """Room for ``rows`` tensors like ``g`` (c, S, O), in the order of memory that g has."""
+    if g.stride(2) == 1:
+        return g.new_empty(rows, *g.shape)
+    count, positions, width = g.shape
+    # one example's rows lie together: so they are one matrix with the positions as columns
+    return g.new_empty(count, rows, width, positions).permute(1, 0, 3, 2)
+
+
+def _factored(
+    term: Term, calls: Calls, inputs: Mapping[int, Tensor], cotangents: Mapping[int, Tensor]
+) -> Factored:
+    """The part of a term whose inputs and cotangents are kept apart."""
+    g = [_unpadded(calls[i][1].rule, inputs[i], cotangents[i]) for i in term.calls]
+    a = [inputs[i] for i in term.calls]
+    return Factored(
+        torch.cat(a, dim=1) if len(a) > 1 else a[0],
+        torch.cat(g, dim=2) if len(g) > 1 else g[0],
+        term.bias,
+    )
+
+
+def _write_gradients(
+    out: Tensor,
+    term: Term,
+    calls: Calls,
+    inputs: Mapping[int, Tensor],
+    cotangents: Mapping[int, Tensor],
+) -> None:
+    """Write every row's gradient of a term to ``out`` (r, c, p), the bias after the weight."""
+    size = term.parameters[0].numel() if term.weight else 0
+    for number, i in enumerate(term.calls):
+        if term.weight:
+            weight = _weight_gradient(term, calls[i][1].rule, inputs[i], cotangents[i])
+            place = out[..., :size].unflatten(2, weight.shape[2:])
+            place.copy_(weight) if number == 0 else place.add_(weight)
+        if term.bias:
+            bias = cotangents[i].sum(2)
+            out[..., size:].copy_(bias) if number == 0 else out[..., size:].add_(bias)
+
+
+def _weight_gradient(term: Term, rule: Rule, a: Tensor, g: Tensor) -> Tensor:
+    """(r, c, *p): every row's gradient, summed over the positions of one call.
+
+    In which order it holds the weight's entries does not matter to a kernel, as long as all calls
+    of the weight agree: so a weight that is kept as (I, O) is written as (O, I) too.
+    """
+    rows, count, positions, width = g.shape
+    if rule.family == "scale":
+        return (g * a).sum(2)
+    if rule.family == "lookup":
+        table = g.new_zeros(rows, count, *term.parameters[0].shape)
+        index = a[None, :, :, None].expand(rows, count, positions, width)
+        return table.scatter_add_(2, index, _unpadded(rule, a, g))
+    groups = rule.groups
+    # (c groups, r out, S) times (c groups, S, in); the groups' blocks of outputs lie in order
+    left = g.unflatten(3, (groups, -1)).permute(1, 3, 0, 4, 2)
+    left = left.reshape(count * groups, -1, positions)
+    right = a if groups == 1 else a.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    product = torch.bmm(left, right)
+    return product.view(count, groups, rows, -1, product.shape[2]).permute(2, 0, 1, 3, 4)
+
+
+def _unpadded(rule: Rule, tokens: Tensor, g: Tensor) -> Tensor:
+    """``g`` without the positions of an embedding's padding token, which is never trained."""
+    return g if rule.padding is None else g * (tokens != rule.padding).unsqueeze(-1)
+
+
+def _together(
+    outs: Sequence[Tensor], source: Source, names: Sequence[str], directions: Tensor
+) -> None:
+    """Write the gradients of combinations of the outputs to ``outs``, (r, c, p) per parameter.
+
+    Every example gets its own copy of the parameters under ``vmap``, so that one backward pass
+    serves the whole batch. A model that ``vmap`` does not support is run example by example.
+    """
+    parameters = [source.model.get_parameter(name).detach() for name in names]
+    leaves = [p.expand(len(source), *p.shape).requires_grad_() for p in parameters]
+
+    def outputs_of_one(own: list[Tensor], example: Batch) -> Tensor:
+        alone = map_leaves(lambda leaf: leaf.unsqueeze(0), example)
+        return outputs_with(source.model, dict(zip(names, own, strict=True)), alone)[0]
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of operations that vmap only loops over
+            outputs = vmap(outputs_of_one)(leaves, source.x)
+        source.company.check(outputs, source.start)
+        for r, direction in enumerate(directions):
+            grads = torch.autograd.grad(
+                outputs,
+                leaves,
+                direction.expand_as(outputs),
+                retain_graph=r < len(directions) - 1,
+                materialize_grads=True,
+            )
+            for out, grad in zip(outs, grads, strict=True):
+                out[r] = grad.reshape(len(source), -1)
+    except (RuntimeError, NotImplementedError, ValueError, TypeError):
+        _one_by_one(outs, source, names, directions)
+
+
+def _one_by_one(
+    outs: Sequence[Tensor], source: Source, names: Sequence[str], directions: Tensor
+) -> None:
+    """The same one example at a time, by plain backward passes."""
+    parameters = [source.model.get_parameter(name) for name in names]
+    for i in range(len(source)):
+        outputs = outputs_at(source.model, rows(source.x, slice(i, i + 1)))
+        source.company.check(outputs, source.start + i)
+        for r, direction in enumerate(directions):
+            grads = torch.autograd.grad(
+                outputs,
+                parameters,
+                direction.expand_as(outputs),
+                retain_graph=r < len(directions) - 1,
+                materialize_grads=True,
+            )
+            for out, grad in zip(outs, grads, strict=True):
+                out[r, i] = (grad.to_dense() if grad.is_sparse else grad).flatten()

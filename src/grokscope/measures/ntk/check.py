@@ -1,0 +1,131 @@
+"""A kernel against the model's own derivatives: one product with a random vector.
+
+``K v`` must be ``J_1 (J_2^T v)``, a vector-Jacobian product and then a Jacobian-vector product over
+all parameters that the kernel is over: so one that was left out by mistake is missed as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from grokscope.measures.batches import Batch, batch_size
+from grokscope.measures.company import outputs_at
+
+# relative errors that rounding explains, by the type that the model computes in
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+_LOW_PRECISION = 5e-2
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    """The relative error up to which the kernel of a model that computes in ``dtype`` passes."""
+    return _TOLERANCE.get(dtype, _LOW_PRECISION)
+
+
+def checked_examples(count: int) -> list[int]:
+    """The examples that the check looks at: an eighth of them, but at least 16, spread evenly.
+
+    The last comes first, and so each stands in another place than in the batch.
+    """
+    number = min(count, max(16, count // 8))
+    return torch.linspace(count - 1, 0, number, dtype=torch.float64).round().long().tolist()
+
+
+def relative_error(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    kernel: Tensor,
+    x1: Batch,
+    x2: Batch,
+    directions: Tensor,
+) -> float:
+    """How far ``K v`` is from ``J_1 (J_2^T v)`` for a random v, relative to the latter.
+
+    Where the two disagree, ``w^T K v`` is compared with ``<J_1^T w, J_2^T v>`` as well: a model may
+    have no second derivative to form the Jacobian-vector product with, and where the gradients of
+    summed outputs cancel, rounding errors must be measured against what cancelled.
+
+    Args:
+        model: maps a batch to (n, k) or (n,).
+        parameters: what the kernel is over.
+        kernel: (r, n1, r, n2).
+        x1: n1 examples.
+        x2: n2 examples.
+        directions: (r, k).
+    """
+    generator = torch.Generator(device="cpu").manual_seed(0)
+    rows, n1, _, n2 = kernel.shape
+    limit = tolerance(lowest_precision(parameters, directions.dtype))
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=torch.float64).to(kernel)
+
+    wide = directions.to(kernel.dtype)
+    v = random(rows, n2)
+    product = (kernel.reshape(rows * n1, rows * n2) @ v.flatten()).view(rows, n1)
+    pulled = _pulled_back(model, parameters, x2, v.T @ wide)
+    try:
+        pushed = _pushed_forward(model, parameters, x1, pulled).to(kernel.dtype)
+        expected = wide @ pushed.T
+        error = float((product - expected).norm()) / max(float(expected.norm()), 1e-300)
+        if error <= limit:
+            return error
+    except (NotImplementedError, RuntimeError):
+        pass
+    w = random(rows, n1)
+    other = _pulled_back(model, parameters, x1, w.T @ wide)
+    inner = sum(float((other[name].double() * pulled[name].double()).sum()) for name in parameters)
+    sizes = (
+        _norm(_pulled_back(model, parameters, x, random(batch_size(x), directions.shape[1])))
+        for x in (x1, x2)
+    )
+    return abs(float((w * product).sum()) - inner) / max(math.prod(sizes), 1e-300)
+
+
+def lowest_precision(parameters: Mapping[str, nn.Parameter], dtype: torch.dtype) -> torch.dtype:
+    """The least precise of the types that a model computes in."""
+    return max((dtype, *(p.dtype for p in parameters.values())), key=lambda d: torch.finfo(d).eps)
+
+
+def _norm(tensors: Mapping[str, Tensor]) -> float:
+    return sum(float(t.double().square().sum()) for t in tensors.values()) ** 0.5
+
+
+def _pulled_back(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], x: Batch, cotangent: Tensor
+) -> dict[str, Tensor]:
+    """``J^T v`` for a cotangent (n, k), by parameter."""
+    outputs = outputs_at(model, x)
+    grads = torch.autograd.grad(
+        outputs, list(parameters.values()), cotangent.to(outputs), materialize_grads=True
+    )
+    dense = [grad.to_dense() if grad.is_sparse else grad for grad in grads]
+    return dict(zip(parameters, dense, strict=True))
+
+
+def _pushed_forward(
+    model: nn.Module,
+    parameters: Mapping[str, nn.Parameter],
+    x: Batch,
+    tangents: Mapping[str, Tensor],
+) -> Tensor:
+    """``J u`` (n, k) for a tangent u, by parameter: the derivative of ``<J^T w, u>`` in w."""
+    with sdpa_kernel(SDPBackend.MATH):  # the only attention kernel with a second derivative
+        outputs = outputs_at(model, x)
+        w = torch.zeros_like(outputs, requires_grad=True)
+        pulled = torch.autograd.grad(
+            outputs, list(parameters.values()), w, create_graph=True, allow_unused=True
+        )
+    pairs = [
+        (grad, tangent)
+        for grad, tangent in zip(pulled, tangents.values(), strict=True)
+        if grad is not None and grad.requires_grad
+    ]
+    if not pairs:
+        return torch.zeros_like(outputs)
+    grads, values = zip(*pairs, strict=True)
+    return torch.autograd.grad(grads, w, values, materialize_grads=True)[0]
