@@ -10,7 +10,7 @@ import pytest
 
 from grokscope.findings.panels import PanelError
 from grokscope.report import write_figures
-from grokscope.report.figure_files import plot_figure
+from grokscope.report.figure_files import csv_text, plot_figure
 from grokscope.report.panels import Drawing
 from grokscope.runs import RunDirectory, RunError
 from tests.cli.running import grokscope
@@ -68,6 +68,18 @@ def test_a_heat_map_has_its_matrix_and_its_steps(tmp_path: Path) -> None:
     ax = axes(drawing)
     assert np.allclose(ax.images[0].get_array(), matrix)
     assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "10", "100", "1k"]
+
+
+def test_a_heat_map_of_other_rows_has_them_on_its_axis(tmp_path: Path) -> None:
+    path = made_up_runs.grokking(tmp_path / "run", shape=None)
+    spectrum = {"steps": [0, 10, 100], "frequency": [2, 4], "matrix": [[0, 1, 2], [0, 1, 7]]}
+    with RunDirectory.resume(path, "cpu") as writer:
+        writer.write_results({"spectrum": {"baseline": spectrum}})
+    (drawing,) = draw(path, kind="heatmap", title="S", results="spectrum", rows="frequency")
+    ax = axes(drawing)
+    assert ax.images[0].get_extent() == [-0.5, 2.5, 1, 5]
+    assert ax.get_ylim() == (1, 5)
+    assert csv_text(drawing).splitlines()[:2] == ["step,frequency,distance", "0,2,0.0"]
 
 
 def test_files_are_named_for_their_titles_and_come_out_the_same(runs: Path, tmp_path: Path) -> None:

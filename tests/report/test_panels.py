@@ -207,6 +207,28 @@ def test_heat_map_reads_stored_arrays_as_well(tmp_path: Path) -> None:
     assert "0.25" in drawing.alt
 
 
+def test_heat_map_of_other_rows_than_steps(tmp_path: Path) -> None:
+    path = made_up_runs.killed(tmp_path / "run")
+    entry = {"steps": [0, 10, 100], "frequency": [1, 2], "matrix": [[0, 1, 2], [0, 1, 7]]}
+    (path / "results.json").write_text(json.dumps({"spectrum": entry}))
+    panel = {"kind": "heatmap", "title": "S", "results": "spectrum", "rows": "frequency"}
+    (drawing,) = draw(path, **panel)
+    (trace,) = figure_of(drawing)["data"]
+    assert (trace["z"], trace["y"]) == ([[0, 1, 2], [0, 1, 7]], [1, 2])
+    assert trace["customdata"][1][2] == ["100", "2"]
+    assert "scaleanchor" not in figure_of(drawing)["layout"]["yaxis"]
+    assert drawing.alt.endswith(
+        "Heat map of frequency over 3 steps, 0 to 100; at the last, largest at 2."
+    )
+    (path / "results.json").write_text(json.dumps({"spectrum": {**entry, "frequency": [1, 2, 3]}}))
+    with pytest.raises(PanelError, match="a column of 3 for each"):
+        draw(path, **panel)
+    del entry["frequency"]
+    (path / "results.json").write_text(json.dumps({"spectrum": entry}))
+    with pytest.raises(PanelError, match="needs steps, matrix and frequency"):
+        draw(path, **panel)
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [

@@ -123,7 +123,7 @@ class Embedding(Panel):
 
 
 class HeatMap(Panel):
-    """A square matrix whose rows and columns are steps, a plot for each arm.
+    """A matrix over steps, a plot for each arm: of pairs of steps, or of steps and other rows.
 
     The steps of a log schedule stand side by side at equal widths, so that the axes are
     logarithmic in training; ticks are labelled with the steps.
@@ -132,8 +132,10 @@ class HeatMap(Panel):
         results: dotted name in results.json of ``{"steps": [...], "matrix": [[...]]}``, or of a
             mapping from each arm to one.
         arrays: name of the stored tensors of each arm, instead of ``results``; they hold
-            ``steps`` (s,) and the matrix (s, s) under ``key``.
+            ``steps`` (s,) and the matrix (s, s), or with ``rows`` (r, s), under ``key``.
         key: name of the matrix.
+        rows: where its rows are not the steps too: name of what they are, such as frequencies,
+            numbers (r,) that rise by the same amount, beside the matrix.
         arms: the arms to show; all by default.
         value: what the color means.
         mark: lines at the steps of memorization (dotted) and generalization (solid) of the arm, by
@@ -146,6 +148,7 @@ class HeatMap(Panel):
     results: str | None = None
     arrays: str | None = None
     key: str = "matrix"
+    rows: str | None = None
     arms: list[str] | None = None
     value: str = "distance"
     mark: Literal["milestones", "onset", "none"] = "milestones"

@@ -131,9 +131,10 @@ def csv_text(drawing: Drawing) -> str:
     return text.getvalue()
 
 
-def _uncounted(text: str) -> int:
-    """The number that a count stands for."""
-    return int(text.replace(",", ""))
+def _uncounted(text: str) -> float:
+    """The number that a text stands for."""
+    value = float(text.replace(",", ""))
+    return int(value) if value.is_integer() else value
 
 
 def plot_figure(drawing: Drawing) -> Any:
@@ -225,8 +226,14 @@ def _marker(marker: dict[str, Any]) -> dict[str, Any]:
 
 def _draw_heat(ax: Any, trace: dict[str, Any]) -> None:
     values = np.array(trace["z"], dtype=np.float64)
+    look: dict[str, Any] = {}
+    if (rows := trace.get("y")) is not None:  # as far apart as they are, from edge to edge
+        half = (rows[-1] - rows[0]) / max(1, len(rows) - 1) / 2 or 0.5
+        ends = (-0.5, values.shape[1] - 0.5, rows[0] - half, rows[-1] + half)
+        look = {"extent": ends, "aspect": "auto"}
     image = ax.imshow(
         values,
+        **look,
         origin="lower",
         cmap=str(trace["colorscale"]).lower(),
         vmin=trace["zmin"],

@@ -1,11 +1,11 @@
-"""A matrix over pairs of training steps, such as the distance between two kernels."""
+"""A matrix over training steps: of pairs, as the distance of kernels, or of steps and others."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,9 +25,18 @@ from grokscope.report.plotting import (
 )
 from grokscope.report.wording import count, number
 
+Numbers = NDArray[np.float64]
 _HEIGHT = 410
 _SMALL = {"size": 13, "color": "@muted"}
 _MOST_LABELS = 12
+
+
+class Matrix(NamedTuple):
+    """A matrix with what its columns are, and its rows where these are not the steps too."""
+
+    steps: Numbers
+    values: Numbers
+    rows: Numbers | None
 
 
 def draw_heatmap(panel: HeatMap, context: Context) -> list[Drawing]:
@@ -35,16 +44,14 @@ def draw_heatmap(panel: HeatMap, context: Context) -> list[Drawing]:
     found = _from_results(panel, context) if panel.results else _from_arrays(panel, context)
     if not found:
         raise NothingToDraw(f"no arm of this run has stored {panel.arrays or panel.results}")
-    top = max(float(np.nanmax(matrix)) for _, matrix in found.values())
+    top = max(float(np.nanmax(matrix.values)) for matrix in found.values())
     return [
-        _plot(panel, context, arm, *_checked(panel, arm, steps, matrix), top)
-        for arm, (steps, matrix) in found.items()
+        _plot(panel, context, arm, _checked(panel, arm, matrix), top)
+        for arm, matrix in found.items()
     ]
 
 
-def _from_results(
-    panel: HeatMap, context: Context
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def _from_results(panel: HeatMap, context: Context) -> dict[str, Matrix]:
     value = context.result(str(panel.results))
     if isinstance(value, Mapping) and "steps" in value:
         value = {"": value}
@@ -53,47 +60,51 @@ def _from_results(
     wanted = [name for name in value if name == "" or panel.arms is None or name in panel.arms]
     found = {}
     for name in wanted:
-        entry = value[name]
-        if not isinstance(entry, Mapping) or not {"steps", panel.key} <= set(entry):
-            raise PanelError(f"results: {panel.results}.{name} needs steps and {panel.key}")
-        found[name] = (_numbers(entry["steps"]), _numbers(entry[panel.key]))
+        entry = value[name] if isinstance(value[name], Mapping) else {}
+        found[name] = _matrix(panel, f"results: {panel.results}.{name}", entry)
     return found
 
 
-def _from_arrays(
-    panel: HeatMap, context: Context
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def _from_arrays(panel: HeatMap, context: Context) -> dict[str, Matrix]:
     found = {}
     for arm in context.arms(panel.arms):
         seed = context.run.seeds(arm)[0]
         stored = context.run.arrays(arm, seed, str(panel.arrays))
-        if stored is None:
-            continue
-        if not {"steps", panel.key} <= set(stored):
-            raise PanelError(f"arrays: {panel.arrays} of {arm} needs steps and {panel.key}")
-        found[arm] = (_numbers(stored["steps"]), _numbers(stored[panel.key]))
+        if stored is not None:
+            found[arm] = _matrix(panel, f"arrays: {panel.arrays} of {arm}", stored)
     return found
 
 
-def _checked(
-    panel: HeatMap, arm: str, steps: NDArray[np.float64], matrix: NDArray[np.float64]
-) -> tuple[list[int], NDArray[np.float64]]:
-    if steps.ndim != 1 or matrix.shape != (len(steps), len(steps)) or len(steps) < 2:
+def _matrix(panel: HeatMap, where: str, entry: Mapping[str, Any]) -> Matrix:
+    """The matrix that results or tensors hold."""
+    names = ["steps", panel.key, *([panel.rows] if panel.rows else [])]
+    if not set(names) <= set(entry):
+        raise PanelError(f"{where} needs {', '.join(names[:-1])} and {names[-1]}")
+    found = [_numbers(entry[name]) for name in names]
+    return Matrix(found[0], found[1], found[2] if panel.rows else None)
+
+
+def _checked(panel: HeatMap, arm: str, matrix: Matrix) -> Matrix:
+    steps, values, rows = matrix
+    height = len(steps) if rows is None else len(rows)
+    if steps.ndim != 1 or len(steps) < 2 or values.shape != (height, len(steps)):
+        wanted = "a square matrix over them" if rows is None else f"a column of {height} for each"
         raise PanelError(
-            f"{panel.key} of {arm or panel.results} has shape {matrix.shape} for steps of shape "
-            f"{steps.shape}; it needs two steps or more and a square matrix over them"
+            f"{panel.key} of {arm or panel.results} has shape {values.shape} for steps of shape "
+            f"{steps.shape}; it needs two steps or more and {wanted}"
         )
-    return [int(step) for step in steps], matrix
+    return matrix
 
 
 def _plot(
     panel: HeatMap,
     context: Context,
     arm: str,
-    steps: list[int],
-    matrix: NDArray[np.float64],
+    matrix: Matrix,
     top: float,
 ) -> Drawing:
+    values, rows = matrix.values, matrix.rows
+    steps = [int(step) for step in matrix.steps]
     places, texts = _ticks(steps)
     axis = {
         "title": axis_title("training step"),
@@ -108,10 +119,14 @@ def _plot(
         "data": [
             {
                 "type": "heatmap",
-                "z": [numbers(row) for row in matrix],
-                "customdata": [[[count(a), count(b)] for a in steps] for b in steps],
+                "z": [numbers(row) for row in values],
+                **({} if rows is None else {"y": numbers(rows)}),
+                "customdata": [
+                    [[count(a), count(b) if rows is None else number(b)] for a in steps]
+                    for b in (steps if rows is None else rows)
+                ],
                 "colorscale": "Viridis",
-                "zmin": min(0.0, float(np.nanmin(matrix))),
+                "zmin": min(0.0, float(np.nanmin(values))),
                 "zmax": top,
                 "colorbar": {
                     "orientation": "h",
@@ -122,30 +137,43 @@ def _plot(
                     "outlinewidth": 0,
                     "tickfont": {"color": "@muted"},
                 },
-                "hovertemplate": "steps %{customdata[0]} and %{customdata[1]}: %{z:.3~g}"
-                "<extra></extra>",
+                "hovertemplate": (
+                    "steps %{customdata[0]} and %{customdata[1]}"
+                    if rows is None
+                    else f"step %{{customdata[0]}}, {plain(panel.rows)} %{{customdata[1]}}"
+                )
+                + ": %{z:.3~g}<extra></extra>",
             }
         ],
         "layout": layout(
             axis,
-            {**axis, "scaleanchor": "x"},
+            {**axis, "scaleanchor": "x"} if rows is None else _row_axis(panel),
             height=_HEIGHT,
-            columns=("step", "other step", panel.value),
+            columns=("step", panel.rows or "other step", panel.value),
         ),
     }
     if arm in context.run.arms:
         for step, look in _marks(panel, context, arm):
-            _draw_mark(figure, steps, step, look)
+            _draw_mark(figure, steps, step, look, both=rows is None)
     title = f"{panel.title}: {context.run.arm_title(arm)}" if arm else panel.title
-    far = number(float(matrix[0, -1]))
+    far = number(float(values[0, -1]))
+    over = f"{len(steps)} steps, {count(steps[0])} to {count(steps[-1])}"
+    if rows is None:
+        said = f"Heat map over {over}; {panel.value} between the first and the last: {far}."
+    else:
+        largest = number(float(rows[int(np.nanargmax(values[:, -1]))]))
+        said = f"Heat map of {panel.rows} over {over}; at the last, largest at {largest}."
     return Drawing(
         title=title,
         caption=panel.caption,
         figure=figure,
-        alt=f"{title}. Heat map over {len(steps)} steps, {count(steps[0])} to "
-        f"{count(steps[-1])}; {panel.value} between the first and the last: {far}.",
+        alt=f"{title}. {said}",
         wide=panel.wide,
     )
+
+
+def _row_axis(panel: HeatMap) -> dict[str, Any]:
+    return {"title": axis_title(str(panel.rows)), **axis_style(), "showgrid": False}
 
 
 def _marks(panel: HeatMap, context: Context, arm: str) -> list[tuple[float, str]]:
@@ -165,7 +193,7 @@ def _marks(panel: HeatMap, context: Context, arm: str) -> list[tuple[float, str]
     ]
 
 
-def _numbers(values: Any) -> NDArray[np.float64]:
+def _numbers(values: Any) -> Numbers:
     try:
         return np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -187,12 +215,18 @@ def _ticks(steps: list[int]) -> tuple[list[int], list[str]]:
     return places, [short_count(steps[place]) for place in places]
 
 
-def _draw_mark(figure: Figure, steps: list[int], step: float, look: str) -> None:
-    """A line at a step in each direction."""
+def _draw_mark(
+    figure: Figure, steps: list[int], step: float, look: str, *, both: bool = True
+) -> None:
+    """A line at a step, where rows are steps too in both directions."""
     # Between two evaluations as on a logarithmic axis; step 0 stands a factor of two before step 1.
     logs = np.log(np.maximum([step, *steps], 0.5))
     place = float(np.interp(logs[0], logs[1:], range(len(steps))))
     line = {"color": "#ffffff", "width": 1.5, "dash": look}
+    if not both:
+        at = {"x0": place, "x1": place, "xref": "x", "y0": 0, "y1": 1, "yref": "paper"}
+        figure["layout"]["shapes"].append({"type": "line", **at, "line": line})
+        return
     whole = {"0": -0.5, "1": len(steps) - 0.5}
     for across, along in ("x", "y"), ("y", "x"):
         at = {f"{across}{end}": place for end in whole}
