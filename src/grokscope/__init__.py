@@ -6,7 +6,7 @@ The names below are the public interface; ``docs/`` has one page for each group.
 from grokscope._version import __version__
 from grokscope.data import Dataset
 from grokscope.data import load as load_data
-from grokscope.findings import Onset, onset
+from grokscope.findings import Onset, Target, onset
 from grokscope.measures.activations import layer_activations
 from grokscope.measures.capacity import ManifoldGeometry, manifold_geometry
 from grokscope.measures.centers import CenterStructure, center_structure
@@ -70,7 +70,6 @@ from grokscope.training import (
     RobustAccuracy,
     Schedule,
     StopWhenSettled,
-    Target,
     fit,
     fit_seeds,
 )

@@ -157,7 +157,7 @@ def test_wrong_arguments_are_named(arguments: dict[str, Any], said: str) -> None
 
 def test_a_target_is_an_accuracy() -> None:
     with pytest.raises(ValueError, match="unknown metric 'accuracy'; did you mean"):
-        gs.Target("accuracy", 0.9)
+        gs.fit(small(), DATA, stop_at=gs.Target("accuracy", 0.9))
 
 
 def test_data_that_do_not_fit_are_named() -> None:

@@ -20,6 +20,7 @@ from grokscope.experiments.spec import (
     SettledSpec,
     TargetSpec,
 )
+from grokscope.findings.target import Target
 from grokscope.measures.robustness import gaussian_noise
 from grokscope.methods import METHODS
 from grokscope.methods.base import Method
@@ -32,7 +33,6 @@ from grokscope.training import (
     RobustAccuracy,
     Schedule,
     StopWhenSettled,
-    Target,
 )
 from grokscope.training.recorder import Recorder
 

@@ -10,7 +10,7 @@ from grokscope.training.phase import Phase
 from grokscope.training.recorder import Recorder
 from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
-from grokscope.training.settings import Target, TrainingSettings
+from grokscope.training.settings import TrainingSettings
 from grokscope.training.settled import StopWhenSettled
 
 __all__ = [
@@ -24,7 +24,6 @@ __all__ = [
     "RobustAccuracy",
     "Schedule",
     "StopWhenSettled",
-    "Target",
     "TrainingSettings",
     "fit",
     "fit_seeds",

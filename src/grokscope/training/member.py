@@ -9,11 +9,12 @@ from typing import Any
 
 from torch import nn
 
+from grokscope.findings.target import Target
 from grokscope.runs import History, Trial
 from grokscope.training.evaluation import Evaluation
 from grokscope.training.monitor import Monitor
 from grokscope.training.schedule import Schedule
-from grokscope.training.settings import Target, TrainingSettings
+from grokscope.training.settings import TrainingSettings
 from grokscope.training.settled import ALIGNMENTS, StopWhenSettled
 
 OnEvaluation = Callable[[dict[str, Any], float], None]
@@ -171,7 +172,7 @@ class Member:
         if not math.isfinite(row["train_loss"]):
             return "diverged"
         target = self.settings.stop_at
-        if isinstance(target, Target) and row[target.metric] >= target.value:
+        if isinstance(target, Target) and target.is_reached(row):
             return "target"
         return "max_steps" if step >= self.settings.max_steps else None
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from grokscope.findings.target import Target
 from grokscope.spelling import unknown_name
 from grokscope.training.objective import Objective
 from grokscope.training.optimizers import DECAYS, OPTIMIZERS
@@ -19,18 +20,6 @@ from grokscope.training.settled import StopWhenSettled
 
 ACCURACIES = ("train_accuracy", "test_accuracy")
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Target:
-    """Where training may stop: when an accuracy is at or above a value."""
-
-    metric: str = "test_accuracy"
-    value: float = 0.9
-
-    def __post_init__(self) -> None:
-        if self.metric not in ACCURACIES:
-            raise ValueError(unknown_name("metric", self.metric, ACCURACIES))
 
 
 @dataclass(frozen=True)
@@ -54,8 +43,8 @@ class TrainingSettings:
             that is minimized and recorded; accuracies and the monitor go by the labels.
         batch_size: mini-batches without replacement; None for the full batch.
         max_steps: where training stops at the latest.
-        stop_at: where it may stop sooner: at a ``Target``, or by ``StopWhenSettled``, which needs
-            a monitor.
+        stop_at: where it may stop sooner: at a ``Target`` of an accuracy, or by
+            ``StopWhenSettled``, which needs a monitor.
         evaluate: when loss and accuracy on all training and test data are recorded: "log",
             every so many steps, a list of steps, or a ``Schedule``; the last step always is.
         dtype: torch.float32 or torch.float64; None keeps the model's.
@@ -100,6 +89,8 @@ class TrainingSettings:
             raise ValueError(
                 f"batch_size must be a positive integer or None: got {self.batch_size}"
             )
+        if isinstance(self.stop_at, Target) and self.stop_at.metric not in ACCURACIES:
+            raise ValueError(unknown_name("metric", self.stop_at.metric, ACCURACIES))
         Objective(self.loss, self.label_smoothing)
         Schedule.of(self.evaluate)
 
