@@ -29,8 +29,8 @@ from torch import nn
 
 import grokscope as gs
 from grokscope.experiments import load_experiment
-from grokscope.experiments.building import load_dataset
-from grokscope.experiments.runner import train, train_seeds
+from grokscope.experiments.from_spec import load_dataset
+from grokscope.experiments.runner import train
 from grokscope.methods import Method
 from grokscope.runs.environment import environment
 from grokscope.training import TrainingSettings
@@ -163,8 +163,8 @@ def targets(device: str, console: Console) -> dict[str, Any]:
     for arm, spec in experiment.arms.items():
         data = load_dataset(spec.data, spec.training.dtype, None)
         place = torch.device(device)
-        together = train_seeds(spec, data, experiment.seeds, place, None, True)
-        apart = [train(spec, data, seed, place) for seed in experiment.seeds]
+        together = train(spec, data, experiment.seeds, place, vectorize=True)
+        apart = train(spec, data, experiment.seeds, place, vectorize=False)
         found[arm] = {
             "together": [result.steps for result in together],
             "apart": [result.steps for result in apart],

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from grokscope.experiments.building import load_dataset
+from grokscope.experiments.from_spec import load_dataset
 from grokscope.experiments.registry import find, merge, resolve
 from grokscope.experiments.runner import train
 from grokscope.experiments.yaml_files import read_yaml
@@ -149,7 +149,7 @@ def measured(
     spec["training"]["max_steps"] = cap
     trial = resolve(spec, "mnist-table1").arms["tried"]
     data = load_dataset(trial.data, trial.training.dtype, data_dir)
-    result = train(trial, data, SEED, torch.device("cpu"))
+    (result,) = train(trial, data, [SEED], torch.device("cpu"))
     return {
         "setting": setting,
         "reached": result.stopped == "target",

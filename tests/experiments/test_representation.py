@@ -17,7 +17,7 @@ from grokscope.experiments import load_experiment, run_experiment
 from grokscope.experiments.analyses.correlations import pearson
 from grokscope.experiments.analyses.kernel_points import kernel_points
 from grokscope.experiments.analyses.late_compression import settled
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.report import write_report
 from grokscope.runs import RunDirectory
 from tests.report.drawing import draw, figure_of
@@ -192,7 +192,7 @@ def test_kernel_distances_are_those_of_the_sets(run: gs.Run) -> None:
 
 def test_a_split_that_is_none_is_named(run: gs.Run) -> None:
     with RunDirectory.resume(run.path, "cpu") as directory:
-        seen = Trained(
+        seen = AnalysisInput(
             directory,
             {"plain": DATA, "large": DATA},
             lambda arm, seed: trained(run, 0),

@@ -14,7 +14,7 @@ from grokscope.experiments import (
     run_experiment,
     shipped,
 )
-from grokscope.experiments.building import build_stop
+from grokscope.experiments.from_spec import build_stop
 from grokscope.experiments.sweep import plan_sweep
 from grokscope.experiments.yaml_files import parse_yaml
 from grokscope.runs import Run, RunError

@@ -8,7 +8,7 @@ import torch
 from grokscope.experiments import load_experiment
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.analyses.theorems import cells, kernel, optimum, radius
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 
 
 def found(check, networks: int = 3) -> dict[str, float]:
@@ -33,7 +33,7 @@ def test_every_statement_has_a_claim_with_its_tolerance() -> None:
     experiment = load_experiment("grokalign/theorems")
     assert experiment.arms == {}
     bounds = {c.quantity.name.removeprefix("deviations."): c for c in experiment.claims}
-    nothing = Trained.__new__(Trained)  # the analysis looks at no training
+    nothing = AnalysisInput.__new__(AnalysisInput)  # the analysis looks at no training
     found = ANALYSES["theorems"](nothing, networks=1)
     assert set(bounds) == set(found["deviations"])
     for row, claim in zip(found["theorems"], bounds.values(), strict=True):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import grokscope as gs
 from grokscope.experiments import load_experiment
-from grokscope.experiments.building import build_method
+from grokscope.experiments.from_spec import build_method
 from grokscope.methods import METHODS, Method, Networks
 from tests.training.test_resume import DATA, Crash, network, weights
 

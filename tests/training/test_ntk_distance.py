@@ -29,8 +29,8 @@ def twin_distance(one: Tensor, other: Tensor) -> float:
 def watched(reduce: str, num_points: int) -> tuple[gs.Monitor, list[Tensor]]:
     """A monitor after some steps of gradient descent, and the kernels that it should have seen."""
     model = network()
-    recorder = gs.NTKDistance(num_points, reduce=reduce)
-    monitor = gs.Monitor(model, (X, Y), [recorder], schedule=STEPS)
+    measure = gs.NTKDistance(num_points, reduce=reduce)
+    monitor = gs.Monitor(model, (X, Y), [measure], schedule=STEPS)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
     kernels = []
     for step in range(10):
@@ -180,8 +180,8 @@ def test_a_large_kernel_is_kept_at_half_the_size_and_its_distances_to_a_milliont
 
 
 def test_kernels_may_go_once_all_distances_are_known() -> None:
-    recorder = gs.NTKDistance(7, keep_kernels=False)
-    monitor = gs.Monitor(network(), (X, Y), [recorder], schedule=1)
+    measure = gs.NTKDistance(7, keep_kernels=False)
+    monitor = gs.Monitor(network(), (X, Y), [measure], schedule=1)
     for step in range(3):
         monitor.step(step)
     monitor.finish()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import grokscope as gs
-from grokscope.experiments.building import build_monitor
+from grokscope.experiments.from_spec import build_monitor
 from grokscope.experiments.spec import MonitorSpec, RobustSpec
 
 DATA = gs.load_data("digits", train_size=200, test_size=60)
@@ -17,8 +17,8 @@ TEST = DATA.test_x, DATA.test_y
 def test_the_column_is_the_measure() -> None:
     model = gs.MLP(64, [16], 10, seed=0)
     gs.fit(model, DATA, max_steps=100, device="cpu", lr=1e-2)
-    recorder = gs.RobustAccuracy("pgd", "L2", 0.5, steps=5, seed=4)
-    monitor = gs.Monitor(model, (DATA.train_x, DATA.train_y), [recorder], test=TEST)
+    measure = gs.RobustAccuracy("pgd", "L2", 0.5, steps=5, seed=4)
+    monitor = gs.Monitor(model, (DATA.train_x, DATA.train_y), [measure], test=TEST)
     state = torch.get_rng_state()
     row = monitor.step(0)
     assert torch.equal(torch.get_rng_state(), state)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from grokscope.experiments.building import build_model, build_monitor, load_dataset
+from grokscope.experiments.from_spec import build_model, build_monitor, load_dataset
 from grokscope.experiments.spec import Experiment, TrialSpec
 from grokscope.runs import History, LaterRows, Run
 

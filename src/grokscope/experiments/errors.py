@@ -22,6 +22,9 @@ def mistakes(error: ValidationError, model: type[BaseModel], prefix: str = "") -
         location = detail["loc"]
         if detail["type"] == "union_tag_invalid":
             location = (*location, detail["ctx"]["discriminator"].strip("'"))
+        if detail["type"] == "value_error":  # what a class says of its arguments begins with one
+            word = detail["msg"].removeprefix("Value error, ").partition(" ")[0]
+            location = (*location, word) if word in _fields(_descend(model, location)) else location
         lines.append(f"{prefix}{_path(location, model)}: {_reason(detail, model)}")
     return lines
 

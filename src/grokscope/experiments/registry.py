@@ -66,7 +66,8 @@ def raw_experiment(
     name: str, preset: str, settings: Sequence[str], num_seeds: int | None
 ) -> dict[str, Any]:
     """An experiment as it is written, with preset, settings and seeds applied; see above."""
-    raw = read_yaml(find(name))
+    path = find(name)
+    raw = read_yaml(path)
     presets = raw.pop("presets", {})
     if preset not in PRESETS or not isinstance(presets, Mapping):
         raise SpecError(unknown_name("preset", preset, PRESETS))
@@ -79,7 +80,21 @@ def raw_experiment(
         if num_seeds < 1:
             raise SpecError(f"--seeds must be a positive number: got {num_seeds}")
         raw["seeds"] = list(range(num_seeds))
+    for part in [raw, *(raw["arms"].values() if isinstance(raw.get("arms"), Mapping) else ())]:
+        _place(part, path.parent.resolve())
     return raw
+
+
+def _place(part: Any, folder: Path) -> None:
+    """Say of imports and data files in a part of a spec that they are relative to its folder."""
+    for section in ("data", "model"):
+        value = part.get(section) if isinstance(part, Mapping) else None
+        if not isinstance(value, dict):
+            continue
+        if "import" in value:
+            value.setdefault("folder", str(folder))
+        if isinstance(value.get("file"), str):
+            value["file"] = str(folder / value["file"])
 
 
 def find(name: str) -> Path:

@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import torch
+from torch import nn
 
 from grokscope.data import Dataset, reduce_to_span
 from grokscope.experiments.after_training import measure_after_training
 from grokscope.experiments.analyses import ANALYSES
-from grokscope.experiments.building import (
+from grokscope.experiments.analysis_input import AnalysisInput
+from grokscope.experiments.errors import SpecError
+from grokscope.experiments.from_spec import (
     build_method,
     build_model,
     build_monitor,
@@ -22,20 +25,18 @@ from grokscope.experiments.building import (
     load_dataset,
     noise_on_test_points,
 )
-from grokscope.experiments.errors import SpecError
 from grokscope.experiments.spec import (
     DataSpec,
     Experiment,
+    ImportedModelSpec,
     TrainingSpec,
     TrialSpec,
     as_now,
 )
-from grokscope.experiments.trained import Trained
 from grokscope.runs import Run, RunDirectory, Trial
 from grokscope.training import (
     FitResult,
     Schedule,
-    fit,
     fit_seeds,
 )
 from grokscope.training.device import resolve_device
@@ -89,6 +90,9 @@ def run_experiment(
         arm: load_dataset(trial.data, trial.training.dtype, data_dir)
         for arm, trial in experiment.arms.items()
     }
+    for arm, trial in experiment.arms.items():
+        if isinstance(trial.model, ImportedModelSpec):
+            build_model(trial.model, data[arm], experiment.seeds[0])
     with (
         _threads(experiment.threads),
         _directory(experiment, Path(out), str(place), resume) as directory,
@@ -99,17 +103,14 @@ def run_experiment(
                 if observer:
                     for seed in seeds:
                         observer.trial_started(arm, seed, spec.training.max_steps)
-                if len(seeds) == 1:
-                    results = [train(spec, data[arm], seeds[0], place, trials[0], observer)]
-                else:
-                    how = experiment.vectorize
-                    results = train_seeds(spec, data[arm], seeds, place, trials, how, observer)
+                how = experiment.vectorize
+                results = train(spec, data[arm], seeds, place, trials, how, observer)
                 if observer:
                     for seed, result in zip(seeds, results, strict=True):
                         observer.trial_finished(arm, seed, result)
         measure_after_training(experiment, directory.path, workers=workers, data_dir=data_dir)
         if experiment.analysis is not None:
-            trained = Trained(
+            trained = AnalysisInput(
                 directory,
                 data,
                 build_trial_model(experiment, data),
@@ -139,57 +140,36 @@ def _order(experiment: Experiment) -> list[tuple[list[str], list[int]]]:
 def train(
     spec: TrialSpec,
     data: Dataset,
-    seed: int,
-    device: torch.device,
-    trial: Trial | None = None,
-    observer: Observer | None = None,
-) -> FitResult:
-    """One training as its spec says."""
-    how = spec.training
-    model = build_model(spec.model, data, seed).to(getattr(torch, how.dtype))
-    noise = noise_on_test_points(spec.monitor, data)
-    if spec.data.reduce_to_span:
-        reduced = reduce_to_span(model, data)
-        model, data = reduced.model, reduced.data
-        noise = None if noise is None else reduced.project(noise)
-        del reduced  # its basis is larger than the network
-
-    def evaluated(row: dict[str, Any], seconds: float) -> None:
-        if observer and trial:
-            observer.evaluated(trial.arm, seed, row, seconds)
-
-    return fit(
-        model,
-        data,
-        methods=[build_method(method.model_dump(), seed) for method in spec.methods],
-        monitor=build_monitor(spec.monitor, model, data, how.loss, noise),
-        seed=seed,
-        device=device,
-        out=trial,
-        on_evaluation=evaluated,
-        **_settings(how),
-    )
-
-
-def train_seeds(
-    spec: TrialSpec,
-    data: Dataset,
     seeds: Sequence[int],
     device: torch.device,
     trials: Sequence[Trial] | None = None,
     vectorize: bool | str = "auto",
     observer: Observer | None = None,
 ) -> list[FitResult]:
-    """The trainings of several seeds, as one where that is possible and pays."""
+    """The trainings of an arm, as one where that is possible and pays.
+
+    With ``data.reduce_to_span`` each network has data of its own, and there is one seed.
+    """
     how = spec.training
     noise = noise_on_test_points(spec.monitor, data)
+    small: nn.Module | None = None
+    if spec.data.reduce_to_span:
+        (seed,) = seeds
+        whole = build_model(spec.model, data, seed).to(getattr(torch, how.dtype))
+        reduced = reduce_to_span(whole, data)
+        noise = None if noise is None else reduced.project(noise)
+        small, data = reduced.model, reduced.data
+        del whole, reduced  # its basis is larger than the network
+
+    def build(seed: int) -> nn.Module:
+        return build_model(spec.model, data, seed) if small is None else small
 
     def evaluated(seed: int, row: dict[str, Any], seconds: float) -> None:
         if observer and trials:
             observer.evaluated(trials[0].arm, seed, row, seconds)
 
     return fit_seeds(
-        lambda seed: build_model(spec.model, data, seed),
+        build,
         data,
         seeds,
         methods=lambda seed: [build_method(own.model_dump(), seed) for own in spec.methods],

@@ -4,19 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from inspect import signature
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_validator,
+)
 
 from grokscope.data import DATASETS
 from grokscope.experiments.analyses import ANALYSES
+from grokscope.experiments.sections import one_of, section_of
 from grokscope.findings.claims import Claim, Strict
 from grokscope.findings.panels import PanelSpec
+from grokscope.imports import check_import_path
 from grokscope.methods import METHODS
-from grokscope.models import ACTIVATIONS
+from grokscope.models import ACTIVATIONS, MODELS
+from grokscope.models.registry import FROM_DATA
 from grokscope.spelling import unknown_name
+from grokscope.training.early_stopping import ALIGNMENTS, StopWhenSettled
 from grokscope.training.monitor import DEFAULT_MEASURES, MEASURES
-from grokscope.training.settled import ALIGNMENTS
+from grokscope.training.settings import TrainingSettings
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegativeInt = Annotated[int, Field(ge=0)]
@@ -37,6 +51,7 @@ class DataSpec(Strict):
     subset: Literal["first", "seeded"] = "first"
     seed: int = 0
     normalize: tuple[float, float] | None = None
+    flatten: bool = True
     options: dict[str, Any] = Field(default_factory=dict)
     reduce_to_span: bool = False
 
@@ -48,23 +63,105 @@ class DataSpec(Strict):
         return name
 
 
-class ModelSpec(Strict):
-    """Which network; inputs and outputs follow from the data."""
+class FileSpec(Strict):
+    """Data of one's own in a .npz or .safetensors file; see ``grokscope.data.load_file``."""
 
-    name: Literal["mlp"] = "mlp"
-    widths: tuple[Positive, ...] = (200, 200)
-    bias: bool = True
-    activation: str = "relu"
-    scalar_output: bool = False
-    weight_scale: float = 1.0
-    output_scale: float = 1.0
+    file: str
+    reduce_to_span: bool = False
 
-    @field_validator("activation")
-    @classmethod
-    def _is_known(cls, activation: str) -> str:
-        if activation not in ACTIVATIONS:
-            raise ValueError(unknown_name("activation", activation, ACTIVATIONS))
-        return activation
+
+# "import" is a word of Python, so that these fields are written as a dictionary
+_IMPORT: dict[str, Any] = {
+    "import": (Annotated[str, AfterValidator(check_import_path)], ...),
+    "arguments": (dict[str, Any], Field(default_factory=dict)),
+    "folder": (str | None, None),
+}
+
+
+class ImportedDataSpec(
+    create_model("ImportedData", __base__=Strict, **_IMPORT)  # type: ignore[misc]
+):
+    """Data from a function of one's own, called with ``arguments``.
+
+    It returns a ``Dataset``, or train_x, train_y, test_x and test_y. Its module is looked for in
+    ``folder`` first, which is that of the experiment's file.
+    """
+
+    reduce_to_span: bool = False
+
+
+class ImportedModelSpec(
+    create_model("ImportedModel", __base__=Strict, **_IMPORT)  # type: ignore[misc]
+):
+    """A network of one's own, called with ``arguments``; ``folder`` as for data."""
+
+
+def _checked_activation(activation: str) -> str:
+    if activation not in ACTIVATIONS:
+        raise ValueError(unknown_name("activation", activation, ACTIVATIONS))
+    return activation
+
+
+_Activation = Annotated[str, AfterValidator(_checked_activation)]
+_MODEL_FIELDS: dict[str, dict[str, Any]] = {
+    "mlp": {
+        "widths": (tuple[Positive, ...], (200, 200)),
+        "scalar_output": (bool, False),
+        "activation": _Activation,
+    },
+    "cnn": {"widths": tuple[Positive, ...], "activation": _Activation},
+    "transformer": {"activation": _Activation},
+}
+MODEL_SPECS: dict[str, type[Strict]] = {
+    name: section_of(
+        architecture,
+        without=[*FROM_DATA, "seed"],
+        name=(Literal[name], name),
+        **_MODEL_FIELDS.get(name, {}),
+    )
+    for name, (_, architecture) in MODELS.items()
+}
+
+
+def _data_tag(value: Any) -> str:
+    for key, section in (("import", ImportedDataSpec), ("file", FileSpec)):
+        if isinstance(value, section) or (isinstance(value, dict) and key in value):
+            return section.__name__
+    return DataSpec.__name__
+
+
+def _model_tag(value: Any) -> str:
+    given = value if isinstance(value, dict) else dict(value) if isinstance(value, Strict) else {}
+    if "import" in given:
+        return ImportedModelSpec.__name__
+    name = given.get("name", "mlp")
+    return name if name in MODEL_SPECS else "mlp"
+
+
+def _of_known_model(value: Any) -> Any:
+    if not isinstance(value, dict) or "import" in value or value.get("name", "mlp") in MODEL_SPECS:
+        return value
+    raise ValueError(unknown_name("model", value["name"], MODEL_SPECS))
+
+
+if TYPE_CHECKING:
+    AnyDataSpec = Any
+    AnyModelSpec = Any
+else:
+    AnyDataSpec = Annotated[
+        one_of(
+            *(Annotated[own, Tag(own.__name__)] for own in (DataSpec, FileSpec, ImportedDataSpec))
+        ),
+        Discriminator(_data_tag),
+    ]
+    AnyModelSpec = Annotated[
+        one_of(
+            *(Annotated[section, Tag(name)] for name, section in MODEL_SPECS.items()),
+            Annotated[ImportedModelSpec, Tag(ImportedModelSpec.__name__)],
+        ),
+        Discriminator(_model_tag),
+        BeforeValidator(_of_known_model),
+    ]
 
 
 class ScheduleSpec(Strict):
@@ -82,17 +179,19 @@ class TargetSpec(Strict):
     value: float
 
 
-class SettledSpec(Strict):
+class SettledSpec(
+    section_of(  # type: ignore[misc]
+        StopWhenSettled,
+        name=(Literal["settled"], ...),
+        patience=Annotated[float, Field(ge=2, allow_inf_nan=False)],
+        aligned=Annotated[float, Field(ge=0, lt=1)],
+        give_up=Annotated[float, Field(ge=2, allow_inf_nan=False)] | None,
+    )
+):
     """Training may stop where nothing is left to wait for; see ``grokscope.StopWhenSettled``.
 
     ``settled`` alone is the rule as it is; a mapping with that ``name`` has settings of its own.
     """
-
-    name: Literal["settled"]
-    patience: Annotated[float, Field(ge=2, allow_inf_nan=False)] = 4.0
-    aligned: Annotated[float, Field(ge=0, lt=1)] = 0.05
-    use_alignment: bool = True
-    give_up: Annotated[float, Field(ge=2, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -111,27 +210,28 @@ StopSpec = Annotated[
 ]
 
 
-class TrainingSpec(Strict):
-    """How the network is trained."""
-
-    optimizer: Literal["adamw", "adam", "sgd"] = "adamw"
-    lr: NotNegative = 1e-3
-    weight_decay: NotNegative = 0.0
-    momentum: NotNegative = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: NotNegative = 1e-8
-    warmup: NotNegativeInt = 0
-    decay: Literal["none", "linear", "cosine"] = "none"
-    loss: Literal["cross_entropy", "mse", "binary_cross_entropy", "stablemax"] = "cross_entropy"
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    batch_size: Positive | None = None
-    max_steps: Positive = 10_000
-    stop_at: StopSpec | None = None
-    evaluate: ScheduleSpec = ScheduleSpec()
-    dtype: Literal["float32", "float64"] = "float32"
-    keep_checkpoints: bool | tuple[int, ...] = False
-    checkpoint_seconds: NotNegative = 20.0
-    compile: bool = False
+class TrainingSpec(
+    section_of(  # type: ignore[misc]
+        TrainingSettings,
+        optimizer=Literal["adamw", "adam", "sgd"],
+        lr=NotNegative,
+        weight_decay=NotNegative,
+        momentum=NotNegative,
+        eps=NotNegative,
+        warmup=NotNegativeInt,
+        decay=Literal["none", "linear", "cosine"],
+        loss=Literal["cross_entropy", "mse", "binary_cross_entropy", "stablemax"],
+        label_smoothing=Annotated[float, Field(ge=0, lt=1)],
+        batch_size=Positive | None,
+        max_steps=Positive,
+        stop_at=StopSpec | None,
+        evaluate=(ScheduleSpec, ScheduleSpec()),
+        dtype=(Literal["float32", "float64"], "float32"),
+        keep_checkpoints=bool | tuple[int, ...],
+        checkpoint_seconds=NotNegative,
+    )
+):
+    """How the network is trained: the settings of ``grokscope.training.TrainingSettings``."""
 
     @field_validator("keep_checkpoints", mode="before")
     @classmethod
@@ -215,70 +315,24 @@ class MonitorSpec(Strict):
         return measures
 
 
-class GrokAlignSpec(Strict):
-    """The Jacobian penalty; see ``grokscope.GrokAlign``."""
-
-    name: Literal["grokalign"]
-    weight: NotNegative = 1e-3
-    mode: Literal["minimize", "constrain"] = "minimize"
-    target: NotNegative | None = None
-    every: Positive = 1
-    projections: Positive | None = 1
-    squared: bool = True
-    offset_weight: NotNegative = 0.0
+class _MethodSection(Strict):
+    """A method by its name, with the arguments of its class."""
 
     @model_validator(mode="after")
-    def _has_a_target(self) -> GrokAlignSpec:
-        if (self.mode == "constrain") != (self.target is not None):
-            raise ValueError('target belongs to mode "constrain", which needs one')
+    def _makes_a_method(self) -> _MethodSection:
+        settings = dict(self)
+        METHODS[settings.pop("name")](**settings)  # the class checks its own arguments
         return self
 
 
-class GrokfastSpec(Strict):
-    """Amplified slow gradients; see ``grokscope.Grokfast``."""
-
-    name: Literal["grokfast"]
-    kind: Literal["ema", "ma"] = "ema"
-    strength: NotNegative | None = None
-    alpha: Annotated[float, Field(ge=0, lt=1)] = 0.98
-    window: Positive = 100
-
-
-class OrthoGradSpec(Strict):
-    """Gradients orthogonal to the weights; see ``grokscope.OrthoGrad``."""
-
-    name: Literal["orthograd"]
-    strength: Annotated[float, Field(ge=0, le=1)] = 1.0
-
-
-class AdversarialSpec(Strict):
-    """Perturbed inputs; see ``grokscope.AdversarialTraining``."""
-
-    name: Literal["adversarial"]
-    eps: NotNegative = 0.03
-    attack: Literal["noise", "fgsm"] = "noise"
-    schedule: Literal["accuracy", "error"] = "accuracy"
-    floor: NotNegative = 0.0
-
-    @model_validator(mode="after")
-    def _has_a_floor_only_for_errors(self) -> AdversarialSpec:
-        if self.floor and self.schedule == "accuracy":
-            raise ValueError('floor belongs to schedule "error"')
-        return self
-
-
-class GradientNoiseSpec(Strict):
-    """Noise on the gradients; see ``grokscope.GradientNoise``."""
-
-    name: Literal["gradient_noise"]
-    variance: NotNegative = 0.01
-    decay: NotNegative = 0.55
-
-
-MethodSpec = Annotated[
-    AdversarialSpec | GradientNoiseSpec | GrokAlignSpec | GrokfastSpec | OrthoGradSpec,
-    Field(discriminator="name"),
-]
+METHOD_SPECS: dict[str, type[Strict]] = {
+    name: section_of(method, without=["seed"], base=_MethodSection, name=(Literal[name], ...))
+    for name, method in METHODS.items()
+}
+if TYPE_CHECKING:
+    MethodSpec = Any
+else:
+    MethodSpec = Annotated[one_of(*METHOD_SPECS.values()), Field(discriminator="name")]
 
 
 class Milestone(Strict):
@@ -300,8 +354,8 @@ class TrialSpec(Strict):
 
     title: str = ""
     methods: tuple[MethodSpec, ...] = ()
-    data: DataSpec
-    model: ModelSpec = ModelSpec()
+    data: AnyDataSpec
+    model: AnyModelSpec = MODEL_SPECS["mlp"]()
     training: TrainingSpec = TrainingSpec()
     monitor: MonitorSpec = MonitorSpec()
 

@@ -44,7 +44,8 @@ MODELS: dict[str, tuple[Callable[..., nn.Module], type[nn.Module]]] = {
     "transformer": (_transformer, Transformer),
 }
 
-_FROM_DATA = ("self", "in_shape", "in_features", "out_features", "modulus", "length")
+# arguments of an architecture that follow from the data
+FROM_DATA = ("self", "in_shape", "in_features", "out_features", "modulus", "length")
 
 
 def build(
@@ -69,7 +70,7 @@ def build(
         raise ValueError(unknown_name("model", name, MODELS))
     builder, architecture = MODELS[name]
     parameters = inspect.signature(architecture.__init__).parameters
-    known = {key: parameters[key] for key in parameters if key not in _FROM_DATA}
+    known = {key: parameters[key] for key in parameters if key not in FROM_DATA}
     for option in options:
         if option not in known:
             raise ValueError(unknown_name(f"option of {name}", option, known))

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from grokscope.data import Dataset
+from grokscope.data import Dataset, dataset_of
 from grokscope.methods.base import Method, joined
 from grokscope.methods.networks import Networks, OneNetwork
 from grokscope.runs import RunDirectory, Trial, TrialGroup
@@ -302,17 +302,14 @@ def _moved(data: Data, model: nn.Module, place: torch.device, how: TrainingSetti
 
 
 def data_of(data: Data) -> Dataset:
-    """Bare tensors as a data set; integer targets are classes, counted by the largest."""
+    """A data set as it is, or one of bare tensors."""
     if isinstance(data, Dataset):
         return data
     if len(data) != 4:
         raise ValueError(
             f"data must be a Dataset or (train_x, train_y, test_x, test_y): got {len(data)} tensors"
         )
-    train_x, train_y, test_x, test_y = data
-    labels = all(len(y) and not y.is_floating_point() for y in (train_y, test_y))
-    num_classes = 1 + max(int(train_y.max()), int(test_y.max())) if labels else None
-    return Dataset("data", train_x, train_y, test_x, test_y, num_classes)
+    return dataset_of("data", *data)
 
 
 def _check_seeds(seeds: Sequence[int], vectorize: bool | str) -> None:

@@ -12,13 +12,13 @@ from grokscope.measures.capacity import manifold_geometry
 from grokscope.measures.manifolds import class_manifolds
 from grokscope.measures.probe import linear_probe
 from grokscope.training.archive import Archive
+from grokscope.training.measure_with_memory import MeasureWithMemory
 from grokscope.training.measurements import Probe
-from grokscope.training.recorder import Recorder
 
 _FIGURES = ("capacity", "radius", "dimension", "center_correlation")
 
 
-class LayerGeometry(Recorder):
+class LayerGeometry(MeasureWithMemory):
     """Manifold geometry of each layer on the probe and the test points, and a linear probe.
 
     Columns are named by figure and layer: ``capacity/linear1``, ``radius/linear1``,

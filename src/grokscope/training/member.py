@@ -11,11 +11,11 @@ from torch import nn
 
 from grokscope.findings.target import Target
 from grokscope.runs import History, Trial
+from grokscope.training.early_stopping import ALIGNMENTS, StopWhenSettled
 from grokscope.training.evaluation import Evaluation
 from grokscope.training.monitor import Monitor
 from grokscope.training.schedule import Schedule
 from grokscope.training.settings import TrainingSettings
-from grokscope.training.settled import ALIGNMENTS, StopWhenSettled
 
 OnEvaluation = Callable[[dict[str, Any], float], None]
 

@@ -14,23 +14,23 @@ from grokscope.spelling import unknown_name
 from grokscope.training.archive import Archive, MemoryArchive
 from grokscope.training.evaluation import aligned
 from grokscope.training.layer_geometry import LayerGeometry
+from grokscope.training.measure_with_memory import MeasureWithMemory
 from grokscope.training.measurements import MEASUREMENTS, Probe, summary
 from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.ntk_distance import NTKDistance
 from grokscope.training.objective import Objective, loss_and_accuracy
 from grokscope.training.phase import Phase, phase
-from grokscope.training.recorder import Recorder
 from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
 
 Measure = Callable[[nn.Module, Tensor, Tensor], "Tensor | float"]
-RECORDERS: dict[str, type[Recorder]] = {
+WITH_MEMORY: dict[str, type[MeasureWithMemory]] = {
     LayerGeometry.name: LayerGeometry,
     NoiseAccuracy.name: NoiseAccuracy,
     NTKDistance.name: NTKDistance,
     RobustAccuracy.name: RobustAccuracy,
 }
-MEASURES = (*MEASUREMENTS, *RECORDERS)
+MEASURES = (*MEASUREMENTS, *WITH_MEMORY)
 
 DEFAULT_MEASURES = (
     "jacobian_norm",
@@ -55,7 +55,8 @@ class Monitor:
         model: the network.
         probe: inputs (n, ...) and labels (n,), some 256 training points.
         measures: names (see ``MEASURES``), functions ``(model, x, y) -> float or (n,)``,
-            recorded under the function's name, or a recorder such as ``NTKDistance(128)``.
+            recorded under the function's name, or a measure with a memory such as
+            ``NTKDistance(128)``.
         schedule: "log" (12 steps per decade), every so many steps, a list of steps, or a
             ``Schedule``.
         test: inputs and labels of a test set, for the test accuracy that ``phase`` looks at.
@@ -78,7 +79,7 @@ class Monitor:
         self,
         model: nn.Module,
         probe: tuple[Tensor, Tensor],
-        measures: Sequence[str | Measure | Recorder] = DEFAULT_MEASURES,
+        measures: Sequence[str | Measure | MeasureWithMemory] = DEFAULT_MEASURES,
         schedule: str | int | Sequence[int] | Schedule = "log",
         *,
         test: tuple[Tensor, Tensor] | None = None,
@@ -131,8 +132,8 @@ class Monitor:
 
     def finish(self) -> None:
         """Compute what needs all steps, as ``NTKDistance`` does; ``fit`` calls it at the end."""
-        for recorder in self._recorders():
-            recorder.finish(self.archive)
+        for measure in self._with_memory():
+            measure.finish(self.archive)
 
     def phase(self) -> Phase:
         """The phase that training is in, and the figures that tell it.
@@ -157,8 +158,8 @@ class Monitor:
     def restore(self, history: History) -> None:
         """Go on after the rows of an earlier part of the same training."""
         self.history = history
-        for recorder in self._recorders():
-            recorder.restore(history)
+        for measure in self._with_memory():
+            measure.restore(history)
         if len(history):
             self._next = self.schedule.after(int(history.steps[-1]))
 
@@ -174,7 +175,7 @@ class Monitor:
             scores = self._scores(*test)
             row |= {f"test_{name}": value for name, value in scores.items()}
         for name, measure in self._measures.items():
-            if isinstance(measure, Recorder):
+            if isinstance(measure, MeasureWithMemory):
                 row |= measure.measure(probe, step, self.archive)
             elif isinstance(measure, str):
                 row |= summary(name, MEASUREMENTS[name](probe))
@@ -185,8 +186,10 @@ class Monitor:
             self.archive.save_arrays(f"step-{step:08d}", {"centroids": centroids})
         return row
 
-    def _recorders(self) -> list[Recorder]:
-        return [measure for measure in self._measures.values() if isinstance(measure, Recorder)]
+    def _with_memory(self) -> list[MeasureWithMemory]:
+        return [
+            measure for measure in self._measures.values() if isinstance(measure, MeasureWithMemory)
+        ]
 
     def _as_images(self, x: Tensor) -> Tensor:
         return x if self._image_shape is None else x.reshape(len(x), *self._image_shape)
@@ -208,16 +211,16 @@ def _pair(name: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _resolve(
-    measures: Sequence[str | Measure | Recorder],
-) -> dict[str, str | Measure | Recorder]:
-    resolved: dict[str, str | Measure | Recorder] = {}
+    measures: Sequence[str | Measure | MeasureWithMemory],
+) -> dict[str, str | Measure | MeasureWithMemory]:
+    resolved: dict[str, str | Measure | MeasureWithMemory] = {}
     for measure in measures:
-        if isinstance(measure, Recorder):
+        if isinstance(measure, MeasureWithMemory):
             name = measure.name
         elif not isinstance(measure, str):
             name = getattr(measure, "__name__", repr(measure))
         elif measure in MEASURES:
-            name, measure = measure, RECORDERS[measure]() if measure in RECORDERS else measure
+            name, measure = measure, WITH_MEMORY[measure]() if measure in WITH_MEMORY else measure
         else:
             raise ValueError(
                 f"{unknown_name('measure', measure, MEASURES)}; a function "

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from grokscope.measures.robustness import Dims, gaussian_noise, perturbed_accuracy
 from grokscope.training.archive import Archive
+from grokscope.training.measure_with_memory import MeasureWithMemory
 from grokscope.training.measurements import Probe
-from grokscope.training.recorder import Recorder
 
 
-class NoiseAccuracy(Recorder):
+class NoiseAccuracy(MeasureWithMemory):
     """Accuracy on the monitor's test points under Gaussian noise of several deviations.
 
     Columns are ``noise_accuracy/0.2`` and so on. One draw serves all steps and deviations, so that

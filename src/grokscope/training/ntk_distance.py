@@ -14,13 +14,13 @@ from torch import Tensor
 from grokscope.measures.kernels import kernel_distance, kernel_distance_matrix
 from grokscope.runs import History
 from grokscope.training.archive import Archive
+from grokscope.training.measure_with_memory import MeasureWithMemory
 from grokscope.training.measurements import Probe, Reduction, tangent_kernel
-from grokscope.training.recorder import Recorder
 
 _LARGE = 1_000_000  # entries from which on a kernel is kept in half precision
 
 
-class NTKDistance(Recorder):
+class NTKDistance(MeasureWithMemory):
     """A measure with a memory: how far the NTK is from where it began and was last measured.
 
     Each measurement gives ``ntk_distance_init`` and, from the second on, ``ntk_distance_previous``;

@@ -7,11 +7,11 @@ import torch
 from grokscope.measures.robust_accuracy import robust_accuracy
 from grokscope.measures.view import outputs_of
 from grokscope.training.archive import Archive
+from grokscope.training.measure_with_memory import MeasureWithMemory
 from grokscope.training.measurements import Probe
-from grokscope.training.recorder import Recorder
 
 
-class RobustAccuracy(Recorder):
+class RobustAccuracy(MeasureWithMemory):
     """Accuracy on the monitor's test points under attack, the column ``robust_accuracy``.
 
     The random starts are the same at every step; see ``grokscope.robust_accuracy``.

@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 
 from grokscope.findings.target import Target
 from grokscope.spelling import unknown_name
+from grokscope.training.early_stopping import StopWhenSettled
 from grokscope.training.objective import Objective
 from grokscope.training.optimizers import DECAYS, OPTIMIZERS
 from grokscope.training.schedule import Schedule
-from grokscope.training.settled import StopWhenSettled
 
 ACCURACIES = ("train_accuracy", "test_accuracy")
 F = TypeVar("F", bound=Callable[..., Any])

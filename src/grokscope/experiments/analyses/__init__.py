@@ -1,4 +1,4 @@
-"""What experiments compute from trained networks: functions from ``Trained`` to results.json.
+"""What experiments compute from trained networks: functions from ``AnalysisInput`` to results.json.
 
 Further arguments are the spec's ``analysis_options``.
 """

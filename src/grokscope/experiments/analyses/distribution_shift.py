@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.measures.activations import layer_activations
 from grokscope.measures.probe import sgd_probe
 
@@ -29,7 +29,7 @@ ORIENTATIONS = ("upright", "transposed")
 
 
 def distribution_shift(
-    trained: Trained,
+    trained: AnalysisInput,
     data: Mapping[str, Any],
     layers: Sequence[str],
     arms: Sequence[str] | None = None,

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.measures.activations import layer_activations
 from grokscope.measures.embedding import embedding_2d
 
 
 def embeddings(
-    trained: Trained,
+    trained: AnalysisInput,
     layer: str,
     steps: Sequence[int],
     arms: Sequence[str] | None = None,

@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch.func import functional_call
 
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.measures.centroid import centroid_inner_product
 from grokscope.measures.ntk import empirical_ntk
 from grokscope.training.objective import Objective
@@ -36,7 +36,7 @@ _LEAST_CHANGE = 0.5
 _TIME = 1e-6
 
 
-def feature_learning(trained: Trained) -> dict[str, Any]:
+def feature_learning(trained: AnalysisInput) -> dict[str, Any]:
     """When each arm learns features, and what its point's centroid does meanwhile.
 
     Returns:
@@ -79,7 +79,7 @@ def _sentence(title: str, metrics: Mapping[str, float]) -> str:
     )
 
 
-def scaling(trained: Trained) -> dict[str, Any]:
+def scaling(trained: AnalysisInput) -> dict[str, Any]:
     """How weight and output scale decide between linear and feature learning.
 
     An arm scales its weights or its outputs; one that scales neither counts as both.
@@ -120,7 +120,7 @@ def scaling(trained: Trained) -> dict[str, Any]:
     return {"finding": "; ".join(found).capitalize(), "points": points, **trends}
 
 
-def initial_rates(trained: Trained, arm: str, seed: int) -> dict[str, float]:
+def initial_rates(trained: AnalysisInput, arm: str, seed: int) -> dict[str, float]:
     """The rate of the point's inner product under gradient flow from the initial network.
 
     ``rate`` is computed from the tangent kernel (Theorem 9) and ``measured_rate`` from the inner
@@ -150,7 +150,7 @@ def initial_rates(trained: Trained, arm: str, seed: int) -> dict[str, float]:
     }
 
 
-def _trajectory(trained: Trained, arm: str, seed: int) -> dict[str, float]:
+def _trajectory(trained: AnalysisInput, arm: str, seed: int) -> dict[str, float]:
     """The metrics of one training; those of the span only where there is one."""
     history = trained.run.history(arm, seed)
     measured = ~np.isnan(history["point_ntk"])

@@ -12,14 +12,14 @@ from typing import Any
 
 import torch
 
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.measures.kernels import kernel_distance_matrix
 from grokscope.measures.ntk import empirical_ntk
 from grokscope.training.measurements import Reduction
 
 
 def kernel_points(
-    trained: Trained,
+    trained: AnalysisInput,
     sets: Mapping[str, Sequence[Any]],
     arms: Sequence[str] | None = None,
     reduce: Reduction = "full",

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from grokscope.data import Dataset
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.measures.fourier import fourier_spectrum
 from grokscope.measures.progress import key_frequencies, progress_measures
 from grokscope.models.transformer import residue_weights
@@ -25,7 +25,7 @@ MEASURES = ("restricted_loss", "excluded_loss", "logit_share")
 Columns = dict[str, list[float]]
 
 
-def modular_arithmetic(trained: Trained, *, num_frequencies: int = 5) -> dict[str, Any]:
+def modular_arithmetic(trained: AnalysisInput, *, num_frequencies: int = 5) -> dict[str, Any]:
     """Progress measures and spectra at the kept checkpoints of every training.
 
     Args:
@@ -74,13 +74,15 @@ def modular_arithmetic(trained: Trained, *, num_frequencies: int = 5) -> dict[st
     }
 
 
-def _keys(trained: Trained, arm: str, seed: int, number: int) -> list[int]:
+def _keys(trained: AnalysisInput, arm: str, seed: int, number: int) -> list[int]:
     """The key frequencies of a network as it is at its last step."""
     weight = residue_weights(trained.model(arm, seed))["neuron_logit"]
     return key_frequencies(weight, weight.shape[0], number)
 
 
-def _progress(trained: Trained, arm: str, seed: int, data: Dataset, keys: list[int]) -> Columns:
+def _progress(
+    trained: AnalysisInput, arm: str, seed: int, data: Dataset, keys: list[int]
+) -> Columns:
     """``steps`` and the progress measures of one training."""
     x, y = torch.cat([data.train_x, data.test_x]), torch.cat([data.train_y, data.test_y])
     train = torch.arange(len(x)) < len(data.train_x)
@@ -95,7 +97,7 @@ def _progress(trained: Trained, arm: str, seed: int, data: Dataset, keys: list[i
     return columns
 
 
-def _save_spectra(trained: Trained, arm: str, seed: int) -> None:
+def _save_spectra(trained: AnalysisInput, arm: str, seed: int) -> None:
     """Store the spectra of a training's weights over residues at its kept checkpoints."""
     steps = trained.run.checkpoint_steps(arm, seed)
     spectra: dict[str, list[Tensor]] = {}
@@ -123,12 +125,12 @@ def _over_seeds(seeds: dict[int, Columns]) -> Columns:
     return merged
 
 
-def _finding(trained: Trained, last: dict[str, dict[str, float]]) -> str:
+def _finding(trained: AnalysisInput, last: dict[str, dict[str, float]]) -> str:
     parts = [
         f"{_title(trained, arm)}: {measures['logit_share']:.0%}" for arm, measures in last.items()
     ]
     return f"Share of the logits' variance in key frequencies at the end: {'; '.join(parts)}"
 
 
-def _title(trained: Trained, arm: str) -> str:
+def _title(trained: AnalysisInput, arm: str) -> str:
     return trained.run.spec["arms"][arm].get("title") or arm

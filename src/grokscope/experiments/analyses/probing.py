@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from grokscope.experiments.analyses.late_compression import settled
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.measures.activations import layer_activations
 from grokscope.measures.probe import sgd_probe
 
 
 def probing(
-    trained: Trained,
+    trained: AnalysisInput,
     layer: str,
     arms: Sequence[str] | None = None,
     repeats: int = 10,
@@ -66,7 +66,7 @@ def probing(
 
 
 def _probe(
-    trained: Trained,
+    trained: AnalysisInput,
     arm: str,
     seed: int,
     step: int,

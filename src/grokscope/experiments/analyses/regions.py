@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from grokscope.experiments.analyses.region_pictures import picture, setting
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.measures import jacobian
 from grokscope.measures.regions import Slice, linear_regions
 from grokscope.runs import History
@@ -40,7 +40,11 @@ class Triple:
 
 
 def regions_around_points(
-    trained: Trained, *, triples: int = 10, pictured: Sequence[int] = (0,), radius: float = 1.0
+    trained: AnalysisInput,
+    *,
+    triples: int = 10,
+    pictured: Sequence[int] = (0,),
+    radius: float = 1.0,
 ) -> dict[str, Any]:
     """Figures of the regions around training points, and pictures of the first slices.
 
@@ -174,7 +178,7 @@ def _cosine(a: Tensor, b: Tensor) -> float:
 
 
 def _milestones(
-    trained: Trained, history: History, trajectory: list[dict[str, Any]]
+    trained: AnalysisInput, history: History, trajectory: list[dict[str, Any]]
 ) -> dict[str, dict[str, Any]]:
     """The metrics at the first kept step that reaches each milestone, and at the last."""
     reached = {}

@@ -21,13 +21,13 @@ from grokscope.experiments.analyses.embeddings import embeddings
 from grokscope.experiments.analyses.kernel_points import kernel_points
 from grokscope.experiments.analyses.late_compression import late_compression
 from grokscope.experiments.analyses.probing import probing
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.findings import onset
 from grokscope.runs import History, Run
 
 
 def representation(
-    trained: Trained,
+    trained: AnalysisInput,
     probe: Mapping[str, Any] | None = None,
     kernels: Mapping[str, Any] | None = None,
     shift: Mapping[str, Any] | None = None,

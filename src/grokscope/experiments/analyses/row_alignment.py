@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.findings.statistics import SeedValues
 from grokscope.measures.jacobian import jacobian_alignment
 
@@ -23,7 +23,7 @@ _FIGURES = ("test_accuracy", "max", "min", "test_max", "test_min")
 
 
 def row_alignment(
-    trained: Trained,
+    trained: AnalysisInput,
     *,
     points: int = 1000,
     against: Mapping[str, str] | None = None,
@@ -66,7 +66,7 @@ def extremes(model: nn.Module, x: Tensor) -> tuple[float, float]:
     return float(cosines.amax(1).mean()), float(cosines.amin(1).mean())
 
 
-def _metrics(trained: Trained, arm: str, seed: int, points: int) -> dict[str, float]:
+def _metrics(trained: AnalysisInput, arm: str, seed: int, points: int) -> dict[str, float]:
     data, model = trained.data[arm], trained.model(arm, seed)
     largest, smallest = extremes(model, data.train_x[:points])
     test_largest, test_smallest = extremes(model, data.test_x[:points])
@@ -80,7 +80,7 @@ def _metrics(trained: Trained, arm: str, seed: int, points: int) -> dict[str, fl
 
 
 def _row(
-    trained: Trained,
+    trained: AnalysisInput,
     arm: str,
     metrics: Mapping[str, list[float]],
     published: Mapping[str, Sequence[float]],

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.runs import History
 
 
-def trajectory(trained: Trained, *, metric: str, name: str = "") -> dict[str, Any]:
+def trajectory(trained: AnalysisInput, *, metric: str, name: str = "") -> dict[str, Any]:
     """The first, the largest and the last value of a metric in every arm.
 
     Args:

@@ -16,10 +16,10 @@ from grokscope.experiments.analyses.theorems.finding import Finding
 from grokscope.experiments.analyses.theorems.kernel import kernel_findings
 from grokscope.experiments.analyses.theorems.optimum import optimum_findings
 from grokscope.experiments.analyses.theorems.radius import radius_findings
-from grokscope.experiments.trained import Trained
+from grokscope.experiments.analysis_input import AnalysisInput
 
 
-def theorems(trained: Trained, *, networks: int = 20, seed: int = 0) -> dict[str, Any]:
+def theorems(trained: AnalysisInput, *, networks: int = 20, seed: int = 0) -> dict[str, Any]:
     """Every statement with its largest deviation over random networks; nothing is trained.
 
     Args:

@@ -11,7 +11,7 @@ from grokscope.data import Dataset
 from grokscope.runs import Run, RunDirectory
 
 
-class Trained:
+class AnalysisInput:
     """The trained networks of an experiment with their data and records.
 
     Args:

@@ -10,21 +10,26 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokscope.data import Dataset, load
+from grokscope.data import Dataset, dataset_of, load, load_file
+from grokscope.experiments.errors import SpecError
 from grokscope.experiments.spec import (
-    DataSpec,
+    AnyDataSpec,
+    AnyModelSpec,
     Experiment,
-    ModelSpec,
+    FileSpec,
+    ImportedDataSpec,
+    ImportedModelSpec,
     MonitorSpec,
     RobustSpec,
     SettledSpec,
     TargetSpec,
 )
 from grokscope.findings.target import Target
+from grokscope.imports import imported
 from grokscope.measures.robustness import gaussian_noise
 from grokscope.methods import METHODS
 from grokscope.methods.base import Method
-from grokscope.models import build
+from grokscope.models import build, seeded_initialization
 from grokscope.training import (
     LayerGeometry,
     Monitor,
@@ -34,22 +39,71 @@ from grokscope.training import (
     Schedule,
     StopWhenSettled,
 )
-from grokscope.training.recorder import Recorder
+from grokscope.training.measure_with_memory import MeasureWithMemory
 
 
-def load_dataset(spec: DataSpec, dtype: str, data_dir: str | Path | None) -> Dataset:
-    """The examples that a spec names."""
+def load_dataset(spec: AnyDataSpec, dtype: str, data_dir: str | Path | None) -> Dataset:
+    """The examples that a spec names. Data of one's own are imported here, and nowhere else.
+
+    Raises:
+        SpecError: if an import finds nothing, or gives what is no data set.
+        DataError: if a file is missing or damaged.
+    """
+    kind = getattr(torch, dtype)
+    if isinstance(spec, FileSpec):
+        return load_file(spec.file, kind)
+    if isinstance(spec, ImportedDataSpec):
+        return _imported_dataset(spec).to(dtype=kind)
     settings = spec.model_dump(exclude={"name", "options", "reduce_to_span"})
-    return load(
-        spec.name, data_dir=data_dir, dtype=getattr(torch, dtype), **settings, **spec.options
-    )
+    return load(spec.name, data_dir=data_dir, dtype=kind, **settings, **spec.options)
 
 
-def build_model(spec: ModelSpec, data: Dataset, seed: int) -> nn.Module:
-    """The network that a spec describes, initialized from the seed."""
+def build_model(spec: AnyModelSpec, data: Dataset, seed: int) -> nn.Module:
+    """The network that a spec describes, initialized from the seed.
+
+    Raises:
+        SpecError: if an import finds nothing, or gives what is no network.
+    """
+    if isinstance(spec, ImportedModelSpec):
+        return _imported_model(spec, seed)
     settings = spec.model_dump(exclude={"name", "scalar_output"})
-    out_features = None if spec.scalar_output else data.num_classes
+    out_features = None if getattr(spec, "scalar_output", False) else data.num_classes
     return build(spec.name, data.train_x.shape[1:], out_features, seed=seed, **settings)
+
+
+def _imported_dataset(spec: ImportedDataSpec) -> Dataset:
+    path = getattr(spec, "import")
+    found = _called(spec)
+    if isinstance(found, Dataset):
+        return found
+    parts = tuple(found) if isinstance(found, (tuple, list)) else ()
+    if len(parts) != 4 or not all(isinstance(part, Tensor) for part in parts):
+        raise SpecError(
+            f"import {path} must give a grokscope.Dataset, or train_x, train_y, test_x and test_y: "
+            f"got {type(found).__name__}"
+        )
+    return dataset_of(path.partition(":")[2], *parts)
+
+
+def _imported_model(spec: ImportedModelSpec, seed: int) -> nn.Module:
+    with seeded_initialization(seed):
+        found = _called(spec)
+    if not isinstance(found, nn.Module):
+        raise SpecError(
+            f"import {getattr(spec, 'import')} must give an nn.Module: got {type(found).__name__}"
+        )
+    return found
+
+
+def _called(spec: ImportedDataSpec | ImportedModelSpec) -> Any:
+    """What a user's class or function makes of its arguments."""
+    path = getattr(spec, "import")
+    try:
+        function = imported(path, spec.folder)
+        signature(function).bind(**spec.arguments)
+    except (ValueError, TypeError) as error:
+        raise SpecError(str(error) if path in str(error) else f"import {path}: {error}") from None
+    return function(**spec.arguments)
 
 
 def build_trial_model(
@@ -112,7 +166,7 @@ def build_monitor(
     if not spec.measures:
         return None
     x, y = (data.train_x, data.train_y) if spec.probe == "train" else (data.test_x, data.test_y)
-    recorders: dict[str, Recorder] = {
+    with_memory: dict[str, MeasureWithMemory] = {
         NTKDistance.name: NTKDistance(**spec.ntk.model_dump()),
         LayerGeometry.name: LayerGeometry(**spec.manifolds.model_dump()),
         NoiseAccuracy.name: NoiseAccuracy(
@@ -130,7 +184,7 @@ def build_monitor(
     return Monitor(
         model,
         probe=(x[: spec.probe_size], y[: spec.probe_size]),
-        measures=[recorders.get(name, name) for name in spec.measures],
+        measures=[with_memory.get(name, name) for name in spec.measures],
         schedule=Schedule(**spec.schedule.model_dump()),
         test=test,
         loss=loss,

@@ -9,7 +9,7 @@ from grokscope.training.archive import Archive
 from grokscope.training.measurements import Probe
 
 
-class Recorder:
+class MeasureWithMemory:
     """A measure that looks back at earlier steps, keeps tensors or gives several figures.
 
     What it needs of an earlier step it reads from the archive and not from memory, so that a
