@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import grokscope as gs
 from tests.reference import capacity as twin
@@ -58,6 +59,22 @@ def test_agrees_with_mean_field_where_manifolds_are_independent() -> None:
     assert float(joint.radius) == pytest.approx(float(single.mean_radius), rel=0.15)
     assert float(joint.dimension) == pytest.approx(float(single.mean_dimension), rel=0.15)
     assert float(joint.center_alignment) < 0.05
+
+
+def test_many_features_form_no_square_of_their_number() -> None:
+    class LargestTensor(TorchDispatchMode):
+        largest = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, Tensor):
+                self.largest = max(self.largest, out.numel())
+            return out
+
+    clouds = _clouds(5, 4000)
+    with LargestTensor() as mode:
+        gs.glue_geometry(clouds, num_samples=5)
+    assert mode.largest <= 30 * 4000  # all points
 
 
 def test_parallel_centers_are_aligned() -> None:

@@ -99,9 +99,11 @@ def glue_geometry(
     columns = torch.cat(clouds).mT
     sizes = torch.tensor([len(points) for points in clouds])
     owner = torch.repeat_interleave(torch.arange(len(clouds)), sizes).to(columns.device)
-    basis = torch.eye(len(columns)).to(columns)
+    # Only the span of the points matters: N features may be many more than points.
     if len(columns) > columns.shape[1]:
         basis, columns = torch.linalg.qr(columns)
+    else:
+        basis = torch.eye(len(columns)).to(columns)
     if t is not None:
         num_samples = len(t)
     elif labels is not None:
