@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from grokscope.runs import Run, RunDirectory, RunError
+from grokscope.runs import Run, RunDirectory, RunError, TrialGroup
 
 SPEC = {"name": "small", "arms": {"a": {}, "b": {}}, "claims": []}
 
@@ -23,7 +23,7 @@ def test_a_run_is_plain_files(tmp_path: Path) -> None:
     with new_run(tmp_path / "run") as run:
         trial = run.trial("a", 0)
         trial.append({"step": 0, "loss": 1.0}, {"train_seconds": 0.5})
-        trial.save_checkpoint(0, {"model": {"w": torch.ones(2)}}, keep=True)
+        trial.save_checkpoint(0, {"model": {"w": torch.ones(2)}}, keep=True, finished=True)
         trial.finish(stopped="max_steps", steps=0)
     names = {path.relative_to(tmp_path / "run").as_posix() for path in tmp_path.rglob("*.*")}
     assert names >= {
@@ -98,14 +98,15 @@ def test_rows_after_the_checkpoint_are_taken_back(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run")
     first, second = run.trial("a", 0), run.trial("b", 0)
     first.append({"step": 0}, {"train_seconds": 0.0})
-    first.save_checkpoint(0, {}, finished=True)
+    first.save_checkpoint(0, {}, keep=False, finished=True)
     second.append({"step": 0}, {"train_seconds": 0.0})
-    second.save_checkpoint(0, {})
+    TrialGroup([second]).save_checkpoint(0, {0: {"w": 1}})
     second.append({"step": 5}, {"train_seconds": 1.0})
     run._lock.release()
     again = RunDirectory.resume(tmp_path / "run", "cpu")
-    assert again.trial("a", 0).restore()["finished"]
-    assert again.trial("b", 0).restore()["step"] == 0
+    assert again.trial("a", 0).finished() == {"step": 0, "finished": True}
+    assert again.trial("b", 0).finished() is None
+    assert TrialGroup([again.trial("b", 0)]).restore() == {0: {"w": 1, "step": 0}}
     assert [(row["arm"], row["step"]) for row in again.metrics.read()] == [("a", 0), ("b", 0)]
     assert len(again.timing.read()) == 2
     again.close("finished")
@@ -114,7 +115,7 @@ def test_rows_after_the_checkpoint_are_taken_back(tmp_path: Path) -> None:
 def test_rows_before_any_checkpoint_are_taken_back(tmp_path: Path) -> None:
     run = new_run(tmp_path / "run")
     run.trial("a", 0).append({"step": 0}, {"train_seconds": 0.0})
-    assert run.trial("a", 0).restore() is None
+    assert TrialGroup([run.trial("a", 0)]).restore() == {0: None}
     assert run.metrics.read() == []
     run.close("finished")
 
@@ -123,10 +124,10 @@ def test_metrics_shortened_since_the_checkpoint_are_refused(tmp_path: Path) -> N
     run = new_run(tmp_path / "run")
     trial = run.trial("a", 0)
     trial.append({"step": 0}, {"train_seconds": 0.0})
-    trial.save_checkpoint(0, {})
+    TrialGroup([trial]).save_checkpoint(0, {0: {}})
     run.metrics.truncate(3)
     with pytest.raises(RunError, match="shorter than when"):
-        trial.restore()
+        TrialGroup([trial]).restore()
     run.close("finished")
 
 

@@ -12,7 +12,15 @@ import pytest
 
 from grokscope.experiments import SpecError, load_experiment
 from grokscope.report import comparison_data, write_report
-from grokscope.runs import LaterRows, Run, RunDirectory, RunError, SweepFolder, open_runs
+from grokscope.runs import (
+    LaterRows,
+    Run,
+    RunDirectory,
+    RunError,
+    SweepFolder,
+    TrialGroup,
+    open_runs,
+)
 from grokscope.runs.files import inside
 from grokscope.runs.sweep_folder import write_sweep
 
@@ -77,6 +85,40 @@ def test_a_name_that_leaves_the_folder_is_refused(
     assert len(str(caught.value)) < 600
     after = {name: of for name, of in tree(path.parent).items() if not name.endswith(".lock")}
     assert after == {name: of for name, of in before.items() if not name.endswith(".lock")}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_trial_writes_nowhere_else(path: Path, name: str) -> None:
+    with RunDirectory.resume(path, "cpu") as run:
+        before = tree(path.parent)
+        with pytest.raises(RunError, match=r"is no name for an arm|cannot name a file"):
+            run.trial(name, 0)
+        trial = run.trial("a", 0)
+        for use in (
+            lambda: trial.save_arrays(name, {}),
+            lambda: trial.arrays(name),
+            lambda: trial.drop_arrays(name),
+        ):
+            with pytest.raises(RunError, match="cannot name a file"):
+                use()
+        assert tree(path.parent) == before
+
+
+def test_a_run_that_disappears_is_noticed_and_not_begun_anew(path: Path) -> None:
+    run = RunDirectory.resume(path, "cpu")
+    trial = run.trial("a", 0)
+    path.rename(path.parent / "elsewhere")
+    for use in (
+        lambda: trial.append({"step": 10}, {"train_seconds": 0.0}),
+        lambda: trial.save_arrays("x", {}),
+        lambda: trial.save_checkpoint(10, {}, keep=False, finished=True),
+        lambda: TrialGroup([trial]).save_checkpoint(10, {}),
+        lambda: run.write_results({}),
+    ):
+        with pytest.raises(RunError, match="was removed or moved while it was written"):
+            use()
+    run.close("failed", "it is gone")
+    assert not path.exists()
 
 
 def test_a_name_within_the_folder_is_taken(path: Path) -> None:
@@ -240,7 +282,7 @@ def test_rows_that_were_changed_before_a_checkpoint_are_noticed(tmp_path: Path) 
         run = RunDirectory.create(tmp_path / file, SPEC, "cpu", [0])
         trial = run.trial("a", 0)
         trial.append({"step": 0, "loss": 0.25}, {"train_seconds": 7.5})
-        trial.save_checkpoint(0, {"w": 1})
+        TrialGroup([trial]).save_checkpoint(0, {0: {"w": 1}})
         trial.append({"step": 1, "loss": 0.125}, {"train_seconds": 8.5})
         run.close("killed")
         rows = run.path / file
@@ -248,10 +290,11 @@ def test_rows_that_were_changed_before_a_checkpoint_are_noticed(tmp_path: Path) 
         assert content.count(digit) == 1
         rows.write_bytes(content.replace(digit, digit[:-1] + b"6"))
         again = RunDirectory.resume(run.path, "cpu")
-        with pytest.raises(RunError, match=rf"{file} has other rows than when .*latest"):
-            again.trial("a", 0).restore()
+        group = TrialGroup([again.trial("a", 0)])
+        with pytest.raises(RunError, match=rf"{file} has other rows than when .*resume"):
+            group.restore()
         rows.write_bytes(content)
-        assert again.trial("a", 0).restore() is not None
+        assert group.restore() == {0: {"w": 1, "step": 0}}
         assert len(again.trial("a", 0).history()) == 1
         again.close("finished")
 

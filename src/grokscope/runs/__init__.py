@@ -1,6 +1,6 @@
 """The run-directory format: write, read, resume."""
 
-from grokscope.runs.directory import RunDirectory
+from grokscope.runs.directory import RunDirectory, Trial
 from grokscope.runs.files import RunError
 from grokscope.runs.group import TrialGroup
 from grokscope.runs.history import History
@@ -8,7 +8,6 @@ from grokscope.runs.later_rows import LaterRows
 from grokscope.runs.reader import Run
 from grokscope.runs.seed_runs import SeedRuns
 from grokscope.runs.sweep_folder import SweepFolder, open_runs
-from grokscope.runs.trial import Trial
 
 __all__ = [
     "History",

@@ -25,12 +25,14 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from torch import Tensor
 
 from grokscope.runs.environment import environment, now
-from grokscope.runs.files import RunError, dump_yaml, write_atomically, write_json
+from grokscope.runs.files import RunError, dump_yaml, inside, write_atomically, write_json
+from grokscope.runs.history import History
 from grokscope.runs.rows import KEYS, RowFile
 from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, read_side_file
-from grokscope.runs.trial import Trial
+from grokscope.runs.tensors import load_state, save_state
 
 
 class RunDirectory:
@@ -146,6 +148,17 @@ class RunDirectory:
                 )
             file.truncate(size)
 
+    def check_presence(self) -> None:
+        """Notice that the folder was removed or moved, rather than fill a new one without a spec.
+
+        Raises:
+            RunError: if it was.
+        """
+        if not (self.path / SPEC).exists():
+            raise RunError(
+                f"{self.path} was removed or moved while it was written: there is no {SPEC} in it"
+            )
+
     def drop_rows(self, condition: Callable[[Mapping[str, Any]], bool]) -> None:
         """Take back the last rows as far as they all meet a condition."""
         self.metrics.drop_tail(condition)
@@ -153,12 +166,14 @@ class RunDirectory:
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Replace the values that were computed after training."""
+        self.check_presence()
         write_json(self.path / RESULTS, dict(results))
 
     def close(self, state: str, error: str | None = None) -> None:
         """Record how the run ended and let others open it."""
         try:
-            self._write_status(state=state, error=error, ended=now())
+            if (self.path / SPEC).exists():
+                self._write_status(state=state, error=error, ended=now())
         finally:
             self._lock.release()
 
@@ -176,3 +191,79 @@ class RunDirectory:
     def _write_status(self, **changes: Any) -> None:
         self.status = {**self.status, **changes, "pid": os.getpid(), "updated": now()}
         write_json(self.path / STATUS, self.status)
+
+
+class Trial:
+    """Where one training writes, and finds again what it wrote before it was stopped.
+
+    Args:
+        run: the run directory, open for writing.
+        arm: name of the experiment's arm.
+        seed: seed of this training.
+
+    Raises:
+        RunError: if a name would lead out of the run directory.
+    """
+
+    def __init__(self, run: RunDirectory, arm: str, seed: int) -> None:
+        self.run = run
+        self.arm = arm
+        self.seed = seed
+        self._checkpoints = inside(run.path, "checkpoints", arm, f"seed-{seed}")
+        self._arrays = inside(run.path, "arrays", arm, f"seed-{seed}")
+
+    @property
+    def latest(self) -> Path:
+        """The checkpoint of the last step."""
+        return self._checkpoints / "latest.safetensors"
+
+    def append(self, row: Mapping[str, Any], seconds: Mapping[str, float]) -> None:
+        """Write the metrics of one evaluation, ``row["step"]`` among them, and the time so far."""
+        self.run.check_presence()
+        key = {"arm": self.arm, "seed": self.seed}
+        self.run.metrics.append({**key, **row})
+        self.run.timing.append({**key, "step": row["step"], **seconds})
+
+    def save_arrays(self, name: str, arrays: Mapping[str, Tensor]) -> None:
+        """Write tensors under ``arrays/ARM/seed-S/NAME.safetensors``."""
+        self.run.check_presence()
+        save_state(inside(self._arrays, f"{name}.safetensors"), dict(arrays))
+
+    def arrays(self, name: str) -> dict[str, Tensor] | None:
+        """The tensors written under a name; None where there are none."""
+        path = inside(self._arrays, f"{name}.safetensors")
+        return load_state(path) if path.exists() else None
+
+    def drop_arrays(self, name: str) -> None:
+        """Remove the tensors under a name, if there are any."""
+        inside(self._arrays, f"{name}.safetensors").unlink(missing_ok=True)
+
+    def save_checkpoint(
+        self, step: int, state: Mapping[str, Any], *, keep: bool, finished: bool
+    ) -> None:
+        """Write the checkpoint of a step: under its own name to be kept, or as the last."""
+        self.run.check_presence()
+        content = {**state, "step": step, "finished": finished}
+        if keep:
+            save_state(self._checkpoints / f"step-{step:08d}.safetensors", content)
+        if finished:
+            save_state(self.latest, content)
+
+    def finished(self) -> dict[str, Any] | None:
+        """The last checkpoint of a training that is over; None of one that is not."""
+        if not self.latest.exists():
+            return None
+        state = load_state(self.latest, needs=("step", "finished"))
+        return state if state["finished"] else None
+
+    def history(self) -> History:
+        """The rows of this training so far."""
+        return History(row for row in self.run.metrics.read() if self.owns(row))
+
+    def owns(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row is of this training."""
+        return row["arm"] == self.arm and row["seed"] == self.seed
+
+    def finish(self, **summary: Any) -> None:
+        """Note in the status file that this training is over, and with what."""
+        self.run.record_trial(self.arm, self.seed, state="finished", **summary)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from grokscope.runs.directory import Trial
 from grokscope.runs.tensors import load_state, save_state
-from grokscope.runs.trial import Trial
 
 
 class TrialGroup:
@@ -41,6 +41,7 @@ class TrialGroup:
             step: that all of them are at.
             states: by seed, of those that are not finished.
         """
+        self.run.check_presence()
         seeds = [trial.seed for trial in self.trials]
         sizes = self.run.sizes()
         save_state(self.path, {"step": step, "seeds": seeds, "states": states, "sizes": sizes})
@@ -66,4 +67,6 @@ class TrialGroup:
         self.path.unlink(missing_ok=True)
 
     def _saved(self) -> dict[str, Any]:
-        return load_state(self.path) if self.path.exists() else {"states": {}, "seeds": []}
+        if not self.path.exists():
+            return {"states": {}, "seeds": []}
+        return load_state(self.path, needs=("step", "seeds", "states", "sizes"))

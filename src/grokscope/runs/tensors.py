@@ -1,22 +1,28 @@
 """Nested state as safetensors: tensors as they are, all else as JSON in the file's header.
 
 Nothing is pickled, so a checkpoint can be opened by any reader of safetensors and can run no code.
+The header holds a digest of the rest, so that a changed bit is noticed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load, save
 from torch import Tensor
 
 from grokscope.runs.files import RunError, write_atomically
 
+_METADATA = "__metadata__"  # safetensors' name of the part of the header for the user's own
+_DIGEST = "__sha256__"
+_ALIGNMENT = 8  # bytes, as safetensors aligns the data
+_DAMAGED = (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError)
 _TENSOR = "__tensor__"
 _PAIRS = "__pairs__"
 
@@ -50,31 +56,69 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a nested mapping of tensors, numbers, strings, lists and mappings, atomically.
 
     Raises:
-        TypeError: a value is none of these.
-        RunError: the file cannot be written.
+        TypeError: if a value is none of these.
+        RunError: if the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
-    header = {
+    metadata = {
         key: json.dumps(_strip(value, key, tensors), allow_nan=True) for key, value in state.items()
     }
-    write_atomically(path, save(tensors, metadata=header))
+    header, data = _parts(save(tensors, metadata=metadata))
+    header.setdefault(_METADATA, {})[_DIGEST] = _digest(header, data)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    write_atomically(path, b"".join([len(text).to_bytes(8, "little"), text, data]))
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Path, needs: Sequence[str] = ()) -> dict[str, Any]:
     """What ``save_state`` wrote, with tensors on the CPU.
 
+    Args:
+        path: the file.
+        needs: keys that it has to have.
+
     Raises:
-        RunError: the file is missing, cut short, or not one of ours.
+        RunError: if the file is missing, was changed since, is cut short, or not one of ours.
     """
     try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return {key: _restore(json.loads(value), tensors) for key, value in header.items()}
+        content = path.read_bytes()
+        header, data = _parts(content)
+        metadata = header.get(_METADATA, {})
+        digest = metadata.pop(_DIGEST, None)  # none in a file from before there were digests
+        if digest is not None and digest != _digest(header, data):
+            raise RunError(
+                f"{path} is damaged: it is not what was written; put a copy back, or remove it"
+            )
+        tensors = load(content)
+        state = {key: _restore(json.loads(value), tensors) for key, value in metadata.items()}
     except FileNotFoundError:
         raise RunError(f"there is no file {path}") from None
-    except (SafetensorError, json.JSONDecodeError, KeyError) as error:
-        raise RunError(f"{path} is damaged or not one of ours: {error}") from None
+    except OSError as error:
+        raise RunError(f"could not read {path}: {error.strerror or error}") from None
+    except (*_DAMAGED, SafetensorError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(f"{path} is damaged or not one of ours: {reason}") from None
+    if missing := [key for key in needs if key not in state]:
+        raise RunError(f"{path} is damaged or not one of ours: it has no {missing[0]!r}")
+    return state
+
+
+def _parts(content: bytes) -> tuple[dict[str, Any], memoryview]:
+    """The header of a safetensors file, and the bytes of its tensors."""
+    size = int.from_bytes(content[:8], "little")
+    if len(content) < 8 + size:
+        raise ValueError("it is cut short")
+    header = json.loads(content[8 : 8 + size])
+    if not isinstance(header, dict):
+        raise ValueError("its header is no mapping")
+    return header, memoryview(content)[8 + size :]
+
+
+def _digest(header: Mapping[str, Any], data: memoryview) -> str:
+    """SHA-256 of the tensors and of a header that does not hold it yet."""
+    found = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    found.update(data)
+    return found.hexdigest()
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
