@@ -30,6 +30,7 @@ def difference_squared_norms(
     leaf: Float[Tensor, " n *d"],
     outputs: Float[Tensor, "n k"],
     directions: Float[Tensor, "n r k"],
+    coupled: bool = False,
 ) -> Float[Tensor, " n"]:
     """||u^T A||^2 summed over the r directions u, with the gradient of the difference above.
 
@@ -40,6 +41,8 @@ def difference_squared_norms(
         leaf: The inputs, which require gradients.
         outputs: ``function(leaf)``, with its graph, which is kept.
         directions: The vectors u.
+        coupled: Whether an output depends on other examples of the batch. All examples then move
+            in proportion to their h, as one step of the batch, where else each moves by e.
 
     Cost: for each direction a backward pass to the input and a forward pass, which is
     differentiated by the parameters once.
@@ -50,6 +53,8 @@ def difference_squared_norms(
         (h,) = torch.autograd.grad(outputs, leaf, u, retain_graph=True, materialize_grads=True)
         squares = h.flatten(1).square().sum(1)
         length = squares.sqrt()
+        if coupled:
+            length = squares.mean().sqrt().expand_as(length)
         wide = (step / length.clamp_min(torch.finfo(h.dtype).tiny)).view(-1, *[1] * (h.ndim - 1))
         with torch.enable_grad():
             moved = function(x + wide * h)

@@ -17,7 +17,7 @@ from grokscope.measures.inputs import check_batch_shape
 from grokscope.measures.view import Model
 from grokscope.methods.base import Loss, Method
 from grokscope.methods.networks import Networks, OneNetwork
-from grokscope.methods.penalty import check_projections, mean_root, squared_terms
+from grokscope.methods.penalty import check_estimate, check_projections, mean_root, squared_terms
 
 
 class GrokAlign(Method):
@@ -30,8 +30,9 @@ class GrokAlign(Method):
     mode weight * offset_weight * mean ||b_x||^2, b_x = f(x) - A_x x.
 
     In one's own loop add the result of a call to the loss. ``start`` and ``finish`` are optional
-    there: between them the penalty reuses the training forward pass of a chain of linear layers
-    (see `jacobian_penalty`) in place of one of its own.
+    there: between them the penalty reuses the training's own forward pass in place of one more. A
+    model that is no chain of layers (see `jacobian_penalty`) is then given inputs that require
+    gradients.
 
     Args:
         weight: Strength; 0 leaves training as it is, bit for bit.
@@ -41,6 +42,8 @@ class GrokAlign(Method):
         projections: Random directions for each example (Hoffman et al. 2019); exact if None.
         squared: For "minimize": the squared norm or the norm. "constrain" is always on the norm.
         offset_weight: Strength on ||b_x||^2 relative to the Jacobian's.
+        examples: Take the penalty on so many random examples of each batch; on all if None.
+        estimator: "auto", "derivative" or "difference", as for `jacobian_penalty`.
         seed: Of the method's own generator; the global random state is not touched.
 
     Raises:
@@ -64,13 +67,14 @@ class GrokAlign(Method):
         projections: int | None = 1,
         squared: bool = True,
         offset_weight: float = 0.0,
+        examples: int | None = None,
+        estimator: str = "auto",
         seed: int = 0,
     ) -> None:
         if mode not in ("minimize", "constrain"):
             raise ValueError(f"mode must be 'minimize' or 'constrain': got {mode!r}")
-        for name, value in (("weight", weight), ("offset_weight", offset_weight)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"{name} must be 0 or positive, and finite: got {value}")
+        if not 0 <= weight < float("inf"):
+            raise ValueError(f"weight must be 0 or positive, and finite: got {weight}")
         if mode == "constrain" and (target is None or not 0 <= target < float("inf")):
             raise ValueError(
                 f"mode='constrain' needs target, the mean Jacobian norm to hold: got {target}"
@@ -80,6 +84,7 @@ class GrokAlign(Method):
         if every < 1:
             raise ValueError(f"every must be a positive integer: got {every}")
         check_projections(projections)
+        check_estimate(examples, estimator, offset_weight)
         self.weight = weight
         self.mode = mode
         self.target = target
@@ -87,6 +92,8 @@ class GrokAlign(Method):
         self.projections = projections
         self.squared = squared
         self.offset_weight = offset_weight
+        self.examples = examples
+        self.estimator = estimator
         self.generators = [torch.Generator().manual_seed(seed)]
         self.state = {"steps": 0}
         self._watched: Networks | None = None
@@ -96,7 +103,7 @@ class GrokAlign(Method):
         self.finish()
         watched = OneNetwork(networks) if isinstance(networks, nn.Module) else networks
         watched.watch()
-        watched.watching = self.applies(self.state["steps"] + 1)
+        watched.watching = self._watches(self.state["steps"] + 1)
         self._watched = watched
 
     def finish(self) -> None:
@@ -107,7 +114,7 @@ class GrokAlign(Method):
 
     def perturb(self, step: int, networks: Networks, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
         """The inputs as they are; forward passes that no penalty follows are not watched."""
-        if self.applies(step):
+        if self._watches(step):
             networks.watching = True
         return x
 
@@ -124,6 +131,8 @@ class GrokAlign(Method):
             self.generators,
             with_offset=self.offset_weight > 0,
             step=step,
+            examples=self.examples,
+            estimator=self.estimator,
         )
         networks.watching = False
         return self._weighted(norms, offsets)
@@ -149,7 +158,7 @@ class GrokAlign(Method):
         networks = watched if watched is not None and is_watched else OneNetwork(model)
         whole = map_leaves(lambda leaf: leaf.unsqueeze(0), x)
         penalty = self.penalty(self.state["steps"], networks, whole)
-        networks.watching = self.applies(self.state["steps"] + 1)
+        networks.watching = self._watches(self.state["steps"] + 1)
         if penalty is not None:
             return penalty.squeeze(0)
         return torch.zeros((), device=next(iter(leaves(x).values())).device)
@@ -158,7 +167,7 @@ class GrokAlign(Method):
         """Restore what ``state_dict`` returned, one dictionary for each network."""
         super().load_state_dict(*states)
         if self._watched is not None:
-            self._watched.watching = self.applies(self.state["steps"] + 1)
+            self._watched.watching = self._watches(self.state["steps"] + 1)
 
     def capturable(self) -> bool:
         """Yes: nothing but the projections comes from Python."""
@@ -171,3 +180,7 @@ class GrokAlign(Method):
     def applies(self, step: int) -> bool:
         """Whether there is a penalty at this step."""
         return self.weight > 0 and step % self.every == 0
+
+    def _watches(self, step: int) -> bool:
+        """Whether the penalty can use the forward pass of this step, on the batch as a whole."""
+        return self.examples is None and self.applies(step)

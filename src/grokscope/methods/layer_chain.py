@@ -150,6 +150,11 @@ class LayerPass:
         self._last = output
 
     @property
+    def is_complete(self) -> bool:
+        """Whether every layer was noted, once each."""
+        return len(self.inputs) == len(self.layers)
+
+    @property
     def result(self) -> Float[Tensor, "n k"]:
         """The outputs of the network, with their graph."""
         with torch.enable_grad():

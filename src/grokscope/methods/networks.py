@@ -9,27 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.utils.hooks import RemovableHandle
 
 from grokscope.measures.batches import Batch
-from grokscope.measures.chain import (
-    Chain,
-    Fold,
-    ObservingHook,
-    activation_fold,
-    activations_of,
-    chain_of,
-    composed,
-)
+from grokscope.measures.chain import Chain, Fold, chain_of
 from grokscope.measures.view import Model, View, continuous, unwrapped
 from grokscope.methods.chain_terms import ChainPass
+from grokscope.methods.forward_capture import ForwardCapture
+from grokscope.methods.layer_chain import LayerPass, layers_of
 
 FromHost = Callable[[int], Tensor]
 
@@ -75,6 +67,17 @@ class Networks:
     def chain(self, x: Float[Tensor, "s n *d"]) -> ChainPass | None:
         """The networks as chains of linear layers at ``x``; None where they are none."""
         raise NotImplementedError
+
+    def layers(self, x: Float[Tensor, "s n *d"]) -> LayerPass | None:
+        """The one network as a chain of layers at ``x``; None where it is none, or not alone."""
+        return None
+
+    def differentiable_pass(self, x: Float[Tensor, "s n *d"]) -> tuple[Tensor, Tensor] | None:
+        """Inputs and outputs of the training's own forward pass on ``x``, with its graph.
+
+        None where none was kept that can be differentiated by its inputs.
+        """
+        return None
 
     def gradients(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name, parameter and gradient, both (S, ...), of all that have a gradient."""
@@ -190,7 +193,26 @@ class OneNetwork(Networks):
 
     def captured(self, x: Float[Tensor, " n *d"]) -> tuple[Chain, list[Fold]] | None:
         """Chain and folds of the forward pass that was kept, if it was of this very batch."""
-        return self._capture.matching(self._called, x)
+        return self._capture.chain(self._called, x)
+
+    def layers(self, x: Float[Tensor, "1 n *d"]) -> LayerPass | None:
+        """The forward pass of a chain of layers: the one that was kept, or one more."""
+        flat = x.squeeze(0)
+        found = self._capture.layers(self._called, flat)
+        if found is not None:
+            return found
+        model = unwrapped(self.model)
+        layers = layers_of(model, flat)
+        try:
+            return None if layers is None else LayerPass.run(layers, flat)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # it does not run on such a batch; whoever calls it next says why
+            return None
+
+    def differentiable_pass(self, x: Float[Tensor, "1 n *d"]) -> tuple[Tensor, Tensor] | None:
+        """Inputs that require gradients and outputs (n, k) of the pass that was kept, or None."""
+        return self._capture.outputs(self._called, x.squeeze(0))
 
     def gradients(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name, parameter and gradient, as views (1, ...), of all that have a gradient."""
@@ -245,118 +267,3 @@ def normal_numbers(
 def _uncompiled(model: Model) -> Model:
     """The model behind ``torch.compile``, whose compiled code differentiates only once."""
     return getattr(model, "_orig_mod", model)
-
-
-@dataclass
-class _Recording:
-    """One forward pass: what it was of, and what each activation did, in the order they ran."""
-
-    model: nn.Module
-    x: Tensor
-    chain: Chain
-    versions: list[int]
-    steps: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
-
-    def folds(self) -> list[Fold] | None:
-        counts = [len(stage.activations) for stage in self.chain.stages]
-        if len(self.steps) != sum(counts):
-            return None
-        steps = iter(self.steps)
-        return [composed([next(steps) for _ in range(count)]) for count in counts]
-
-
-class ForwardCapture:
-    """Watches a model's forward passes with gradients and keeps the last.
-
-    Attributes:
-        enabled: False lets forward passes by that no penalty will follow.
-    """
-
-    def __init__(self, enabled: bool = True) -> None:
-        self.enabled = enabled
-        self._handles: list[RemovableHandle] = []
-        self._open: _Recording | None = None
-        self._last: _Recording | None = None
-
-    def attach(self, model: nn.Module) -> None:
-        """Watch ``model`` if it may be a chain, else do nothing."""
-        self.detach()
-        activations = activations_of(model)
-        if activations is not None:
-            self._handles = [model.register_forward_pre_hook(_OnInput(self))]
-            self._handles += [a.register_forward_hook(_OnActivation(self)) for a in activations]
-
-    def detach(self) -> None:
-        """Take the hooks off again and drop what was kept."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles = []
-        self._open = self._last = None
-
-    def matching(self, model: Model, x: Tensor) -> tuple[Chain, list[Fold]] | None:
-        """The chain and its folds if the pass kept was of ``model``, unchanged since, on ``x``."""
-        last = self._last
-        if last is None or last.model is not model or not _is_same(last.x, x):
-            return None
-        folds = last.folds()
-        if folds is None or last.versions != _versions(last.chain, x):
-            return None
-        return last.chain, folds
-
-    def on_input(self, model: nn.Module, args: tuple[Any, ...]) -> None:
-        """Start to record, where this is a forward pass of a chain with gradients."""
-        self._open = None
-        if not self.enabled or not torch.is_grad_enabled():
-            return
-        self._last = None
-        if len(args) != 1 or not isinstance(args[0], Tensor) or args[0].is_inference():
-            return
-        x = args[0]
-        chain = chain_of(model, x)
-        if chain is not None:
-            self._open = self._last = _Recording(model, x, chain, _versions(chain, x))
-
-    def on_activation(self, activation: nn.Module, output: Tensor) -> None:
-        """Note what one activation did."""
-        if self._open is not None:
-            self._open.steps.append(activation_fold(activation, output.detach()))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """A copied or saved model carries an idle capture, not this one's tensors."""
-        return ForwardCapture, (False,)
-
-
-@dataclass(frozen=True)
-class _OnInput(ObservingHook):
-    capture: ForwardCapture
-
-    def __call__(self, model: nn.Module, args: tuple[Any, ...]) -> None:
-        self.capture.on_input(model, args)
-
-
-@dataclass(frozen=True)
-class _OnActivation(ObservingHook):
-    capture: ForwardCapture
-
-    def __call__(self, activation: nn.Module, _args: Any, output: Tensor) -> None:
-        self.capture.on_activation(activation, output)
-
-
-def _is_same(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors are the same numbers in the same memory, as a view and its base are.
-
-    The recording holds on to its own, so the memory cannot have been given to another tensor.
-    """
-    return one is other or (
-        one.data_ptr() == other.data_ptr()
-        and one.shape == other.shape
-        and one.stride() == other.stride()
-        and one.dtype == other.dtype
-        and one.device == other.device
-    )
-
-
-def _versions(chain: Chain, x: Tensor) -> list[int]:
-    """Counters that PyTorch raises with every change in place; a view shares its base's."""
-    biases = [bias for bias in chain.biases if bias is not None]
-    return [tensor._version for tensor in (x, *chain.weights, *biases)]

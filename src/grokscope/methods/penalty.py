@@ -8,10 +8,11 @@ A_x with x, which is what a network does when it groks; the bound on b_x extends
 with biases. The norm is estimated from random projections (Hoffman, Roberts & Yaida 2019,
 arXiv:1908.02729, algorithm 1).
 
-Cost with r projections, next to a training step: a forward pass, r backward passes to the input,
-and the derivative of these by the parameters. A chain of linear layers and piecewise-linear
-activations (as `nn.Sequential` has it) is differentiated by a formula of its own; every other model
-by double backward.
+Cost with r projections, next to a training step: a forward pass, unless the training's own was
+kept (`GrokAlign.start`), r backward passes to the input, and the derivative of these by the
+parameters. Chains of linear layers, of convolutions, pooling and piecewise-linear activations (as
+`nn.Sequential` has them) are differentiated by formulas of their own, every other model by double
+backward, or by a difference of outputs where that is refused.
 """
 
 from __future__ import annotations
@@ -22,14 +23,18 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from grokscope.measures.batches import Batch, detached, leaf_at, map_leaves, with_leaf, wrt_key
+from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, wrt_key
 from grokscope.measures.inputs import check_batch_shape
-from grokscope.measures.local_map import differentiable_outputs, full_precision
+from grokscope.measures.local_map import full_precision
 from grokscope.measures.view import Model, wrt_of
+from grokscope.methods.autograd_terms import autograd_terms
 from grokscope.methods.chain_terms import chain_squared_norms, chain_squared_offsets
+from grokscope.methods.layer_chain import layer_squared_norms, layer_squared_offsets
 from grokscope.methods.networks import Networks, OneNetwork, normal_numbers
+from grokscope.spelling import unknown_name
+
+ESTIMATORS = ("auto", "derivative", "difference")
 
 
 def jacobian_penalty(
@@ -39,6 +44,8 @@ def jacobian_penalty(
     projections: int | None = 1,
     squared: bool = True,
     offset_weight: float = 0.0,
+    examples: int | None = None,
+    estimator: str = "auto",
     generator: torch.Generator | None = None,
 ) -> Float[Tensor, ""]:
     """A scalar to add to the loss, differentiable in the model's parameters.
@@ -49,10 +56,11 @@ def jacobian_penalty(
     low. ``x`` is a constant to it: no gradient flows to ``x``, and its ``.grad`` stays as it is.
 
     The outputs are those of the model in the mode it is in. Dropout in training mode draws a mask
-    of its own for the penalty. BatchNorm in training mode makes the outputs of a batch depend on
-    each other; the gradient with respect to an example then takes in how the example moves the
-    others, and with projections the squared penalty is the squared norm of the Jacobian of the
-    whole batch, over n. Running statistics are updated by your forward pass only.
+    of its own for the penalty, where the training's own pass was not kept. BatchNorm in training
+    mode makes the outputs of a batch depend on each other; the gradient with respect to an example
+    then takes in how the example moves the others, and with projections the squared penalty is the
+    squared norm of the Jacobian of the whole batch, over n. Running statistics are updated by your
+    forward pass only.
 
     Args:
         model: Maps a batch to (n, k) or (n,).
@@ -63,7 +71,14 @@ def jacobian_penalty(
         squared: The squared norm or the norm.
         offset_weight: Adds this much of the mean of ||b_x||^2, b_x = f(x) - A_x x. Exact for a
             chain; for other models estimated without bias from the same projections.
-        generator: Source of the projections; if None the global one, as for dropout.
+        examples: Take the penalty on so many random examples of the batch, an unbiased estimate
+            at a part of the cost; on all if None.
+        estimator: "derivative" is the derivative of the penalty: by a formula of its own for chains
+            of layers, by double backward for other models. "difference" takes its gradient as a
+            difference of outputs, which needs no double backward and differs where the network has
+            kinks (see `grokscope.methods.difference`). "auto" is "derivative", except for models
+            that PyTorch does not differentiate twice; it says so once in the log.
+        generator: Source of examples and projections; if None the global one, as for dropout.
 
     Returns:
         The penalty, a scalar; without a graph under ``torch.no_grad``. It is computed in the
@@ -79,11 +94,16 @@ def jacobian_penalty(
     """
     check_batch_shape(x)
     check_projections(projections)
-    if offset_weight < 0:
-        raise ValueError(f"offset_weight must be 0 or positive: got {offset_weight}")
+    check_estimate(examples, estimator, offset_weight)
     whole = map_leaves(lambda leaf: leaf.unsqueeze(0), x)
     norms, offsets = squared_terms(
-        OneNetwork(model), whole, projections, [generator], with_offset=offset_weight > 0
+        OneNetwork(model),
+        whole,
+        projections,
+        [generator],
+        with_offset=offset_weight > 0,
+        examples=examples,
+        estimator=estimator,
     )
     penalty = norms.mean() if squared else mean_root(norms).squeeze(0)
     return penalty if offsets is None else penalty + offset_weight * offsets.mean()
@@ -97,29 +117,78 @@ def squared_terms(
     *,
     with_offset: bool,
     step: int = 0,
+    examples: int | None = None,
+    estimator: str = "auto",
 ) -> tuple[Float[Tensor, "s n"], Float[Tensor, "s n"] | None]:
     """||A_x||_F^2, exact or estimated, and ||b_x||^2 if asked for, one for each example.
 
-    The tensors of ``x`` are (S, n, ...). Each network draws its projections from its own
-    generator.
+    The tensors of ``x`` are (S, n, ...). Each network draws its examples and its projections from
+    its own generator.
     """
+    if examples is not None:
+        x = _some(networks, x, examples, generators, step)
     flat = map_leaves(lambda leaf: leaf.flatten(0, 1), x)
     check_batch_shape(flat)
     with torch.no_grad():
         flat = networks.continuous(flat)
     leaf = leaf_at(flat, wrt_key(flat, wrt_of(networks.model)))
     draw = _Draw(networks, len(leaf) // len(networks), projections, generators, step)
+    if estimator == "difference":
+        kept = networks.differentiable_pass(x) if isinstance(x, Tensor) else None
+        return autograd_terms(networks, flat, kept, draw, estimator, with_offset)[0], None
     with full_precision(leaf):
-        chain = networks.chain(x) if isinstance(x, Tensor) else None
-        if chain is None:
-            norms, offsets = _autograd_terms(networks, flat, draw)
-            return norms, offsets if with_offset else None
+        found = _chain_terms(networks, x, draw, with_offset) if isinstance(x, Tensor) else None
+        if found is not None:
+            return found
+        kept = networks.differentiable_pass(x) if isinstance(x, Tensor) else None
+        norms, offsets = autograd_terms(networks, flat, kept, draw, estimator, with_offset)
+        return norms, offsets if with_offset else None
+
+
+def _chain_terms(
+    networks: Networks, x: Tensor, draw: _Draw, with_offset: bool
+) -> tuple[Float[Tensor, "s n"], Float[Tensor, "s n"] | None] | None:
+    """The terms of a chain of linear layers, or of layers that convolutions are among, or None."""
+    chain = networks.chain(x)
+    if chain is not None:
         last = chain.weights[-1]
-        directions = draw(last.shape[-2], last)
-        norms = chain_squared_norms(chain, directions)
-        if not with_offset:
-            return norms, None
-        return norms, chain_squared_offsets(chain).expand_as(norms)
+        norms = chain_squared_norms(chain, draw(last.shape[-2], last))
+        return norms, chain_squared_offsets(chain).expand_as(norms) if with_offset else None
+    made = networks.layers(x)
+    if made is None:
+        return None
+    norms = layer_squared_norms(made, draw(made.result.shape[1], made.result).flatten(0, 1))
+    offsets = layer_squared_offsets(made).unsqueeze(0) if with_offset else None
+    return norms.unsqueeze(0), offsets
+
+
+def _some(
+    networks: Networks,
+    x: Batch,
+    number: int,
+    generators: Sequence[torch.Generator | None],
+    step: int,
+) -> Batch:
+    """``number`` examples of each network's batch, drawn without replacement; all if it has less.
+
+    The mean over them estimates that over the batch without bias.
+    """
+    n = next(iter(leaves(x).values())).shape[1]
+    if number >= n:
+        return x
+
+    def drawn(_step: int) -> Tensor:
+        return torch.stack([torch.randperm(n, generator=each)[:number] for each in generators])
+
+    index = networks.from_host(step, drawn)
+
+    def picked(leaf: Tensor) -> Tensor:
+        own = index.to(leaf.device)
+        if len(own) == 1:
+            return leaf.squeeze(0).index_select(0, own.squeeze(0)).unsqueeze(0)
+        return leaf[torch.arange(len(own), device=leaf.device)[:, None], own]
+
+    return map_leaves(picked, x)
 
 
 @dataclass(frozen=True)
@@ -147,47 +216,24 @@ class _Draw:
         return normal / lengths * (k / r) ** 0.5
 
 
-def _autograd_terms(
-    networks: Networks, x: Batch, draw: _Draw
-) -> tuple[Float[Tensor, "s n"], Float[Tensor, "s n"]]:
-    """The terms of any differentiable model, by double backward on all networks at once."""
-    wants_graph = torch.is_grad_enabled()
-    with torch.inference_mode(False), torch.enable_grad():
-        key = wrt_key(x, wrt_of(networks.model))
-        leaf = leaf_at(x, key).detach().clone().requires_grad_()
-        with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels differentiate only once
-            given = with_leaf(detached(x), key, leaf)
-            outputs = differentiable_outputs(networks.function, given, key)
-        directions = draw(outputs.shape[1], outputs)
-        norms, offsets = _squared_rows(leaf, outputs, directions.flatten(0, 1))
-    shape = directions.shape[:2]
-    if not wants_graph:
-        norms, offsets = norms.detach(), offsets.detach()
-    return norms.view(shape), offsets.view(shape)
-
-
-def _squared_rows(
-    leaf: Float[Tensor, " m *d"], outputs: Float[Tensor, "m k"], directions: Float[Tensor, "m r k"]
-) -> tuple[Float[Tensor, " m"], Float[Tensor, " m"]]:
-    """The squares of u^T A and of u^T b, b = f(x) - A x, summed over the r directions u.
-
-    A x is read off the rows u^T A. As a derivative of its own it would be of third order, and
-    there PyTorch has ops that are silently wrong (LayerNorm, as of 2.13).
-    """
-    norms = offsets = torch.zeros_like(outputs[:, 0])
-    x = leaf.detach()
-    for u in directions.unbind(1):
-        (row,) = torch.autograd.grad(outputs, leaf, u, create_graph=True, materialize_grads=True)
-        norms = norms + row.flatten(1).square().sum(1)
-        offset = (u * outputs).sum(1) - (row * x).flatten(1).sum(1)
-        offsets = offsets + offset.square()
-    return norms, offsets
-
-
 def mean_root(squares: Float[Tensor, "*s n"]) -> Float[Tensor, "*s"]:
     """The mean root along the last axis; a root of zero, at its kink, has the gradient zero."""
     positive = squares > 0
     return torch.where(positive, squares.where(positive, 1).sqrt(), 0).mean(-1)
+
+
+def check_estimate(examples: int | None, estimator: str, offset_weight: float) -> None:
+    """Raise unless these settings are in range and go together."""
+    if not 0 <= offset_weight < float("inf"):
+        raise ValueError(f"offset_weight must be 0 or positive, and finite: got {offset_weight}")
+    if examples is not None and examples < 1:
+        raise ValueError(f"examples must be a positive integer or None: got {examples}")
+    if estimator not in ESTIMATORS:
+        raise ValueError(unknown_name("estimator", estimator, ESTIMATORS))
+    if estimator == "difference" and offset_weight > 0:
+        raise ValueError(
+            "estimator='difference' has no offsets: set offset_weight=0, or estimator='derivative'"
+        )
 
 
 def check_projections(projections: int | None) -> None:
