@@ -104,3 +104,15 @@ def test_label_smoothing_where_it_means_nothing_is_refused() -> None:
         Objective("binary_cross_entropy", 0.1)
     with pytest.raises(ValueError, match="label_smoothing needs one output for each class"):
         Objective("mse", 0.1).targets(LABELS, torch.zeros(2, 1))
+
+
+def test_a_loss_in_float64_tells_small_losses_apart() -> None:
+    outputs = torch.tensor([[40.0, 0.0, 3.0], [1.0, 50.0, 2.0]])
+    plain, wide = Objective("cross_entropy"), Objective("cross_entropy", in_float64=True)
+    assert float(plain(outputs, LABELS)) == 0
+    expected = (math.exp(-40) + math.exp(-37) + math.exp(-49) + math.exp(-48)) / 2
+    assert float(wide(outputs, LABELS)) == pytest.approx(expected, rel=1e-6)
+    squared = Objective("mse", in_float64=True)
+    assert squared(outputs, squared.targets(LABELS, outputs)).dtype == torch.float64
+    with pytest.raises(ValueError, match=r"loss_in_float64 is for a loss by name: call outputs\.d"):
+        Objective(lambda o, y: o.sum(), in_float64=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -48,7 +48,7 @@ class Networks:
     def __len__(self) -> int:
         return len(self.models)
 
-    def __call__(self, x: Float[Tensor, "s n *d"]) -> Float[Tensor, "s n *k"]:
+    def __call__(self, x: Shaped[Tensor, "s n *d"]) -> Float[Tensor, "s n *k"]:
         """The outputs of every network on inputs of its own."""
         raise NotImplementedError
 
@@ -64,7 +64,7 @@ class Networks:
         """One batch of the inputs of all networks, where they can be differentiated by."""
         return x
 
-    def chain(self, x: Float[Tensor, "s n *d"]) -> ChainPass | None:
+    def chain(self, x: Shaped[Tensor, "s n *d"]) -> ChainPass | None:
         """The networks as chains of linear layers at ``x``; None where they are none."""
         raise NotImplementedError
 
@@ -136,7 +136,7 @@ class OneNetwork(Networks):
     def __len__(self) -> int:
         return 1
 
-    def __call__(self, x: Float[Tensor, "1 n *d"]) -> Float[Tensor, "1 n *k"]:
+    def __call__(self, x: Shaped[Tensor, "1 n *d"]) -> Float[Tensor, "1 n *k"]:
         """The outputs of the model."""
         return self._called(x.squeeze(0)).unsqueeze(0)
 
@@ -173,7 +173,7 @@ class OneNetwork(Networks):
         """The batch, or its embeddings where it holds tokens and the model makes them."""
         return continuous(self.model, x)
 
-    def chain(self, x: Float[Tensor, "1 n *d"]) -> ChainPass | None:
+    def chain(self, x: Shaped[Tensor, "1 n *d"]) -> ChainPass | None:
         """The model's weights and folds: of the forward pass that was kept, or of one more."""
         flat = x.squeeze(0)
         found = self.captured(flat)
@@ -191,7 +191,7 @@ class OneNetwork(Networks):
             features_first=False,
         )
 
-    def captured(self, x: Float[Tensor, " n *d"]) -> tuple[Chain, list[Fold]] | None:
+    def captured(self, x: Shaped[Tensor, " n *d"]) -> tuple[Chain, list[Fold]] | None:
         """Chain and folds of the forward pass that was kept, if it was of this very batch."""
         return self._capture.chain(self._called, x)
 

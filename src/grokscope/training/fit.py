@@ -20,6 +20,7 @@ from grokscope.runs import RunDirectory, Trial, TrialGroup
 from grokscope.training.batches import BatchOrder
 from grokscope.training.device import resolve_device
 from grokscope.training.evaluation import Evaluation
+from grokscope.training.freezing import freeze, frozen
 from grokscope.training.loop import Loop
 from grokscope.training.member import FitResult, Member, OnEvaluation
 from grokscope.training.monitor import Monitor
@@ -82,11 +83,12 @@ def fit(
     how = TrainingSettings.of(settings, "fit")
     place = resolve_device(device)
     own = _Own(seed, model, methods, monitor, on_evaluation)
-    member = own.member(_moved(data, model, place, how), how, place)
-    loop = _loop([own], [member], OneNetwork(model), place)
-    with _opened_trials(out, resume, place, [seed]) as trials:
-        (result,) = _run(loop, trials)
-        return result
+    with frozen([model], how.freeze):
+        member = own.member(_moved(data, model, place, how), how, place)
+        loop = _loop([own], [member], OneNetwork(model), place)
+        with _opened_trials(out, resume, place, [seed]) as trials:
+            (result,) = _run(loop, trials)
+            return result
 
 
 @takes_settings
@@ -165,10 +167,10 @@ def fit_seeds(
         for seed, model in zip(seeds, models, strict=True)
     ]
     members: list[Member] = []
-    for own in owns:
-        members.append(own.member(dataset, how, place))
-        dataset = members[0].evaluation.data  # which may be a copy: one will do
-    with _opened_trials(out, resume, place, seeds) as trials:
+    with frozen(models, how.freeze), _opened_trials(out, resume, place, seeds) as trials:
+        for own in owns:
+            members.append(own.member(dataset, how, place))
+            dataset = members[0].evaluation.data  # which may be a copy: one will do
         if _are_trained_as_one(owns, members, vectorize, TrialGroup(trials) if trials else None):
             stack = StackedNetworks(models)
             stack.bind()
@@ -252,6 +254,8 @@ def steps_of(
         _Own(seed, model, own, None, None)
         for seed, model, own in zip(seeds, models, methods, strict=True)
     ]
+    for model in models:
+        freeze(model, settings.freeze)
     members = [
         own.member(_moved(data, own.model, device, settings), settings, device) for own in owns
     ]

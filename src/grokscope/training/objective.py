@@ -27,11 +27,13 @@ class Objective:
     elements, as ``nn.MSELoss`` does; with one output it takes the labels as they are.
     ``binary_cross_entropy`` takes one logit and labels 0 or 1. Any other function of outputs and
     labels serves as well; it is given the labels as they are. ``label_smoothing`` spreads that
-    share of each target evenly over the classes; it is for classes of several outputs.
+    share of each target evenly over the classes; it is for classes of several outputs. With
+    ``in_float64`` a loss by name is taken of the outputs in float64.
     """
 
     loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy"
     label_smoothing: float = 0.0
+    in_float64: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.loss, str) and self.loss not in LOSSES:
@@ -44,6 +46,10 @@ class Objective:
             raise ValueError(
                 "label_smoothing is for cross_entropy, stablemax and mse: smooth the targets in "
                 "a loss of your own"
+            )
+        if self.in_float64 and callable(self.loss):
+            raise ValueError(
+                "loss_in_float64 is for a loss by name: call outputs.double() in a loss of your own"
             )
 
     def targets(self, y: Tensor, outputs: Tensor) -> Tensor:
@@ -79,6 +85,9 @@ class Objective:
         """The loss of outputs, a scalar."""
         if callable(self.loss):
             return self.loss(outputs, targets)
+        if self.in_float64:
+            outputs = outputs.double()
+            targets = targets.double() if targets.is_floating_point() else targets
         if self.loss == "cross_entropy":
             return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
         if self.loss == "stablemax":

@@ -41,6 +41,9 @@ class TrainingSettings:
             of outputs and labels.
         label_smoothing: share of each target that is spread evenly over the classes, in the loss
             that is minimized and recorded; accuracies and the monitor go by the labels.
+        loss_in_float64: whether the loss is taken of the outputs in float64: a softmax in float32
+            cannot tell losses below 1e-7 apart, which training on all examples at once reaches.
+        freeze: parameters that are not trained, or modules none of whose parameters are, by name.
         batch_size: mini-batches without replacement; None for the full batch.
         max_steps: where training stops at the latest.
         stop_at: where it may stop sooner: at a ``Target`` of an accuracy, or by
@@ -69,6 +72,8 @@ class TrainingSettings:
     decay: str = "none"
     loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy"
     label_smoothing: float = 0.0
+    loss_in_float64: bool = False
+    freeze: Sequence[str] = ()
     batch_size: int | None = None
     max_steps: int = 10_000
     stop_at: Target | StopWhenSettled | None = None
@@ -91,7 +96,7 @@ class TrainingSettings:
             )
         if isinstance(self.stop_at, Target) and self.stop_at.metric not in ACCURACIES:
             raise ValueError(unknown_name("metric", self.stop_at.metric, ACCURACIES))
-        Objective(self.loss, self.label_smoothing)
+        _ = self.objective
         Schedule.of(self.evaluate)
 
     @classmethod
@@ -106,7 +111,7 @@ class TrainingSettings:
     @property
     def objective(self) -> Objective:
         """What is minimized."""
-        return Objective(self.loss, self.label_smoothing)
+        return Objective(self.loss, self.label_smoothing, self.loss_in_float64)
 
 
 def takes_settings(function: F) -> F:

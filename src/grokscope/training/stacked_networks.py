@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from grokscope.measures.batches import Batch
 from grokscope.measures.chain import Fold, activation_fold, chain_of, composed, leaves_of
 from grokscope.measures.scale import Scale
 from grokscope.methods.chain_terms import ChainPass
@@ -89,7 +90,7 @@ class StackedNetworks(Networks):
         """Whether the networks are perceptrons, whose matrices are multiplied without ``vmap``."""
         return self._layers is not None
 
-    def __call__(self, x: Float[Tensor, "s n *d"]) -> Float[Tensor, "s n *k"]:
+    def __call__(self, x: Shaped[Tensor, "s n *d"]) -> Float[Tensor, "s n *k"]:
         """The outputs of every network on inputs of its own."""
         if self._layers is None or (x.ndim != 3 and not self._layers.flattens):
             return self._mapped(x)
@@ -106,7 +107,20 @@ class StackedNetworks(Networks):
         """The same as a function of one batch (S n, *d), the first network's inputs first."""
         return lambda x: self(x.unflatten(0, (len(self), -1))).flatten(0, 1)
 
-    def chain(self, x: Float[Tensor, "s n *d"]) -> ChainPass | None:
+    def continuous(self, x: Batch) -> Batch:
+        """The batch, or its embeddings by each network's own weights where it holds tokens."""
+        embed = getattr(self._template, "continuous_inputs", None)
+        if embed is None or not isinstance(x, Tensor) or x.is_floating_point():
+            return x
+        template = _Embedding(self._template)
+
+        def embedded(parameters: dict[str, Any], x: Tensor) -> Tensor:
+            return functional_call(template, parameters, (x,))
+
+        named = {f"model.{name}": whole for name, whole in self.parameters.items()}
+        return vmap(embedded)(named, x.unflatten(0, (len(self), -1))).flatten(0, 1)
+
+    def chain(self, x: Shaped[Tensor, "s n *d"]) -> ChainPass | None:
         """The chains with the folds of the last forward pass, or of one more; None for others."""
         if self._chain is None or self._layers is None:
             return None
@@ -179,6 +193,17 @@ class StackedNetworks(Networks):
             return functional_call(self._template, (parameters, buffers), (x,))
 
         return vmap(outputs)(dict(self.parameters), self.buffers, x)
+
+
+class _Embedding(nn.Module):
+    """The embeddings of tokens as a forward pass, for ``functional_call``."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.model.continuous_inputs(x)  # type: ignore[operator]
 
 
 class _Layers(NamedTuple):
