@@ -38,7 +38,13 @@ def test_extremes_are_those_of_the_rows_at_each_point() -> None:
         cosines = [float(row @ point / row.norm() / point.norm()) for row in rows]
         largest.append(max(cosines))
         smallest.append(min(cosines))
-    assert_close(extremes(model, x), (sum(largest) / 7, sum(smallest) / 7))
+    expected = {
+        "max": sum(largest) / 7,
+        "min": sum(smallest) / 7,
+        "all_max": max(largest),
+        "all_min": min(smallest),
+    }
+    assert_close(extremes(model, x), expected)
 
 
 def test_the_table_has_means_over_seeds_and_gains_by_seed(tmp_path: Path) -> None:
@@ -54,12 +60,13 @@ def test_the_table_has_means_over_seeds_and_gains_by_seed(tmp_path: Path) -> Non
             model = gs.MLP(64, [9, 7], 10, seed=seed)
             model.load_state_dict(run.checkpoint(arm, seed)["model"])
             found.append(extremes(model, data.train_x[:30]))
-        largest, smallest = zip(*found, strict=True)
+        largest, smallest = ([each[name] for each in found] for name in ("max", "min"))
+        assert by_seed[arm]["all_min"] == pytest.approx([each["all_min"] for each in found])
         assert by_seed[arm]["max"] == pytest.approx(largest)
         assert by_seed[arm]["min"] == pytest.approx(smallest)
         assert table[arm]["max"] == pytest.approx(sum(largest) / 2)
         assert table[arm]["min_deviation"] == pytest.approx(abs(smallest[0] - smallest[1]) / 2**0.5)
-    for name, sign in (("max", 1), ("min", -1)):
+    for name, sign in (("max", 1), ("min", -1), ("all_max", 1), ("all_min", -1)):
         ours, theirs = by_seed["grokalign"][name], by_seed["baseline"][name]
         expected = [sign * (a - b) for a, b in zip(ours, theirs, strict=True)]
         assert gain["grokalign"][name] == pytest.approx(expected)
