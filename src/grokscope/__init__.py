@@ -52,6 +52,7 @@ from grokscope.measures.simulated_capacity import SimulatedCapacity, simulated_c
 from grokscope.measures.sparsity import gini
 from grokscope.measures.view import View
 from grokscope.methods.adversarial import AdversarialTraining, adversarial_inputs, noisy_inputs
+from grokscope.methods.clipping import GradientClipping
 from grokscope.methods.gradient_noise import GradientNoise, noise_deviation
 from grokscope.methods.grokalign import GrokAlign
 from grokscope.methods.grokfast import Grokfast, slow_gradient_ema, slow_gradient_ma
@@ -83,6 +84,7 @@ __all__ = [
     "DecisionBoundary",
     "FitResult",
     "GlueGeometry",
+    "GradientClipping",
     "GradientNoise",
     "GrokAlign",
     "Grokfast",

@@ -184,3 +184,19 @@ def test_frozen_parameters_are_let_by(name: str) -> None:
 def test_a_mistake_is_named(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("max_norm", [0.3, 2.0, 50.0, math.inf])
+def test_clipping_is_that_of_torch(max_norm: float) -> None:
+    model = network()
+    (given,) = random_gradients(model, 1)
+    found = [g.clone() for g in filtered(gs.GradientClipping(max_norm), model, given, 1)]
+    for parameter, gradient in zip(model.parameters(), given, strict=True):
+        parameter.grad = gradient.clone()
+    nn.utils.clip_grad_norm_(model.parameters(), max_norm)
+    expected = [parameter.grad for parameter in model.parameters()]
+    assert_close(found, expected, rtol=1e-12, atol=0)
+    if max_norm >= 50:
+        assert all(torch.equal(a, b) for a, b in zip(found, given, strict=True))
+    with pytest.raises(ValueError, match="max_norm must be positive: got 0"):
+        gs.GradientClipping(0)

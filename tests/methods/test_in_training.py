@@ -23,6 +23,7 @@ AT_WORK: dict[str, Make] = {
     "grokfast ma": lambda: [gs.Grokfast("ma", window=3)],
     "orthograd": lambda: [gs.OrthoGrad()],
     "noise": lambda: [gs.GradientNoise(0.1)],
+    "clipping": lambda: [gs.GradientClipping(0.1)],
     "adversarial": lambda: [gs.AdversarialTraining(0.1)],
     "adversarial gradient": lambda: [gs.AdversarialTraining(0.1, "fgsm", "error", 0.05)],
     "grokalign and grokfast": lambda: [gs.GrokAlign(0.01), gs.Grokfast()],
@@ -39,6 +40,7 @@ AT_REST: dict[str, Make] = {
     "grokfast ma": lambda: [gs.Grokfast("ma", strength=0, window=2)],
     "orthograd": lambda: [gs.OrthoGrad(0)],
     "noise": lambda: [gs.GradientNoise(0)],
+    "clipping": lambda: [gs.GradientClipping(float("inf"))],
     "adversarial": lambda: [gs.AdversarialTraining(0)],
     "adversarial gradient": lambda: [gs.AdversarialTraining(0, "fgsm", "error")],
 }
@@ -110,6 +112,7 @@ arms:
   all:
     methods:
       - {name: adversarial, eps: 0.1, attack: fgsm, schedule: error, floor: 0.05}
+      - {name: clipping, max_norm: 2}
       - {name: gradient_noise, variance: 0.1}
       - {name: grokalign, weight: 1e-2}
       - {name: grokfast, kind: ma, window: 4}
@@ -125,7 +128,7 @@ def test_a_spec_names_every_method(tmp_path: Path) -> None:
     assert [method.name for method in found] == sorted(METHODS)
     assert isinstance(found[0], gs.AdversarialTraining)
     assert (found[0].attack, found[0].floor) == ("fgsm", 0.05)
-    noise = found[1]
+    noise = found[2]
     assert isinstance(noise, gs.GradientNoise)
     assert torch.equal(
         noise.state_dict()["generator"], gs.GradientNoise(seed=3).state_dict()["generator"]

@@ -34,6 +34,7 @@ METHODS: dict[str, Any] = {
     "grokfast ma": lambda seed: [gs.Grokfast("ma", window=7, strength=0.5)],
     "orthograd": lambda seed: [gs.OrthoGrad(0.7)],
     "noise": lambda seed: [gs.GradientNoise(0.02, seed=seed)],
+    "clipping": lambda seed: [gs.GradientClipping(0.5)],
     "perturbed": lambda seed: [gs.AdversarialTraining(0.2, seed=seed)],
     "adversarial": lambda seed: [
         gs.AdversarialTraining(0.2, attack="fgsm", schedule="error", floor=0.05, seed=seed)

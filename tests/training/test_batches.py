@@ -58,3 +58,9 @@ def test_batches_of_several_networks_are_those_of_each_seed() -> None:
     together.keep([2, 0])
     assert torch.equal(together.at(30), rows[[2, 0]])
     assert BatchOrder(40, None, seeds, CPU).at(3) is None
+
+
+def test_without_shuffling_batches_are_those_of_the_data_in_every_epoch() -> None:
+    order = BatchOrder(10, 4, [3, 8], CPU, shuffle=False)
+    for step, expected in ((1, range(4)), (2, range(4, 8)), (3, range(8, 10)), (7, range(4))):
+        assert order.at(step).tolist() == [list(expected)] * 2

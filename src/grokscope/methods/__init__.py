@@ -2,6 +2,7 @@
 
 from grokscope.methods.adversarial import AdversarialTraining
 from grokscope.methods.base import Method
+from grokscope.methods.clipping import GradientClipping
 from grokscope.methods.gradient_noise import GradientNoise
 from grokscope.methods.grokalign import GrokAlign
 from grokscope.methods.grokfast import Grokfast
@@ -10,6 +11,7 @@ from grokscope.methods.orthograd import OrthoGrad
 
 METHODS: dict[str, type[Method]] = {
     AdversarialTraining.name: AdversarialTraining,
+    GradientClipping.name: GradientClipping,
     GradientNoise.name: GradientNoise,
     GrokAlign.name: GrokAlign,
     Grokfast.name: Grokfast,
@@ -19,6 +21,7 @@ METHODS: dict[str, type[Method]] = {
 __all__ = [
     "METHODS",
     "AdversarialTraining",
+    "GradientClipping",
     "GradientNoise",
     "GrokAlign",
     "Grokfast",

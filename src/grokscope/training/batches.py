@@ -22,6 +22,7 @@ class BatchOrder:
         batch_size: examples in a batch of one network; None for all of them, in their own order.
         seeds: the seed of each network.
         device: where the indices are used.
+        shuffle: whether each epoch has an order of its own; else that of the data.
     """
 
     def __init__(
@@ -30,6 +31,7 @@ class BatchOrder:
         batch_size: int | None,
         seeds: Sequence[int],
         device: torch.device,
+        shuffle: bool = True,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be a positive integer or None: got {batch_size}")
@@ -39,6 +41,7 @@ class BatchOrder:
         self.steps_per_epoch = -(-num_examples // self.batch_size)
         self.seeds = list(seeds)
         self._device = device
+        self._shuffle = shuffle
         self._epoch = -1
         self._batches: tuple[Int64[Tensor, "s b"], ...] = ()
 
@@ -48,7 +51,12 @@ class BatchOrder:
             return None
         epoch, batch = divmod(step - 1, self.steps_per_epoch)
         if epoch != self._epoch:
-            orders = [_permutation(self.num_examples, seed, epoch) for seed in self.seeds]
+            orders = [
+                _permutation(self.num_examples, seed, epoch)
+                if self._shuffle
+                else torch.arange(self.num_examples)
+                for seed in self.seeds
+            ]
             self._batches = torch.stack(orders).to(self._device).split(self.batch_size, -1)
             self._epoch = epoch
         return self._batches[batch]

@@ -30,8 +30,12 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until the device has done what it was given, so that a clock can be read."""
+    """Wait until the device has done what it was given, so that a clock can be read.
+
+    On CUDA that is what the current stream was given: trainings in other threads and streams go
+    on, and one of them may be capturing a graph, when the whole device cannot be waited for.
+    """
     if device.type == "cuda":
-        torch.cuda.synchronize(device)
+        torch.cuda.current_stream(device).synchronize()
     elif device.type == "mps":
         torch.mps.synchronize()

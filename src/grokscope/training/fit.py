@@ -234,7 +234,7 @@ def _loop(
     return Loop(
         members,
         TrainingState(networks, optimizer, scheduler, methods, place),
-        BatchOrder(len(data.train_x), how.batch_size, seeds, place),
+        BatchOrder(len(data.train_x), how.batch_size, seeds, place, how.shuffle),
     )
 
 

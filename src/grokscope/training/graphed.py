@@ -13,6 +13,7 @@ steps, bit for bit, only if the step can be captured.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ from grokscope.training.state import TrainingState
 
 WARM_UP = 3  # plain steps of a variant before it is recorded; they count as steps
 BLOCK = 8  # steps in a recording, where as many lie before the next evaluation
+_CAPTURING = threading.Lock()
 MOST = 24  # recordings kept; where variants mix in more ways, steps are recorded one by one
 
 Move = Callable[[int, Tensor | None], None]
@@ -166,7 +168,12 @@ class RecordedSteps:
         self._state.optimizer.zero_grad(set_to_none=True)
         graph = torch.cuda.CUDAGraph()
         try:
-            with torch.cuda.graph(graph, stream=stream):
+            # One capture at a time, and only this thread's calls belong to it: others may load
+            # data or train other networks meanwhile.
+            with (
+                _CAPTURING,
+                torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
+            ):
                 run()
         except RuntimeError as error:
             reason = next(iter(str(error).splitlines()), type(error).__name__)

@@ -45,6 +45,7 @@ class TrainingSettings:
             cannot tell losses below 1e-7 apart, which training on all examples at once reaches.
         freeze: parameters that are not trained, or modules none of whose parameters are, by name.
         batch_size: mini-batches without replacement; None for the full batch.
+        shuffle: a new order each epoch; False for the same batches in the order of the data.
         max_steps: where training stops at the latest.
         stop_at: where it may stop sooner: at a ``Target`` of an accuracy, or by
             ``StopWhenSettled``, which needs a monitor.
@@ -75,6 +76,7 @@ class TrainingSettings:
     loss_in_float64: bool = False
     freeze: Sequence[str] = ()
     batch_size: int | None = None
+    shuffle: bool = True
     max_steps: int = 10_000
     stop_at: Target | StopWhenSettled | None = None
     evaluate: str | int | Sequence[int] | Schedule = "log"
