@@ -141,7 +141,7 @@ def test_a_method_that_is_misspelt_is_named_with_the_nearest(tmp_path: Path) -> 
     with pytest.raises(ValueError, match="did you mean 'grokfast'"):
         load_experiment(str(path))
     path.write_text(SPEC.replace("kind: ma", "kind: sma"))
-    with pytest.raises(ValueError, match=r"arms\.all\.methods\.3\.kind: .*'sma'"):
+    with pytest.raises(ValueError, match=r"arms\.all\.methods\.4\.kind: .*'sma'"):
         load_experiment(str(path))
 
 

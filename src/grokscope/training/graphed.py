@@ -13,6 +13,7 @@ steps, bit for bit, only if the step can be captured.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
@@ -172,6 +173,7 @@ class RecordedSteps:
             # data or train other networks meanwhile.
             with (
                 _CAPTURING,
+                _without_collection(),
                 torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local"),
             ):
                 run()
@@ -228,6 +230,19 @@ class RecordedSteps:
         with torch.cuda.stream(self._stream):
             yield
         current.wait_stream(self._stream)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Collect garbage now and none inside: a graph that is destroyed in a capture ends it."""
+    gc.collect()
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _buffers_of(feeds: list[_Feed]) -> Callable[[int, FromHost], Tensor]:
