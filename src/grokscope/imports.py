@@ -39,8 +39,9 @@ def imported(path: str, folder: str | Path | None = None) -> Any:
         ValueError: if there is no such module or it holds no such name; or if the folder's module
             has the name of another that was imported already.
 
-    >>> imported("grokscope.models:MLP").__name__
-    'MLP'
+    Example:
+        >>> imported("grokscope.models:MLP").__name__
+        'MLP'
     """
     module_name, _, name = check_import_path(path).partition(":")
     with _searched_first(folder):

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """One line: what was not found, the nearest right name, and all the right names.
 
-    >>> unknown_name("data set", "MNITS", ["digits", "mnist"])
-    "unknown data set 'MNITS'; did you mean 'mnist'? known: digits, mnist"
+    Example:
+        >>> unknown_name("data set", "MNITS", ["digits", "mnist"])
+        "unknown data set 'MNITS'; did you mean 'mnist'? known: digits, mnist"
     """
     names = sorted(known)
     by_lower_case = {right.lower(): right for right in names}

@@ -91,7 +91,7 @@ def parse_records(content: Content) -> tuple[UInt8[Tensor, "n 3 32 32"], Int64[T
     """The images and labels of one file of the binary version.
 
     Raises:
-        DataError: the file does not hold a whole number of records, or a label is no class.
+        DataError: if the file does not hold a whole number of records, or a label is no class.
     """
     if len(content.data) % _RECORD:
         raise content.error(

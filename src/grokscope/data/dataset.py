@@ -35,12 +35,14 @@ class Dataset:
             where there is no such range, or another one for each channel.
 
     Raises:
-        ValueError: the tensors disagree with each other or with ``num_classes``.
+        ValueError: if the tensors disagree with each other or with ``num_classes``.
 
-    >>> import grokscope as gs
-    >>> x = torch.tensor([[0.0], [1.0], [2.0]])
-    >>> gs.Dataset("parity", x, torch.tensor([0, 1, 0]), x[:2], torch.tensor([0, 1]), num_classes=2)
-    Dataset('parity': 3 train, 2 test, inputs (1,) float32, 2 classes, cpu)
+    Example:
+        >>> import grokscope as gs
+        >>> x = torch.tensor([[0.0], [1.0], [2.0]])
+        >>> y = torch.tensor([0, 1, 0])
+        >>> gs.Dataset("parity", x, y, x[:2], y[:2], num_classes=2)
+        Dataset('parity': 3 train, 2 test, inputs (1,) float32, 2 classes, cpu)
     """
 
     name: str
@@ -109,7 +111,7 @@ class Dataset:
         """The examples of some classes alone, in their order; ``classes[i]`` becomes class i.
 
         Raises:
-            ValueError: ``classes`` are not two or more of the data set's, each once.
+            ValueError: if ``classes`` are not two or more of the data set's, each once.
         """
         if self.num_classes is None:
             raise ValueError(f"{self.name} has scalar targets and no classes to choose from")

@@ -68,7 +68,7 @@ def fetch_file(remote: RemoteFile, folder: Path, progress: Any = None) -> bool:
             ``close()`` to call, as pooch takes it; None shows nothing.
 
     Raises:
-        DataError: no mirror served the file, or the folder cannot be written.
+        DataError: if no mirror served the file, or the folder cannot be written.
     """
     target = folder / remote.name
     try:

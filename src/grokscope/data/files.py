@@ -103,7 +103,7 @@ class DataFiles:
         """The bytes of every file that there is, by role; fetched first where no folder is named.
 
         Raises:
-            DataError: the files are absent, damaged or cannot be fetched.
+            DataError: if the files are absent, damaged or cannot be fetched.
         """
         folder, named_by = _user_folder(data_dir)
         if folder is None:

@@ -23,7 +23,7 @@ def parse_idx(content: Content, num_axes: int) -> UInt8[Tensor, "*shape"]:
     """The array that an idx file of unsigned bytes holds.
 
     Raises:
-        DataError: the magic number is not that of ``num_axes`` axes of unsigned bytes, or the
+        DataError: if the magic number is not that of ``num_axes`` axes of unsigned bytes, or the
             file is longer or shorter than its header says.
     """
     data, header = content.data, 4 + 4 * num_axes

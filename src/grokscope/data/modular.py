@@ -51,7 +51,7 @@ def load_modular(
         dtype: floating-point type of one-hot inputs.
 
     Raises:
-        ValueError: an argument is out of its range or misspelt.
+        ValueError: if an argument is out of its range or misspelt.
     """
     for name, value, known in (
         ("operation", operation, Operation),

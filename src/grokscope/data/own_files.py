@@ -33,13 +33,14 @@ def load_file(path: str | Path, dtype: torch.dtype = torch.float32) -> Dataset:
         DataError: if the file is missing, damaged, of another kind or lacks an array.
         ValueError: if its arrays do not go together; see ``Dataset``.
 
-    >>> import numpy as np, tempfile
-    >>> from pathlib import Path
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     x, y = np.random.rand(5, 3), np.array([0, 1, 1, 0, 1])
-    ...     np.savez(Path(folder) / "mine.npz", train_x=x, train_y=y, test_x=x, test_y=y)
-    ...     load_file(Path(folder) / "mine.npz")
-    Dataset('mine': 5 train, 5 test, inputs (3,) float32, 2 classes, cpu)
+    Example:
+        >>> import numpy as np, tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     x, y = np.random.rand(5, 3), np.array([0, 1, 1, 0, 1])
+        ...     np.savez(Path(folder) / "mine.npz", train_x=x, train_y=y, test_x=x, test_y=y)
+        ...     load_file(Path(folder) / "mine.npz")
+        Dataset('mine': 5 train, 5 test, inputs (3,) float32, 2 classes, cpu)
     """
     path = Path(path)
     if not path.is_file():

@@ -96,12 +96,13 @@ def load(
         **options: what the data set takes besides, such as ``modulus`` or ``dimension``.
 
     Raises:
-        DataError: a file is absent, damaged or cannot be fetched.
-        ValueError: a name is not known, or a size is out of range.
+        DataError: if a file is absent, damaged or cannot be fetched.
+        ValueError: if a name is not known, or a size is out of range.
 
-    >>> import grokscope as gs
-    >>> gs.load_data("digits", train_size=300)
-    Dataset('digits': 300 train, 1497 test, inputs (64,) float32, 10 classes, cpu)
+    Example:
+        >>> import grokscope as gs
+        >>> gs.load_data("digits", train_size=300)
+        Dataset('digits': 300 train, 1497 test, inputs (64,) float32, 10 classes, cpu)
     """
     entry = _entry(name)
     check_floating(dtype)
@@ -146,12 +147,13 @@ def fetch(
         One entry a file; none where the data set comes with a package or is generated.
 
     Raises:
-        DataError: a file is absent, damaged or cannot be fetched.
-        ValueError: the name is not known.
+        DataError: if a file is absent, damaged or cannot be fetched.
+        ValueError: if the name is not known.
 
-    >>> from grokscope.data import fetch
-    >>> fetch("digits")
-    []
+    Example:
+        >>> from grokscope.data import fetch
+        >>> fetch("digits")
+        []
     """
     entry = _entry(name)
     if entry.files is None:

@@ -72,15 +72,16 @@ def reduce_to_span(model: nn.Module, data: Dataset, layer: str | None = None) ->
         decomposition, O(d r^2). Where r is not less than d it is the identity.
 
     Raises:
-        ValueError: the first layer is not known, or not of the data's number of features; or the
+        ValueError: if the first layer is not known, or not of the data's number of features; or the
             reduced model does not compute what the model does, as when inputs go elsewhere too.
 
-    >>> import grokscope as gs
-    >>> from grokscope.data import reduce_to_span
-    >>> data = gs.load_data("xor", train_size=20, dimension=1000)
-    >>> reduced = reduce_to_span(gs.MLP(1000, [30], None, bias=False, seed=0), data)
-    >>> reduced.data
-    Dataset('xor': 20 train, 400 test, inputs (50,) float32, scalar targets, cpu)
+    Example:
+        >>> import grokscope as gs
+        >>> from grokscope.data import reduce_to_span
+        >>> data = gs.load_data("xor", train_size=20, dimension=1000)
+        >>> reduced = reduce_to_span(gs.MLP(1000, [30], None, bias=False, seed=0), data)
+        >>> reduced.data
+        Dataset('xor': 20 train, 400 test, inputs (50,) float32, scalar targets, cpu)
     """
     layer = _first_layer(model) if layer is None else layer
     linear = _linear(model, layer)

@@ -41,7 +41,7 @@ def load_xor(
         dtype: floating-point type of the inputs and of sign targets.
 
     Raises:
-        ValueError: a size is not positive, ``dimension`` is below 2, or ``noise`` is negative.
+        ValueError: if a size is not positive, ``dimension`` is below 2, or ``noise`` is negative.
     """
     if targets not in get_args(Targets):
         raise ValueError(unknown_name("xor targets", targets, get_args(Targets)))

@@ -38,7 +38,7 @@ class AnalysisInput:
         """The network at a step whose checkpoint was kept, or at the last; in eval mode.
 
         Raises:
-            RunError: that checkpoint was not kept.
+            RunError: if that checkpoint was not kept.
         """
         model = self._build(arm, seed)
         model.load_state_dict(self.run.checkpoint(arm, seed, step)["model"])

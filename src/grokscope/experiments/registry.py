@@ -55,7 +55,7 @@ def load_experiment(
         num_seeds: seeds 0 to ``num_seeds - 1`` instead of the experiment's own.
 
     Raises:
-        SpecError: the name is unknown or the spec has mistakes; all of them are listed.
+        SpecError: if the name is unknown or the spec has mistakes; all of them are listed.
     """
     raw = raw_experiment(name, preset, settings, num_seeds)
     raw.pop("sweep", None)
@@ -101,7 +101,7 @@ def find(name: str) -> Path:
     """The file of an experiment.
 
     Raises:
-        SpecError: there is no such experiment and no such file.
+        SpecError: if there is no such experiment and no such file.
     """
     known = shipped()
     if name in known:

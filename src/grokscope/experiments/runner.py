@@ -80,9 +80,9 @@ def run_experiment(
         observer: told of every evaluation.
 
     Raises:
-        RunError: the directory cannot be used.
-        SpecError: the run in the directory is of another experiment.
-        DataError: the data are missing or damaged.
+        RunError: if the directory cannot be used.
+        SpecError: if the run in the directory is of another experiment.
+        DataError: if the data are missing or damaged.
     """
     place = resolve_device(device)
     # Data come first: a run that cannot have them leaves no directory behind.

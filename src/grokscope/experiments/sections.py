@@ -33,9 +33,10 @@ def section_of(
         **written: the type of a field, or type and default, where it is not the argument's; or
             a field of its own.
 
-    >>> def f(width: int, scale: float = 1.0, seed: int = 0): ...
-    >>> section_of(f, without=["seed"])(width=3).model_dump()
-    {'width': 3, 'scale': 1.0}
+    Example:
+        >>> def f(width: int, scale: float = 1.0, seed: int = 0): ...
+        >>> section_of(f, without=["seed"])(width=3).model_dump()
+        {'width': 3, 'scale': 1.0}
     """
     arguments = [name for name in signature(function).parameters if name not in without]
     called = vars(function)["__init__"] if isinstance(function, type) else function

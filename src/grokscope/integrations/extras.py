@@ -14,7 +14,7 @@ def require(module: str, extra: str) -> ModuleType:
     """An optional module.
 
     Raises:
-        MissingExtra: it is not installed; the message says how to install it.
+        MissingExtra: if it is not installed; the message says how to install it.
 
     Example:
         >>> require("no_such_module", "ray")

@@ -36,9 +36,9 @@ class RayEngine:
         gpus: GPUs that each job takes.
 
     Raises:
-        MissingExtra: Ray is not installed.
-        ValueError: ``workers`` is not positive, there is no cluster at the address, or Ray does not
-            start here.
+        MissingExtra: if Ray is not installed.
+        ValueError: if ``workers`` is not positive, there is no cluster at the address, or Ray does
+            not start here.
     """
 
     def __init__(

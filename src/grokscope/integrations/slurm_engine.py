@@ -27,9 +27,9 @@ class SlurmEngine:
         cluster: "slurm"; "local" for processes of this machine under submitit's own care.
 
     Raises:
-        MissingExtra: submitit is not installed.
-        ValueError: ``workers`` is not positive, there is no SLURM here, or submitit does not know
-            an option.
+        MissingExtra: if submitit is not installed.
+        ValueError: if ``workers`` is not positive, there is no SLURM here, or submitit does not
+            know an option.
     """
 
     def __init__(

@@ -40,9 +40,10 @@ def noisy_inputs(
 
     ``generator`` (None: the global one) may live on another device than ``x``.
 
-    >>> import torch, grokscope as gs
-    >>> gs.noisy_inputs(torch.zeros(2, 3), 0.1, torch.Generator().manual_seed(0)).shape
-    torch.Size([2, 3])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> gs.noisy_inputs(torch.zeros(2, 3), 0.1, torch.Generator().manual_seed(0)).shape
+        torch.Size([2, 3])
     """
     (noise,) = normal_numbers([generator], x.shape, x.device, x.dtype)
     return x + noise * std
@@ -60,11 +61,12 @@ def adversarial_inputs(
     One step along the sign of the loss's gradient (Goodfellow et al. 2015, arXiv:1412.6572), with
     the model in eval mode, so that neither running statistics nor random numbers are touched.
 
-    >>> import torch, grokscope as gs
-    >>> model, x = torch.nn.Linear(3, 2), torch.randn(4, 3)
-    >>> moved = gs.adversarial_inputs(model, x, torch.tensor([0, 1, 0, 1]), eps=0.1)
-    >>> torch.allclose((moved - x).abs(), torch.tensor(0.1))
-    True
+    Example:
+        >>> import torch, grokscope as gs
+        >>> model, x = torch.nn.Linear(3, 2), torch.randn(4, 3)
+        >>> moved = gs.adversarial_inputs(model, x, torch.tensor([0, 1, 0, 1]), eps=0.1)
+        >>> torch.allclose((moved - x).abs(), torch.tensor(0.1))
+        True
     """
     whole = x.unsqueeze(0), y.unsqueeze(0)
     return x + _uphill(OneNetwork(model), *whole, _LossOfOne(loss)).squeeze(0) * eps
@@ -96,11 +98,12 @@ class AdversarialTraining(Method):
     Raises:
         ValueError: if an argument is out of range.
 
-    >>> import torch, grokscope as gs
-    >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
-    >>> adversarial = gs.AdversarialTraining(eps=0.03)
-    >>> outputs = model(adversarial(model, x, y))
-    >>> adversarial.saw(outputs, y)  # and then the loss, backward and the optimizer's step
+    Example:
+        >>> import torch, grokscope as gs
+        >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
+        >>> adversarial = gs.AdversarialTraining(eps=0.03)
+        >>> outputs = model(adversarial(model, x, y))
+        >>> adversarial.saw(outputs, y)  # and then the loss, backward and the optimizer's step
     """
 
     name: ClassVar[str] = "adversarial"

@@ -45,12 +45,12 @@ def autograd_terms(
     """||A_x||_F^2 and ||b_x||^2 of every example, exact or estimated.
 
     Args:
-        networks: The networks, all differentiated at once.
-        x: The batch, its tensors (S n, ...).
-        kept: Inputs and outputs of the training's own pass on ``x``, where there is one.
-        draw: Draws the directions u.
+        networks: the networks, all differentiated at once.
+        x: the batch, its tensors (S n, ...).
+        kept: inputs and outputs of the training's own pass on ``x``, where there is one.
+        draw: draws the directions u.
         estimator: "auto", "derivative" or "difference".
-        with_offset: Whether offsets are wanted, which a difference does not give.
+        with_offset: whether offsets are wanted, which a difference does not give.
     """
     wants_graph, draw = torch.is_grad_enabled(), _once(draw)
     with torch.inference_mode(False), torch.enable_grad():

@@ -30,12 +30,13 @@ class GradientClipping(Method):
     Raises:
         ValueError: if ``max_norm`` is not positive.
 
-    >>> import torch, grokscope as gs
-    >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
-    >>> torch.nn.functional.cross_entropy(model(x), y).backward()
-    >>> gs.GradientClipping(0.1)(model)  # and then optimizer.step()
-    >>> bool(torch.cat([p.grad.flatten() for p in model.parameters()]).norm() < 0.1)
-    True
+    Example:
+        >>> import torch, grokscope as gs
+        >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
+        >>> torch.nn.functional.cross_entropy(model(x), y).backward()
+        >>> gs.GradientClipping(0.1)(model)  # and then optimizer.step()
+        >>> bool(torch.cat([p.grad.flatten() for p in model.parameters()]).norm() < 0.1)
+        True
     """
 
     name: ClassVar[str] = "clipping"

@@ -37,11 +37,11 @@ def difference_squared_norms(
     The value is that of the derivative at x, so that only the gradient is a difference.
 
     Args:
-        function: Maps points (n, *d) to outputs (n, k).
-        leaf: The inputs, which require gradients.
+        function: maps points (n, *d) to outputs (n, k).
+        leaf: the inputs, which require gradients.
         outputs: ``function(leaf)``, with its graph, which is kept.
-        directions: The vectors u.
-        coupled: Whether an output depends on other examples of the batch. All examples then move
+        directions: the vectors u.
+        coupled: whether an output depends on other examples of the batch. All examples then move
             in proportion to their h, as one step of the batch, where else each moves by e.
 
     Cost: for each direction a backward pass to the input and a forward pass, which is

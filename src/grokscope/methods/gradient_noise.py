@@ -22,9 +22,10 @@ from grokscope.methods.networks import Networks, OneNetwork, normal_numbers
 def noise_deviation(step: int, variance: float = 0.01, decay: float = 0.55) -> float:
     """The standard deviation of the noise at a step, counted from 1.
 
-    >>> import grokscope as gs
-    >>> gs.noise_deviation(1, variance=0.25), gs.noise_deviation(16, variance=0.25, decay=0.5)
-    (0.5, 0.25)
+    Example:
+        >>> import grokscope as gs
+        >>> gs.noise_deviation(1, variance=0.25), gs.noise_deviation(16, variance=0.25, decay=0.5)
+        (0.5, 0.25)
     """
     return (variance / step**decay) ** 0.5
 
@@ -35,19 +36,20 @@ class GradientNoise(Method):
     In one's own loop call it with the model between ``backward`` and the optimizer's step.
 
     Args:
-        variance: Of the noise at the first step; 0 leaves training as it is, bit for bit. The
+        variance: of the noise at the first step; 0 leaves training as it is, bit for bit. The
             paper tries 0.01, 0.3 and 1.
-        decay: Power of the step by which the variance falls.
-        seed: Of the method's own generator; the global random state is not touched.
+        decay: power of the step by which the variance falls.
+        seed: of the method's own generator; the global random state is not touched.
 
     Raises:
-        ValueError: If an argument is negative or not finite.
+        ValueError: if an argument is negative or not finite.
 
-    >>> import torch, grokscope as gs
-    >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
-    >>> noise = gs.GradientNoise(variance=0.01)
-    >>> torch.nn.functional.cross_entropy(model(x), y).backward()
-    >>> noise(model)  # and then optimizer.step()
+    Example:
+        >>> import torch, grokscope as gs
+        >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
+        >>> noise = gs.GradientNoise(variance=0.01)
+        >>> torch.nn.functional.cross_entropy(model(x), y).backward()
+        >>> noise(model)  # and then optimizer.step()
     """
 
     name: ClassVar[str] = "gradient_noise"

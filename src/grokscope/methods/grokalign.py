@@ -35,24 +35,25 @@ class GrokAlign(Method):
     gradients.
 
     Args:
-        weight: Strength; 0 leaves training as it is, bit for bit.
+        weight: strength; 0 leaves training as it is, bit for bit.
         mode: "minimize" or "constrain".
-        target: The mean Frobenius norm to hold; for "constrain" only.
-        every: Apply at every ``every``-th step, with ``every`` times the weight.
-        projections: Random directions for each example (Hoffman et al. 2019); exact if None.
-        squared: For "minimize": the squared norm or the norm. "constrain" is always on the norm.
-        offset_weight: Strength on ||b_x||^2 relative to the Jacobian's.
-        examples: Take the penalty on so many random examples of each batch; on all if None.
+        target: the mean Frobenius norm to hold; for "constrain" only.
+        every: apply at every ``every``-th step, with ``every`` times the weight.
+        projections: random directions for each example (Hoffman et al. 2019); exact if None.
+        squared: for "minimize": the squared norm or the norm. "constrain" is always on the norm.
+        offset_weight: strength on ||b_x||^2 relative to the Jacobian's.
+        examples: take the penalty on so many random examples of each batch; on all if None.
         estimator: "auto", "derivative" or "difference", as for `jacobian_penalty`.
-        seed: Of the method's own generator; the global random state is not touched.
+        seed: of the method's own generator; the global random state is not touched.
 
     Raises:
-        ValueError: If an argument is out of range, or ``target`` does not go with ``mode``.
+        ValueError: if an argument is out of range, or ``target`` does not go with ``mode``.
 
-    >>> import torch, grokscope as gs
-    >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
-    >>> grokalign = gs.GrokAlign(weight=1e-3)
-    >>> loss = torch.nn.functional.cross_entropy(model(x), y) + grokalign(model, x)
+    Example:
+        >>> import torch, grokscope as gs
+        >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
+        >>> grokalign = gs.GrokAlign(weight=1e-3)
+        >>> loss = torch.nn.functional.cross_entropy(model(x), y) + grokalign(model, x)
     """
 
     name: ClassVar[str] = "grokalign"

@@ -30,13 +30,14 @@ def slow_gradient_ema(
     gradients of networks stacked on a leading axis serve as well.
 
     Args:
-        gradient: Of this step.
-        mean: What the step before returned; None at the first step.
-        alpha: Share of the past, in [0, 1).
+        gradient: of this step.
+        mean: what the step before returned; None at the first step.
+        alpha: share of the past, in [0, 1).
 
-    >>> import torch, grokscope as gs
-    >>> gs.slow_gradient_ema(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), alpha=0.75)
-    tensor([0.2500, 0.7500])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> gs.slow_gradient_ema(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), alpha=0.75)
+        tensor([0.2500, 0.7500])
     """
     return gradient.clone() if mean is None else torch.lerp(mean, gradient, 1 - alpha)
 
@@ -44,9 +45,10 @@ def slow_gradient_ema(
 def slow_gradient_ma(window: Float[Tensor, " w *p"]) -> Float[Tensor, " *p"]:
     """The mean of a parameter's last gradients, w of them in any order.
 
-    >>> import torch, grokscope as gs
-    >>> gs.slow_gradient_ma(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
-    tensor([0.5000, 0.5000])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> gs.slow_gradient_ma(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
+        tensor([0.5000, 0.5000])
     """
     return window.mean(0)
 
@@ -60,19 +62,20 @@ class Grokfast(Method):
 
     Args:
         kind: "ema", an exponential moving average, or "ma", the mean of the last ``window``.
-        strength: How many times the slow gradient is added; 0 leaves training as it is, bit for
+        strength: how many times the slow gradient is added; 0 leaves training as it is, bit for
             bit. None is 2 for "ema" and 5 for "ma".
-        alpha: Share of the past in the exponential average, in [0, 1).
-        window: Steps in the mean. It keeps as many copies of the parameters, also in checkpoints.
+        alpha: share of the past in the exponential average, in [0, 1).
+        window: steps in the mean. It keeps as many copies of the parameters, also in checkpoints.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ValueError: if an argument is out of range.
 
-    >>> import torch, grokscope as gs
-    >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
-    >>> grokfast = gs.Grokfast(alpha=0.98, strength=2.0)
-    >>> torch.nn.functional.cross_entropy(model(x), y).backward()
-    >>> grokfast(model)  # and then optimizer.step()
+    Example:
+        >>> import torch, grokscope as gs
+        >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
+        >>> grokfast = gs.Grokfast(alpha=0.98, strength=2.0)
+        >>> torch.nn.functional.cross_entropy(model(x), y).backward()
+        >>> grokfast(model)  # and then optimizer.step()
     """
 
     name: ClassVar[str] = "grokfast"

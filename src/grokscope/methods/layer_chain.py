@@ -116,11 +116,11 @@ class LayerPass:
     """A forward pass of a chain of layers, with the graph that the training step makes of it.
 
     Attributes:
-        layers: The layers in order.
-        x: The batch (n, *d).
-        inputs: What each layer was given, without a graph.
-        outputs: What each returned, without a graph.
-        result: The outputs (n, k) of the network.
+        layers: the layers in order.
+        x: the batch (n, *d).
+        inputs: what each layer was given, without a graph.
+        outputs: what each returned, without a graph.
+        result: the outputs (n, k) of the network.
     """
 
     def __init__(self, layers: Sequence[nn.Module], x: Tensor) -> None:

@@ -35,15 +35,16 @@ def orthogonal_gradient(
     parameter of one element. Where the weight is 0 it is the gradient as it is.
 
     Args:
-        weight: A parameter.
-        gradient: Its gradient.
-        strength: How much of the part along the weight is taken away.
-        batch_dims: How many leading axes count networks stacked on each other, each of which is
+        weight: a parameter.
+        gradient: its gradient.
+        strength: how much of the part along the weight is taken away.
+        batch_dims: how many leading axes count networks stacked on each other, each of which is
             treated alone.
 
-    >>> import torch, grokscope as gs
-    >>> gs.orthogonal_gradient(torch.tensor([2.0, 0.0]), torch.tensor([3.0, 4.0]))
-    tensor([0., 5.])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> gs.orthogonal_gradient(torch.tensor([2.0, 0.0]), torch.tensor([3.0, 4.0]))
+        tensor([0., 5.])
     """
     lead = gradient.shape[:batch_dims]
     w, g = weight.detach().reshape(*lead, -1), gradient.detach().reshape(*lead, -1)
@@ -65,17 +66,18 @@ class OrthoGrad(Method):
     the optimizer's step. `stablemax_cross_entropy` is the paper's other remedy; the two combine.
 
     Args:
-        strength: How much of that part is taken away: 1 all of it; 0 leaves training as it is,
+        strength: how much of that part is taken away: 1 all of it; 0 leaves training as it is,
             bit for bit.
 
     Raises:
-        ValueError: If ``strength`` is not between 0 and 1.
+        ValueError: if ``strength`` is not between 0 and 1.
 
-    >>> import torch, grokscope as gs
-    >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
-    >>> orthograd = gs.OrthoGrad()
-    >>> torch.nn.functional.cross_entropy(model(x), y).backward()
-    >>> orthograd(model)  # and then optimizer.step()
+    Example:
+        >>> import torch, grokscope as gs
+        >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
+        >>> orthograd = gs.OrthoGrad()
+        >>> torch.nn.functional.cross_entropy(model(x), y).backward()
+        >>> orthograd(model)  # and then optimizer.step()
     """
 
     name: ClassVar[str] = "orthograd"

@@ -63,34 +63,36 @@ def jacobian_penalty(
     forward pass only.
 
     Args:
-        model: Maps a batch to (n, k) or (n,).
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,).
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        projections: Random directions for each example, on the unit sphere of the outputs; all k
+        projections: random directions for each example, on the unit sphere of the outputs; all k
             outputs exactly if None, at k / r times the cost of r projections.
-        squared: The squared norm or the norm.
-        offset_weight: Adds this much of the mean of ||b_x||^2, b_x = f(x) - A_x x. Exact for a
+        squared: the squared norm or the norm.
+        offset_weight: adds this much of the mean of ||b_x||^2, b_x = f(x) - A_x x. Exact for a
             chain; for other models estimated without bias from the same projections.
-        examples: Take the penalty on so many random examples of the batch, an unbiased estimate
+        examples: take the penalty on so many random examples of the batch, an unbiased estimate
             at a part of the cost; on all if None.
         estimator: "derivative" is the derivative of the penalty: by a formula of its own for chains
             of layers, by double backward for other models. "difference" takes its gradient as a
             difference of outputs, which needs no double backward and differs where the network has
             kinks (see `grokscope.methods.difference`). "auto" is "derivative", except for models
             that PyTorch does not differentiate twice; it says so once in the log.
-        generator: Source of examples and projections; if None the global one, as for dropout.
+        generator: source of examples and projections; if None the global one, as for dropout.
 
     Returns:
         The penalty, a scalar; without a graph under ``torch.no_grad``. It is computed in the
         precision of the weights, also under autocast.
 
     Raises:
-        ValueError: If ``x`` has no batch axis or is empty, the outputs have another shape or no
+        ValueError: if ``x`` has no batch axis or is empty, the outputs have another shape or no
             gradient, or an argument is out of range.
 
-    >>> import torch, grokscope as gs
-    >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
-    >>> loss = torch.nn.functional.cross_entropy(model(x), y) + 1e-3 * gs.jacobian_penalty(model, x)
+    Example:
+        >>> import torch, grokscope as gs
+        >>> model, x, y = torch.nn.Linear(3, 2), torch.randn(8, 3), torch.zeros(8, dtype=torch.long)
+        >>> loss = torch.nn.functional.cross_entropy(model(x), y)
+        >>> loss = loss + 1e-3 * gs.jacobian_penalty(model, x)
     """
     check_batch_shape(x)
     check_projections(projections)

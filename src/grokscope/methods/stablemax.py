@@ -21,9 +21,10 @@ from torch.nn import functional as F
 def stable_logits(logits: Float[Tensor, "*n k"]) -> Float[Tensor, "*n k"]:
     """Log s(z): the logits whose softmax is the StableMax of ``logits``.
 
-    >>> import torch, grokscope as gs
-    >>> gs.stable_logits(torch.tensor([[0.0, 1.0, -1.0]])).exp()
-    tensor([[1.0000, 2.0000, 0.5000]])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> gs.stable_logits(torch.tensor([[0.0, 1.0, -1.0]])).exp()
+        tensor([[1.0000, 2.0000, 0.5000]])
     """
     # clamped first: where() passes a NaN on from the branch that it does not take
     up, down = logits.clamp_min(0).log1p(), (-logits).clamp_min(0).log1p()
@@ -36,13 +37,14 @@ def stablemax_cross_entropy(
     """Cross-entropy with StableMax in place of softmax, mean over the batch.
 
     Args:
-        logits: The network's outputs.
-        y: Class labels (n,), or probabilities of the classes (n, k).
-        label_smoothing: Share of the targets that is spread evenly over the classes.
+        logits: the network's outputs.
+        y: class labels (n,), or probabilities of the classes (n, k).
+        label_smoothing: share of the targets that is spread evenly over the classes.
 
-    >>> import torch, grokscope as gs
-    >>> loss = gs.stablemax_cross_entropy(torch.tensor([[1.0, -1.0]]), torch.tensor([0]))
-    >>> torch.isclose(loss, torch.tensor(0.8).log().neg())
-    tensor(True)
+    Example:
+        >>> import torch, grokscope as gs
+        >>> loss = gs.stablemax_cross_entropy(torch.tensor([[1.0, -1.0]]), torch.tensor([0]))
+        >>> torch.isclose(loss, torch.tensor(0.8).log().neg())
+        tensor(True)
     """
     return F.cross_entropy(stable_logits(logits), y, label_smoothing=label_smoothing)

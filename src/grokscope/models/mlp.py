@@ -49,12 +49,13 @@ class MLP(nn.Sequential):
             from the global random state, as PyTorch's own modules do.
 
     Raises:
-        ValueError: a size is not a positive integer, a scale is not a positive number, or the
+        ValueError: if a size is not a positive integer, a scale is not a positive number, or the
             activation is not known.
 
-    >>> import grokscope as gs
-    >>> gs.MLP(784, [200, 200], 10, weight_scale=8.0, seed=0)(torch.zeros(5, 28, 28)).shape
-    torch.Size([5, 10])
+    Example:
+        >>> import grokscope as gs
+        >>> gs.MLP(784, [200, 200], 10, weight_scale=8.0, seed=0)(torch.zeros(5, 28, 28)).shape
+        torch.Size([5, 10])
     """
 
     def __init__(

@@ -60,11 +60,12 @@ def build(
         **options: what the architecture takes besides, such as ``widths`` for ``"mlp"``.
 
     Raises:
-        ValueError: the name or an option is not known, or an option is missing or out of range.
+        ValueError: if the name or an option is not known, or an option is missing or out of range.
 
-    >>> from grokscope.models import build
-    >>> len(build("mlp", (784,), 10, widths=[200, 200], seed=0))
-    6
+    Example:
+        >>> from grokscope.models import build
+        >>> len(build("mlp", (784,), 10, widths=[200, 200], seed=0))
+        6
     """
     if name not in MODELS:
         raise ValueError(unknown_name("model", name, MODELS))

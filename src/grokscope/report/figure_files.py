@@ -53,9 +53,9 @@ def write_figures(run: str | Path, folder: str | Path, file_format: str = "pdf")
         The files, in the order of the page.
 
     Raises:
-        ModuleNotFoundError: matplotlib is not installed.
-        ValueError: an unknown format.
-        RunError: the run cannot be read, or the folder cannot be written.
+        ModuleNotFoundError: if matplotlib is not installed.
+        ValueError: for an unknown format.
+        RunError: if the run cannot be read, or the folder cannot be written.
     """
     if file_format not in FORMATS:
         raise ValueError(f"file_format must be one of {', '.join(FORMATS)}: got {file_format!r}")
@@ -141,8 +141,8 @@ def plot_figure(drawing: Drawing) -> Any:
     """The plot of a drawing as a matplotlib figure, with its title and its legend.
 
     Raises:
-        ModuleNotFoundError: matplotlib is not installed.
-        ValueError: the drawing is no plot.
+        ModuleNotFoundError: if matplotlib is not installed.
+        ValueError: if the drawing is no plot.
     """
     if drawing.figure is None:
         raise ValueError(f"{drawing.title!r} is no plot")

@@ -77,7 +77,7 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
         The file written.
 
     Raises:
-        RunError: there is no run, one cannot be read, or the page cannot be written.
+        RunError: if there is no run, one cannot be read, or the page cannot be written.
     """
     opened = open_runs(runs, lenient=True)
     if out is None:

@@ -82,8 +82,8 @@ def plot_regions(
         cmap: a matplotlib color map.
 
     Raises:
-        ImportError: matplotlib is not installed.
-        ValueError: an unknown ``color``.
+        ImportError: if matplotlib is not installed.
+        ValueError: for an unknown ``color``.
     """
     try:
         from matplotlib import pyplot

@@ -64,7 +64,7 @@ class RunDirectory:
         """Start a run in a new or empty folder.
 
         Raises:
-            RunError: the folder holds a run already, is in use, or cannot be written.
+            RunError: if the folder holds a run already, is in use, or cannot be written.
         """
         path = Path(path)
         if path.exists() and not path.is_dir():
@@ -89,7 +89,7 @@ class RunDirectory:
         """Open a run that was stopped or killed, its torn last lines trimmed.
 
         Raises:
-            RunError: there is no run in the folder, or another process works on it.
+            RunError: if there is no run in the folder, or another process works on it.
         """
         path = Path(path)
         if not (path / SPEC).exists():

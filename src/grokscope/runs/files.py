@@ -53,7 +53,7 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``: readers see the old file or the new one, never a part.
 
     Raises:
-        RunError: the disk is full or the folder cannot be written; the old file is untouched.
+        RunError: if the disk is full or the folder cannot be written; the old file is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")

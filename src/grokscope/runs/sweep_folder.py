@@ -39,7 +39,7 @@ class SweepFolder:
         path: the folder.
 
     Raises:
-        RunError: the folder holds no sweep.
+        RunError: if the folder holds no sweep.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -145,7 +145,7 @@ def write_sweep(
         as_now: brings an experiment that was written before up to date, to be compared.
 
     Raises:
-        RunError: the folder holds a run, or a setting of that name which is another experiment.
+        RunError: if the folder holds a run, or a setting of that name which is another experiment.
     """
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; name a folder with --out")

@@ -9,7 +9,7 @@ def resolve_device(device: str | torch.device = "auto") -> torch.device:
     """The device asked for; "auto" is CUDA where there is one, else MPS, else the CPU.
 
     Raises:
-        ValueError: there is no such device, or it is not available here.
+        ValueError: if there is no such device, or it is not available here.
     """
     if device == "auto":
         if torch.cuda.is_available():

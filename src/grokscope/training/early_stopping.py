@@ -48,7 +48,7 @@ class StopWhenSettled:
             accuracy nor alignment has moved while steps grew by this factor; None never gives up.
 
     Raises:
-        ValueError: an argument is out of range.
+        ValueError: if an argument is out of range.
 
     Example:
         In one's own loop:
@@ -81,7 +81,7 @@ class StopWhenSettled:
         """Whether training may stop at the last row of a history.
 
         Raises:
-            ValueError: the history lacks the test accuracy or the alignment.
+            ValueError: if the history lacks the test accuracy or the alignment.
         """
         return self.waits_for(history) is None
 

@@ -32,7 +32,7 @@ class Evaluation:
         objective: the loss.
 
     Raises:
-        ValueError: the model's outputs do not fit the labels or the loss.
+        ValueError: if the model's outputs do not fit the labels or the loss.
     """
 
     def __init__(self, model: nn.Module, data: Dataset, objective: Objective) -> None:

@@ -139,7 +139,7 @@ class Monitor:
         """The phase that training is in, and the figures that tell it.
 
         Raises:
-            ValueError: nothing was measured yet.
+            ValueError: if nothing was measured yet.
         """
         return phase(self.history)
 

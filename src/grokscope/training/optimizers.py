@@ -38,7 +38,7 @@ def named_optimizer(
     makes one whose steps can be recorded as a CUDA graph.
 
     Raises:
-        ValueError: the name is unknown or a setting is out of range.
+        ValueError: if the name is unknown or a setting is out of range.
     """
     if name not in OPTIMIZERS:
         raise ValueError(unknown_name("optimizer", name, OPTIMIZERS))
@@ -73,7 +73,7 @@ def learning_rate_schedule(
         decay: "none", "linear" or "cosine".
 
     Raises:
-        ValueError: the decay is unknown.
+        ValueError: if the decay is unknown.
     """
     if decay not in DECAYS:
         raise ValueError(unknown_name("decay", decay, DECAYS))

@@ -61,7 +61,7 @@ def phase(history: History) -> Phase:
     centroids: under cross-entropy the optimal rows cancel in the centroid (Theorem 2).
 
     Raises:
-        ValueError: the history has no row, or neither of the training accuracies.
+        ValueError: if the history has no row, or neither of the training accuracies.
     """
     names = [name for name in ("train_accuracy", "probe_accuracy") if name in history]
     if not names:

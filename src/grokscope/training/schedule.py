@@ -38,7 +38,7 @@ class Schedule:
         """A schedule from what a user writes: "log", every so many steps, or the steps themselves.
 
         Raises:
-            ValueError: it is none of these.
+            ValueError: if it is none of these.
         """
         if isinstance(schedule, Schedule):
             return schedule

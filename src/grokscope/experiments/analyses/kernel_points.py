@@ -38,7 +38,7 @@ def kernel_points(
         first set.
 
     Raises:
-        ValueError: a split is neither "train" nor "test".
+        ValueError: if a split is neither "train" nor "test".
     """
     run = trained.run
     matrices: dict[str, dict[str, Any]] = {name: {} for name in sets}

@@ -101,7 +101,7 @@ def training_triples(x: Tensor, y: Tensor, count: int) -> list[Triple]:
     """The first training points of three different classes, and so on, no point used twice.
 
     Raises:
-        ValueError: there are fewer such triples.
+        ValueError: if there are fewer such triples.
     """
     triples: list[Triple] = []
     waiting: list[int] = []

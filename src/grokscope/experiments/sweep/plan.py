@@ -79,7 +79,7 @@ class Plan:
         """Start this sweep in a folder, or go on with it, or widen the one that is there.
 
         Raises:
-            RunError: the folder holds a run, or another experiment under a setting's name.
+            RunError: if the folder holds a run, or another experiment under a setting's name.
         """
         return write_sweep(
             Path(folder),
@@ -132,7 +132,7 @@ def plan_sweep(
         num_seeds: seeds 0 to ``num_seeds - 1`` instead of the experiment's own.
 
     Raises:
-        SpecError: a name, a path or a value is wrong; or a path changes nothing.
+        SpecError: if a name, a path or a value is wrong; or a path changes nothing.
     """
     raw = raw_experiment(name, preset, settings, num_seeds)
     section = _section(raw.pop("sweep", None), grid, name)

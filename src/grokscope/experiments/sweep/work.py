@@ -22,8 +22,8 @@ def work(job: Job) -> bool:
     """Run, or go on with, one run of a sweep; False where another process works on it.
 
     Raises:
-        RunError: the folder is not there, or cannot be written.
-        DataError: the data are missing or damaged.
+        RunError: if the folder is not there, or cannot be written.
+        DataError: if the data are missing or damaged.
     """
     folder = Path(job.folder)
     if not folder.is_dir():

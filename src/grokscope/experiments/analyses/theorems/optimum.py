@@ -139,9 +139,10 @@ def _relative(found: Tensor, expected: Tensor) -> float:
 def optimal_entries(alpha: float, classes: int, length: float) -> tuple[float, float]:
     """The entries a and b of the rows a x and b x that are optimal under cross-entropy.
 
-    >>> a, b = optimal_entries(4.0, 5, 2.0)
-    >>> round(a, 3), round(b, 3), round(a + 4 * b, 9)
-    (0.894, -0.224, 0.0)
+    Example:
+        >>> a, b = optimal_entries(4.0, 5, 2.0)
+        >>> round(a, 3), round(b, 3), round(a + 4 * b, 9)
+        (0.894, -0.224, 0.0)
     """
     a = math.sqrt(alpha * (classes - 1) / classes) / length
     return a, -math.sqrt(alpha / (classes * (classes - 1))) / length
