@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -128,6 +129,58 @@ def test_small_networks_equal_the_exact_twin(seed: int, bias: bool) -> None:
         parameter.data = torch.randn(parameter.shape, generator=generator)
     plane = gs.Slice(torch.randn(2, generator=generator), torch.eye(2), half_width=2.0)
     check_against_twin(gs.linear_regions(model, plane), mlp_steps(model), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_lines_cut_at_once_and_in_rounds_make_the_same_cells(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from grokscope.measures.regions import split
+    from grokscope.measures.regions.arrangement import Arrangement
+
+    case = CASES[name]()
+    plane = gs.Slice.random(
+        torch.zeros(case.shape), case.half_width, torch.Generator().manual_seed(3)
+    )
+    at_once = gs.linear_regions(case.model, plane)
+    in_rounds: list[int] = []
+
+    def leave_all(mesh: Any, values: Any, *_: Any) -> Arrangement:
+        in_rounds.append(mesh.num_faces)
+        every = np.arange(mesh.num_faces)
+        return Arrangement(mesh, values, every, every)
+
+    monkeypatch.setattr(split, "arrange", leave_all)
+    rounds = gs.linear_regions(case.model, plane)
+    assert in_rounds
+    assert rounds.counts == at_once.counts
+    assert len(rounds.vertices) == len(at_once.vertices)
+    assert len(rounds.edges) == len(at_once.edges)
+    cells = rounds.locate(at_once.interior_points)
+    assert torch.equal(cells.sort().values, torch.arange(len(rounds)))
+    torch.testing.assert_close(rounds.areas[cells], at_once.areas, atol=1e-13, rtol=1e-9)
+
+
+def test_only_degenerate_cells_are_left_to_the_rounds() -> None:
+    from grokscope.measures.regions.arrangement import arrange
+    from grokscope.measures.regions.mesh import Mesh
+
+    # Two cells beside the line y = 0; three lines meet in one point of the upper one.
+    corners = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+    labels, tolerance = np.zeros((1, 3), dtype=np.int64), np.array([1e-12])
+    both = arrange(Mesh.polygons([corners]), corners[:, 1:], tolerance, labels, lambda _: None)
+    assert both.mesh.num_faces == 2
+    assert not len(both.left)
+    x, y = both.mesh.vertices.T
+    lines = np.stack([x, x + (y - 0.5), x - (y - 0.5), y + 0.5 + 0.1 * x], axis=1)
+    found = arrange(
+        both.mesh, lines, np.full(4, 1e-12), np.zeros((4, 3), dtype=int), lambda _: None
+    )
+    (upper,) = found.left
+    assert both.mesh.centers[found.parents[upper], 1] > 0
+    # In the lower cell 1 + 4 lines + the two points where the last meets the first and the third.
+    assert found.mesh.num_faces == 1 + 7
+    assert float(found.mesh.areas.sum()) == pytest.approx(4.0)
 
 
 @pytest.mark.parametrize("block", [1, 7])

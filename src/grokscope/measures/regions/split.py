@@ -1,14 +1,15 @@
 """Split the cells of a mesh along the zero sets of functions that are affine on every cell.
 
-The functions are given by their values at the mesh's vertices. In every round each cell that some
-function crosses is cut in two by one of them, all cells at once; the next round does the same to
-the parts. Neighbouring cells share vertices, so a cut through their common edge is made once and
-both see it. Which functions cross a cell is a set of bits: the union over its vertices of where
-each is positive, met with the union of where each is negative.
+The functions are given by their values at the mesh's vertices. `arrange` cuts the cells where no
+line passes through a corner and no three meet. The others are cut in rounds: in every round each
+cell that some function crosses is cut in two by one of them, all cells at once; the next round does
+the same to the parts. Neighbouring cells share vertices, so a cut through their common edge is made
+once and both see it. Which functions cross a cell is a set of bits: the union over its vertices of
+where each is positive, met with the union of where each is negative.
 
-Signs decide everything and positions nothing, so that rounding cannot tear the mesh. A value
-within the tolerance counts as zero: a line through a vertex, or along an existing edge, cuts
-there and makes no sliver.
+In the rounds signs decide everything and positions nothing, so that rounding cannot tear the mesh.
+A value within the tolerance counts as zero: a line through a vertex, or along an existing edge,
+cuts there and makes no sliver.
 
 About 2 log(cells) rounds, each linear in the corners of the cells still to be cut.
 """
@@ -21,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from grokscope.measures.regions.arrangement import Arrangement, Bits, arrange, between, pack
 from grokscope.measures.regions.mesh import Floats, Ints, Mesh, Rings, runs, starts
 
 
@@ -51,9 +53,6 @@ class GrowingArray:
         self._count = end
 
 
-Bits = NDArray[np.uint64]
-
-
 def split(
     mesh: Mesh,
     values: Floats,
@@ -74,21 +73,14 @@ def split(
         the refined mesh, whose first V vertices are those of ``mesh``, and the cell of ``mesh``
         that each of its cells lies in.
     """
-    splitter = _Splitter(mesh, values, tolerance, labels)
+    found = arrange(mesh, values, tolerance, labels, on_round)
+    if not len(found.left):
+        return found.mesh, found.parents
+    splitter = _Splitter(found, tolerance, labels)
     while len(splitter.active):
         splitter.round()
         on_round(splitter.num_faces)
     return splitter.result()
-
-
-def _pack(positive: NDArray[np.bool_], negative: NDArray[np.bool_]) -> Bits:
-    """Two (n, C) masks as (n, 2, W) words: function c is bit c % 64 of word c // 64."""
-    width = -(-positive.shape[1] // 64)
-    packed = np.zeros((len(positive), 2, 8 * width), dtype=np.uint8)
-    for side, mask in enumerate((positive, negative)):
-        bits = np.packbits(mask, axis=1, bitorder="little")
-        packed[:, side, : bits.shape[1]] = bits
-    return packed.view("<u8").astype(np.uint64, copy=False)
 
 
 def _lowest(bits: Bits) -> Ints:
@@ -99,17 +91,9 @@ def _lowest(bits: Bits) -> Ints:
     return 64 * word + np.frexp(lowest.astype(np.float64))[1] - 1
 
 
-def _between(rows: Floats, a: Ints, b: Ints, t: Floats) -> Floats:
-    """The rows (1 - t) a + t b, with few temporaries."""
-    found, start = rows[b], rows[a]
-    found -= start
-    found *= t
-    found += start
-    return found
-
-
 class _Splitter:
-    def __init__(self, mesh: Mesh, values: Floats, tolerance: Floats, labels: Ints) -> None:
+    def __init__(self, found: Arrangement, tolerance: Floats, labels: Ints) -> None:
+        mesh, values = found.mesh, found.values
         self.tolerance = tolerance
         self.column_labels = labels
         self.vertices = GrowingArray(mesh.vertices)
@@ -117,11 +101,12 @@ class _Splitter:
         self.edge_labels = GrowingArray(mesh.labels)
         positive, negative = values > tolerance, values < -tolerance
         self.values = GrowingArray(values)
-        self.signs = GrowingArray(_pack(positive, negative))
-        self.finished: list[Rings] = []
-        self.finished_parents: list[Ints] = []
-        self.num_finished = 0
-        self._retire(mesh.rings, np.arange(mesh.num_faces))
+        self.signs = GrowingArray(pack(positive, negative))
+        done = np.arange(mesh.num_faces - len(found.left))
+        self.finished: list[Rings] = [mesh.rings.take(done)]
+        self.finished_parents: list[Ints] = [found.parents[done]]
+        self.num_finished = len(done)
+        self._retire(mesh.rings.take(found.left), found.parents[found.left])
 
     @property
     def num_faces(self) -> int:
@@ -185,11 +170,11 @@ class _Splitter:
     def _add_vertices(self, a: Ints, b: Ints, column: Ints) -> None:
         """Add the zero of each function between the vertices a and b."""
         low, high = self.values.rows[a, column], self.values.rows[b, column]
-        t = (low / (low - high))[:, None]
-        values = _between(self.values.rows, a, b, t)
+        t = low / (low - high)
+        values = between(self.values.rows, a, b, t)
         values[np.arange(len(values)), column] = 0
-        self.vertices.append(_between(self.vertices.rows, a, b, t))
-        self.signs.append(_pack(values > self.tolerance, values < -self.tolerance))
+        self.vertices.append(between(self.vertices.rows, a, b, t))
+        self.signs.append(pack(values > self.tolerance, values < -self.tolerance))
         self.values.append(values)
 
     def _insert(self, rings: Rings, edge: Ints, new_vertex: Ints, new_edge: Ints) -> Rings:
