@@ -56,11 +56,11 @@ def test_velocity_is_the_distance_per_step() -> None:
     torch.testing.assert_close(velocity, torch.stack(expected))
 
 
-@pytest.mark.parametrize("centerd", [False, True])
+@pytest.mark.parametrize("centered", [False, True])
 @pytest.mark.parametrize("shape", [(6, 6), (6, 6, 3, 3)])
 @pytest.mark.parametrize("labels", ["classes", "targets"])
 def test_alignment_equals_the_definition(
-    shape: tuple[int, ...], labels: str, centerd: bool
+    shape: tuple[int, ...], labels: str, centered: bool
 ) -> None:
     kernel = random_kernel(*shape)
     y = torch.tensor([0, 2, 1, 1, 2, 2])
@@ -69,11 +69,11 @@ def test_alignment_equals_the_definition(
         y = targets = random_kernel(6, 3)
     expected_label = reference.label_kernel(targets, kernel)
     expected_kernel = kernel
-    if centerd:
-        expected_label = reference.centerd(expected_label)
-        expected_kernel = reference.centerd(kernel)
+    if centered:
+        expected_label = reference.centered(expected_label)
+        expected_kernel = reference.centered(kernel)
     torch.testing.assert_close(
-        gs.kernel_alignment(kernel, y, centerd=centerd),
+        gs.kernel_alignment(kernel, y, centered=centered),
         reference.cosine(expected_kernel, expected_label),
     )
 
@@ -106,7 +106,7 @@ def test_float32_stays_float32() -> None:
         (lambda: gs.kernel_alignment(torch.ones(2, 2), torch.tensor([-1, 1])), "from 0 on"),
         (lambda: gs.kernel_alignment(torch.ones(2, 2, 2, 2), torch.tensor([0, 5])), "class 5"),
         (lambda: gs.kernel_alignment(torch.ones(2, 2, 2, 2), torch.ones(2, 3)), "fit K"),
-        (lambda: gs.kernel_alignment(torch.eye(2), torch.ones(2), centerd=True), "same for all"),
+        (lambda: gs.kernel_alignment(torch.eye(2), torch.ones(2), centered=True), "same for all"),
     ],
 )
 def test_mistakes_are_named(call: object, message: str) -> None:

@@ -19,7 +19,7 @@ def label_kernel(targets: Tensor, kernel: Tensor) -> Tensor:
     return torch.einsum("ai,bj->abij", targets, targets)
 
 
-def centerd(kernel: Tensor) -> Tensor:
+def centered(kernel: Tensor) -> Tensor:
     """H K H over the two axes of examples, H = I - 1 1^T / n."""
     n = len(kernel)
     h = torch.eye(n, dtype=kernel.dtype) - torch.full((n, n), 1 / n, dtype=kernel.dtype)

@@ -47,8 +47,8 @@ def layer_activations(
         error where it was asked for by name.
 
     Raises:
-        ValueError: a name the model has not got, or that never ran.
-        TypeError: ``model`` is not a module.
+        ValueError: for a name the model has not got, or that never ran.
+        TypeError: if ``model`` is not a module.
 
     Example:
         >>> import grokscope as gs, torch

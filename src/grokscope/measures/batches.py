@@ -26,8 +26,9 @@ def leaves(x: Batch, name: str = "x") -> dict[Key, Tensor]:
         TypeError: if ``x`` or one of its entries is something else.
         ValueError: if ``x`` has no entry.
 
-    >>> leaves({"ids": torch.ones(5, 3), "mask": torch.ones(5, 3)}).keys()
-    dict_keys(['ids', 'mask'])
+    Example:
+        >>> leaves({"ids": torch.ones(5, 3), "mask": torch.ones(5, 3)}).keys()
+        dict_keys(['ids', 'mask'])
     """
     if isinstance(x, Tensor):
         return {None: x}
@@ -64,8 +65,9 @@ def batch_size(x: Batch, name: str = "x") -> int:
         TypeError: as for `leaves`.
         ValueError: if a leaf has no axis, or two leaves differ in the length of the first.
 
-    >>> batch_size((torch.ones(5, 3), torch.ones(5)))
-    5
+    Example:
+        >>> batch_size((torch.ones(5, 3), torch.ones(5)))
+        5
     """
     sizes: dict[Key, int] = {}
     for key, leaf in leaves(x, name).items():
@@ -104,8 +106,9 @@ def rows(x: Batch, index: slice | Tensor | Sequence[int]) -> Batch:
 def chunks(x: Batch, chunk_size: int | None) -> Iterator[Batch]:
     """Successive parts of at most ``chunk_size`` examples; the whole batch if None.
 
-    >>> [len(part["e"]) for part in chunks({"e": torch.ones(5, 2)}, 2)]
-    [2, 2, 1]
+    Example:
+        >>> [len(part["e"]) for part in chunks({"e": torch.ones(5, 2)}, 2)]
+        [2, 2, 1]
     """
     n = batch_size(x)
     if chunk_size is None or chunk_size >= n:
@@ -159,16 +162,17 @@ def wrt_key(x: Batch, wrt: Key = None, name: str = "x") -> Key:
     """The key of the leaf that input derivatives are taken by.
 
     Args:
-        x: The batch.
-        wrt: The key, where the user named it; the only floating-point leaf if None.
-        name: What to call the batch in a message.
+        x: the batch.
+        wrt: the key, where the user named it; the only floating-point leaf if None.
+        name: what to call the batch in a message.
 
     Raises:
         TypeError: if no leaf, or not the one named, is floating point.
         ValueError: if there are several and none is named, or the one named is not there.
 
-    >>> wrt_key({"e": torch.ones(5, 3), "mask": torch.ones(5, dtype=torch.bool)})
-    'e'
+    Example:
+        >>> wrt_key({"e": torch.ones(5, 3), "mask": torch.ones(5, dtype=torch.bool)})
+        'e'
     """
     found = leaves(x, name)
     if wrt is not None and None not in found:

@@ -125,9 +125,9 @@ def manifold_geometry(
         numbers for rotated data or reordered points.
 
     Raises:
-        ValueError: fewer than two manifolds, shapes that do not fit, NaN, a negative margin, or a
-            manifold whose center vanishes; the message names the manifold.
-        TypeError: a manifold is not a floating-point tensor.
+        ValueError: for fewer than two manifolds, shapes that do not fit, NaN, a negative margin, or
+            a manifold whose center vanishes; the message names the manifold.
+        TypeError: if a manifold is not a floating-point tensor.
 
     Example:
         >>> import grokscope as gs, torch

@@ -76,7 +76,7 @@ def center_structure(
         generator: of the random starts; None for a fixed stream.
 
     Raises:
-        ValueError: a center coincides with the mean of the centers.
+        ValueError: if a center coincides with the mean of the centers.
 
     Example:
         >>> import grokscope as gs, torch

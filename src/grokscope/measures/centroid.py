@@ -31,22 +31,23 @@ def centroids(model: Model, x: Batch, *, chunk_size: int | None = None) -> Float
     """The centroid A_x^T 1 of every example, in the shape of the input.
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        chunk_size: Examples at a time; all of them if None.
+        chunk_size: examples at a time; all of them if None.
 
     Returns:
         Centroids (n, *d).
 
     Raises:
-        ValueError: If ``x`` has no batch axis, is empty or not finite; if the model mixes the
+        ValueError: if ``x`` has no batch axis, is empty or not finite; if the model mixes the
             examples of a batch or draws at random (BatchNorm, dropout in training mode), or its
             outputs have another shape or no gradient.
 
-    >>> import torch, grokscope as gs
-    >>> gs.centroids(lambda x: x * torch.tensor([1.0, 2.0]), torch.ones(1, 2))
-    tensor([[1., 2.]])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> gs.centroids(lambda x: x * torch.tensor([1.0, 2.0]), torch.ones(1, 2))
+        tensor([[1., 2.]])
     """
 
     def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
@@ -61,20 +62,22 @@ def centroid_alignment(
     """The cosine of every centroid with its example.
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        chunk_size: Examples at a time; all of them if None.
+        chunk_size: examples at a time; all of them if None.
 
     Returns:
         Cosines (n,) in [-1, 1]; 0 where the centroid or x is zero, a vector without a direction.
 
     Raises:
-        ValueError: As for `centroids`.
+        ValueError: as for `centroids`.
 
-    >>> import torch, grokscope as gs
-    >>> gs.centroid_alignment(lambda x: x * torch.tensor([1.0, 0.0]), torch.tensor([[3.0, 4.0]]))
-    tensor([0.6000])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> first = lambda x: x * torch.tensor([1.0, 0.0])
+        >>> gs.centroid_alignment(first, torch.tensor([[3.0, 4.0]]))
+        tensor([0.6000])
     """
 
     def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
@@ -93,20 +96,21 @@ def centroid_inner_product(
     the sum of the outputs, 1^T f(x).
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        chunk_size: Examples at a time; all of them if None.
+        chunk_size: examples at a time; all of them if None.
 
     Returns:
         Inner products (n,).
 
     Raises:
-        ValueError: As for `centroids`.
+        ValueError: as for `centroids`.
 
-    >>> import torch, grokscope as gs
-    >>> gs.centroid_inner_product(lambda x: 2 * x, torch.tensor([[3.0, 4.0]]))
-    tensor([14.])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> gs.centroid_inner_product(lambda x: 2 * x, torch.tensor([[3.0, 4.0]]))
+        tensor([14.])
     """
 
     def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
@@ -129,21 +133,22 @@ def radii(model: Model, x: Batch, *, chunk_size: int | None = None) -> Float[Ten
     within the region of the layers before (`layer_radii`).
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        chunk_size: Examples at a time; all of them if None.
+        chunk_size: examples at a time; all of them if None.
 
     Returns:
         Radii (n,), in squared units of x; of either sign.
 
     Raises:
-        ValueError: As for `centroids`.
+        ValueError: as for `centroids`.
 
-    >>> import torch, grokscope as gs
-    >>> unit = lambda x: torch.relu(x - 3)  # off where x < 3: mu = 0; on: mu = 1, b = -3
-    >>> gs.radii(unit, torch.tensor([[1.0], [5.0]]))
-    tensor([ 0., -5.])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> unit = lambda x: torch.relu(x - 3)  # off where x < 3: mu = 0; on: mu = 1, b = -3
+        >>> gs.radii(unit, torch.tensor([[1.0], [5.0]]))
+        tensor([ 0., -5.])
     """
 
     def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:

@@ -52,9 +52,9 @@ class Chain:
     """The stages of a network from input to output.
 
     Attributes:
-        stages: The linear layers, each with its activations.
-        weights: The matrices W_1 ... W_L, each (outputs, inputs) of its layer.
-        biases: The vectors b_1 ... b_L, None for a layer without.
+        stages: the linear layers, each with its activations.
+        weights: the matrices W_1 ... W_L, each (outputs, inputs) of its layer.
+        biases: the vectors b_1 ... b_L, None for a layer without.
     """
 
     def __init__(self, stages: list[Stage]) -> None:

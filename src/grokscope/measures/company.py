@@ -36,8 +36,9 @@ def few(n: int, count: int = 3) -> list[int]:
 
     Of fewer examples some come twice: even one has company then.
 
-    >>> few(10), few(2), few(1)
-    ([9, 5, 0], [1, 0, 1], [0, 0, 0])
+    Example:
+        >>> few(10), few(2), few(1)
+        ([9, 5, 0], [1, 0, 1], [0, 0, 0])
     """
     if n < count:
         return [(n - 1 - i) % n for i in range(count)]
@@ -75,7 +76,7 @@ class Company:
         """Raise unless ``outputs``, of the examples from ``start`` on, are what they were alone.
 
         Raises:
-            ValueError: naming the first example whose outputs differ.
+            ValueError: if one depends on the others, naming the first example whose outputs differ.
         """
         places = [p for p, i in enumerate(self.index) if start <= i < start + len(outputs)]
         if places:

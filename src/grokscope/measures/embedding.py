@@ -28,8 +28,8 @@ def embedding_2d(
         generator: seeds the layout; None for a fixed seed.
 
     Raises:
-        ModuleNotFoundError: umap-learn is not installed.
-        ValueError: NaN, no rows, or fewer rows than neighbours.
+        ModuleNotFoundError: if umap-learn is not installed.
+        ValueError: for NaN, no rows, or fewer rows than neighbours.
     """
     check_batch(features, "features")
     if not 2 <= num_neighbors < len(features):

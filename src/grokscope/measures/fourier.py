@@ -24,7 +24,7 @@ def fourier_gini(weight: Float[Tensor, "m d"], modulus: int) -> Float[Tensor, ""
     For a linear layer on one-hot residues pass ``layer.weight[:, :p].T``.
 
     Args:
-        weight: A weight (m, d) with m >= modulus; further rows, as of a token "=", are left out.
+        weight: a weight (m, d) with m >= modulus; further rows, as of a token "=", are left out.
         modulus: p.
 
     Returns:
@@ -48,7 +48,7 @@ def fourier_spectrum(weight: Float[Tensor, "m d"], modulus: int) -> Float[Tensor
     The squares add up to the squared norm of the first ``modulus`` rows (Parseval).
 
     Args:
-        weight: A weight (m, d) as for `fourier_gini`.
+        weight: a weight (m, d) as for `fourier_gini`.
         modulus: p.
 
     Returns:

@@ -19,7 +19,7 @@ class JacobianGeometry:
     """What `jacobian_geometry` measured; every field is as the function of that name returns it.
 
     Attributes:
-        inputs: The batch (n, *d) that was measured; of several tensors the one that derivatives
+        inputs: the batch (n, *d) that was measured; of several tensors the one that derivatives
             were taken by.
         norm: `jacobian_norm`, (n,).
         alignment: `jacobian_alignment`, (n, k).
@@ -50,21 +50,22 @@ def jacobian_geometry(model: Model, x: Batch, *, chunk_size: int | None = None) 
     layer next to the input) O(n k h_1 h_2 + n k h_1^2 + h_1^2 d), with no (n, k, d) tensor.
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        chunk_size: Examples at a time; all of them if None.
+        chunk_size: examples at a time; all of them if None.
 
     Returns:
         The measures, each for every example.
 
     Raises:
-        ValueError: As for `input_jacobian`.
+        ValueError: as for `input_jacobian`.
 
-    >>> import torch, grokscope as gs
-    >>> geometry = gs.jacobian_geometry(lambda x: 2 * x, torch.tensor([[3.0, 4.0]]))
-    >>> geometry.norm, geometry.centroid_alignment
-    (tensor([2.8284]), tensor([0.9899]))
+    Example:
+        >>> import torch, grokscope as gs
+        >>> geometry = gs.jacobian_geometry(lambda x: 2 * x, torch.tensor([[3.0, 4.0]]))
+        >>> geometry.norm, geometry.centroid_alignment
+        (tensor([2.8284]), tensor([0.9899]))
     """
     parts = over_batch(model, x, chunk_size, _measure)
     by = continuous(model, x)

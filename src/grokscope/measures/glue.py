@@ -86,7 +86,8 @@ def glue_geometry(
             8 N bytes a manifold.
 
     Raises:
-        ValueError: fewer than two manifolds, shapes that do not fit, NaN, labels other than +1, -1.
+        ValueError: for fewer than two manifolds, shapes that do not fit, NaN, labels other than +1,
+            -1.
 
     Example:
         >>> import grokscope as gs, torch

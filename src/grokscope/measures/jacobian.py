@@ -29,22 +29,23 @@ def input_jacobian(
     """The Jacobian of the outputs with respect to the input, for every example.
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        chunk_size: Examples at a time; all of them if None.
+        chunk_size: examples at a time; all of them if None.
 
     Returns:
         A (n, k, *d), k = 1 for a model with outputs (n,).
 
     Raises:
-        ValueError: If ``x`` has no batch axis, is empty or not finite; if the model mixes the
+        ValueError: if ``x`` has no batch axis, is empty or not finite; if the model mixes the
             examples of a batch or draws at random (BatchNorm, dropout in training mode), or its
             outputs have another shape or no gradient.
 
-    >>> import torch, grokscope as gs
-    >>> gs.input_jacobian(torch.nn.Linear(3, 2), torch.ones(5, 3)).shape
-    torch.Size([5, 2, 3])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> gs.input_jacobian(torch.nn.Linear(3, 2), torch.ones(5, 3)).shape
+        torch.Size([5, 2, 3])
     """
 
     def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
@@ -72,23 +73,24 @@ def jacobian_norm(
     norm on average. It costs r vector-Jacobian products instead of k.
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        projections: Random directions for each example; exact if None.
-        generator: Source of the directions. If None, a fresh one seeded by the operating system:
+        projections: random directions for each example; exact if None.
+        generator: source of the directions. If None, a fresh one seeded by the operating system:
             the global random state is left alone, and two calls differ.
-        chunk_size: Examples at a time; all of them if None. Estimates do not depend on it.
+        chunk_size: examples at a time; all of them if None. Estimates do not depend on it.
 
     Returns:
         The norms (n,).
 
     Raises:
-        ValueError: As for `input_jacobian`, or if ``projections`` is less than 1.
+        ValueError: as for `input_jacobian`, or if ``projections`` is less than 1.
 
-    >>> import torch, grokscope as gs
-    >>> gs.jacobian_norm(lambda x: 3 * x, torch.ones(2, 4))
-    tensor([6., 6.])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> gs.jacobian_norm(lambda x: 3 * x, torch.ones(2, 4))
+        tensor([6., 6.])
     """
     if projections is None:
         return over_batch(model, x, chunk_size, lambda local, _: (local.squared_norm().sqrt(),))[0]
@@ -124,20 +126,21 @@ def jacobian_alignment(
     section 3): every entry is then 1 or -1.
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        chunk_size: Examples at a time; all of them if None.
+        chunk_size: examples at a time; all of them if None.
 
     Returns:
         Cosines (n, k) in [-1, 1]; 0 where the row or x is zero, a vector without a direction.
 
     Raises:
-        ValueError: As for `input_jacobian`.
+        ValueError: as for `input_jacobian`.
 
-    >>> import torch, grokscope as gs
-    >>> gs.jacobian_alignment(lambda x: x.square().sum(1), torch.tensor([[3.0, -4.0]]))
-    tensor([[1.]])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> gs.jacobian_alignment(lambda x: x.square().sum(1), torch.tensor([[3.0, -4.0]]))
+        tensor([[1.]])
     """
 
     def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
@@ -150,25 +153,26 @@ def jacobian_pc1(model: Model, x: Batch, *, chunk_size: int | None = None) -> Fl
     """The share of the Jacobian's first principal component, sigma_1^2 / sum_i sigma_i^2.
 
     It is 1 exactly where the Jacobian has rank one, and at least 1 / min(k, d). The singular
-    values are those of the matrix itself, not centerd, and of one example: the paper's low-rank
+    values are those of the matrix itself, not centered, and of one example: the paper's low-rank
     assumption is about each A_x.
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        chunk_size: Examples at a time; all of them if None.
+        chunk_size: examples at a time; all of them if None.
 
     Returns:
         Shares (n,) in (0, 1]; 0 where the Jacobian is zero, which no other one reaches, and NaN
         where the network's own derivative is not finite.
 
     Raises:
-        ValueError: As for `input_jacobian`.
+        ValueError: as for `input_jacobian`.
 
-    >>> import torch, grokscope as gs
-    >>> gs.jacobian_pc1(lambda x: x * torch.tensor([1.0, 2.0, 2.0]), torch.ones(1, 3))
-    tensor([0.4444])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> gs.jacobian_pc1(lambda x: x * torch.tensor([1.0, 2.0, 2.0]), torch.ones(1, 3))
+        tensor([0.4444])
     """
 
     def measure(local: LocalMap, _: Tensor) -> tuple[Tensor]:
@@ -186,22 +190,23 @@ def affine_map(
     smooth one it is the tangent at x. b = f(x) - A x.
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        chunk_size: Examples at a time; all of them if None.
+        chunk_size: examples at a time; all of them if None.
 
     Returns:
         A (n, k, *d) and b (n, k).
 
     Raises:
-        ValueError: As for `input_jacobian`.
+        ValueError: as for `input_jacobian`.
 
-    >>> import torch, grokscope as gs
-    >>> A, b = gs.affine_map(lambda x: 2 * x + 1, torch.ones(1, 2))
-    >>> A.squeeze(0), b
-    (tensor([[2., 0.],
-            [0., 2.]]), tensor([[1., 1.]]))
+    Example:
+        >>> import torch, grokscope as gs
+        >>> A, b = gs.affine_map(lambda x: 2 * x + 1, torch.ones(1, 2))
+        >>> A.squeeze(0), b
+        (tensor([[2., 0.],
+                [0., 2.]]), tensor([[1., 1.]]))
     """
 
     def measure(local: LocalMap, part: Tensor) -> tuple[Tensor, Tensor]:

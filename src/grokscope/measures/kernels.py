@@ -35,7 +35,7 @@ def kernel_distance(
         its relative accuracy when they are close.
 
     Raises:
-        ValueError: the shapes differ, or a kernel is zero or not finite.
+        ValueError: if the shapes differ, or a kernel is zero or not finite.
 
     Example:
         >>> import torch, grokscope as gs
@@ -63,7 +63,7 @@ def kernel_distance_matrix(
         (T, T), symmetric with a zero diagonal.
 
     Raises:
-        ValueError: no kernels, shapes that differ, or a kernel that is zero or not finite.
+        ValueError: for no kernels, shapes that differ, or a kernel that is zero or not finite.
 
     Example:
         >>> import torch, grokscope as gs
@@ -108,7 +108,7 @@ def ntk_velocity(
         (T - 1,) distances per step.
 
     Raises:
-        ValueError: fewer than two kernels, steps that do not increase or are not one for each
+        ValueError: for fewer than two kernels, steps that do not increase or are not one for each
             kernel, or what ``kernel_distance`` raises.
 
     Example:
@@ -131,7 +131,7 @@ def ntk_velocity(
 def kernel_alignment(
     K: Float[Tensor, "..."],
     y: Shaped[Tensor, "..."],
-    centerd: bool = False,
+    centered: bool = False,
 ) -> Float[Tensor, ""]:
     """The cosine of a kernel with the kernel of the labels (Cristianini et al. 2001).
 
@@ -143,15 +143,15 @@ def kernel_alignment(
         K: (n, n) or (n, n, k, k).
         y: (n,) class labels, integer; or targets, floating point, (n,) such as -1 and 1 or
             (n, k).
-        centerd: subtract from both kernels their means over examples first (Cortes et al. 2012),
+        centered: subtract from both kernels their means over examples first (Cortes et al. 2012),
             which does away with what all examples share.
 
     Returns:
         A scalar in [-1, 1]; in [0, 1] for a positive semidefinite kernel.
 
     Raises:
-        ValueError: shapes that do not fit, or a kernel, centerd where asked, that is zero or not
-            finite.
+        ValueError: for shapes that do not fit, or a kernel, centered where asked, that is zero or
+            not finite.
 
     Example:
         >>> import torch, grokscope as gs
@@ -161,7 +161,7 @@ def kernel_alignment(
     if K.ndim not in (2, 4) or K.shape[0] != K.shape[1] or K.shape[2:3] != K.shape[3:]:
         raise ValueError(f"K must be (n, n) or (n, n, k, k): got {_sizes(K)}")
     targets = _targets(y, K)
-    if centerd:
+    if centered:
         targets = targets - targets.mean(0)
         K = K - K.mean(0, keepdim=True)
         K = K - K.mean(1, keepdim=True)
@@ -174,7 +174,7 @@ def kernel_alignment(
         inner = (torch.einsum("abij,bj->ai", K, flat) * flat).sum().double()
         label_norm = targets.square().sum()
     if not label_norm > 0:
-        raise ValueError("y is the same for all examples; the centerd label kernel is zero")
+        raise ValueError("y is the same for all examples; the centered label kernel is zero")
     return (inner / (norm * label_norm)).to(K.dtype)
 
 

@@ -36,27 +36,30 @@ def layer_centroids(
     Cost: one forward pass and one backward pass for each layer, from that layer down.
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        layers: Names as in ``model.named_modules()``, in the order wanted. If None, in the order
+        layers: names as in ``model.named_modules()``, in the order wanted. If None, in the order
             they run, all modules without children that the input reaches and that compute
             something (not Flatten, Dropout and the like).
-        chunk_size: Examples at a time; all of them if None.
+        chunk_size: examples at a time; all of them if None.
 
     Returns:
         For each layer its centroids (n, *d). A module that runs more than once (shared weights)
         counts by its last run.
 
     Raises:
-        TypeError: If ``model`` is no nn.Module.
-        ValueError: As for `centroids`, or if a name in ``layers`` is not a module of the model,
+        TypeError: if ``model`` is no nn.Module.
+        ValueError: as for `centroids`, or if a name in ``layers`` is not a module of the model,
             does not run, does not depend on x, or does not return one tensor.
 
-    >>> import torch, grokscope as gs
-    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
-    >>> {name: tuple(c.shape) for name, c in gs.layer_centroids(model, torch.ones(5, 3)).items()}
-    {'0': (5, 3), '1': (5, 3), '2': (5, 3)}
+    Example:
+        >>> import torch, grokscope as gs
+        >>> nn = torch.nn
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> found = gs.layer_centroids(model, torch.ones(5, 3))
+        >>> {name: tuple(c.shape) for name, c in found.items()}
+        {'0': (5, 3), '1': (5, 3), '2': (5, 3)}
     """
 
     def centroid(_name: str, _totals: Tensor, gradient: Tensor, _leaf: Tensor) -> Tensor:
@@ -81,23 +84,25 @@ def layer_radii(
     12-13). That holds for the sub-networks that end in an activation with convex units, as ReLU.
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
-        layers: As for `layer_centroids`.
-        chunk_size: Examples at a time; all of them if None.
+        layers: as for `layer_centroids`.
+        chunk_size: examples at a time; all of them if None.
 
     Returns:
         For each layer its radii (n,), in squared units of x.
 
     Raises:
-        TypeError: If ``model`` is no nn.Module.
-        ValueError: As for `layer_centroids`, or if a layer's outputs have not the batch first.
+        TypeError: if ``model`` is no nn.Module.
+        ValueError: as for `layer_centroids`, or if a layer's outputs have not the batch first.
 
-    >>> import torch, grokscope as gs
-    >>> model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
-    >>> {name: tuple(r.shape) for name, r in gs.layer_radii(model, torch.ones(5, 3)).items()}
-    {'0': (5,), '1': (5,), '2': (5,)}
+    Example:
+        >>> import torch, grokscope as gs
+        >>> nn = torch.nn
+        >>> model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+        >>> {name: tuple(r.shape) for name, r in gs.layer_radii(model, torch.ones(5, 3)).items()}
+        {'0': (5,), '1': (5,), '2': (5,)}
     """
 
     def radius(name: str, totals: Tensor, gradient: Tensor, leaf: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ def class_manifolds(
         generator: keep random ones; None for the first.
 
     Raises:
-        ValueError: the labels do not match the features, or are not integers.
+        ValueError: if the labels do not match the features, or are not integers.
 
     Example:
         >>> import grokscope as gs, torch

@@ -13,14 +13,15 @@ def weight_norms(model: nn.Module) -> dict[str, Float[Tensor, ""]]:
     sum of their squares. A weight that several modules share counts once.
 
     Args:
-        model: The network; frozen parameters count too.
+        model: the network; frozen parameters count too.
 
     Returns:
         Scalars by the names of ``model.named_parameters()``.
 
-    >>> import torch, grokscope as gs
-    >>> norms = gs.weight_norms(gs.MLP(3, [4], 2, bias=False, seed=0))
-    >>> list(norms)
-    ['linear1.weight', 'linear2.weight']
+    Example:
+        >>> import torch, grokscope as gs
+        >>> norms = gs.weight_norms(gs.MLP(3, [4], 2, bias=False, seed=0))
+        >>> list(norms)
+        ['linear1.weight', 'linear2.weight']
     """
     return {name: parameter.detach().norm() for name, parameter in model.named_parameters()}

@@ -73,7 +73,8 @@ def linear_probe(
         max_steps: of L-BFGS; ``probe.gradient`` tells how far it came.
 
     Raises:
-        ValueError: NaN, shapes that do not fit, labels that are not integers from 0, negative l2.
+        ValueError: for NaN, shapes that do not fit, labels that are not integers from 0, negative
+            l2.
 
     Example:
         >>> import grokscope as gs, torch

@@ -35,9 +35,9 @@ class ProgressMeasures:
     """What `progress_measures` found; losses are cross-entropies in nats.
 
     Attributes:
-        restricted_loss: That of key frequencies alone, over all pairs.
-        excluded_loss: That of everything else, over the training pairs.
-        logit_share: Share of the logits' variance in key frequencies, in [0, 1]; NaN where the
+        restricted_loss: that of key frequencies alone, over all pairs.
+        excluded_loss: that of everything else, over the training pairs.
+        logit_share: share of the logits' variance in key frequencies, in [0, 1]; NaN where the
             logits do not vary.
     """
 
@@ -53,9 +53,9 @@ def key_frequencies(weight: Float[Tensor, "m d"], modulus: int, num: int = 5) ->
     weight (p, d_mlp), of the trained network (Nanda et al. 2023, section 4).
 
     Args:
-        weight: A weight (m, d) whose first p rows belong to the residues.
+        weight: a weight (m, d) whose first p rows belong to the residues.
         modulus: p.
-        num: How many.
+        num: how many.
 
     Raises:
         ValueError: if ``num`` is not from 1 to p // 2, or as for `fourier_gini`.
@@ -83,8 +83,8 @@ def progress_measures(
     Args:
         logits: Z, one output for each residue.
         results: a o b mod p of every pair, which are the labels too.
-        train: Which pairs are for training.
-        frequencies: The key frequencies, from 1 to p // 2, each once.
+        train: which pairs are for training.
+        frequencies: the key frequencies, from 1 to p // 2, each once.
 
     Raises:
         ValueError: if the shapes do not belong together, a frequency is out of range or double, or

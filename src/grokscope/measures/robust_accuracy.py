@@ -95,27 +95,27 @@ def robust_accuracy(
     """Share of examples that stay correctly classified under attack.
 
     Args:
-        model: Maps a batch to (n, k) or (n,), every example by itself.
-        x: The batch. Of a tuple or dictionary, the leaf is attacked that input derivatives are
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch. Of a tuple or dictionary, the leaf is attacked that input derivatives are
             taken by (see `View`), the others stay as they are; AutoAttack takes one tensor.
-        y: Labels (n,): classes 0..k-1; with one output positive numbers for above the threshold.
+        y: labels (n,): classes 0..k-1; with one output positive numbers for above the threshold.
         attack: "autoattack" (extra ``[attack]``) is the standard ensemble of Auto-PGD, FAB and
             Square in float32 arithmetic; "apgd" is Auto-PGD on the cross-entropy, then on the
             targeted difference of logits ratio for each of the nine likeliest other classes;
             "pgd" is projected gradient descent on the cross-entropy, cheap enough for every
             evaluation of a training.
         norm: "Linf" or "L2", for AutoAttack also "L1".
-        eps: Radius of the ball, in the units of ``x``.
-        bounds: Lowest and highest value that an input may take; None for inputs without a range,
+        eps: radius of the ball, in the units of ``x``.
+        bounds: lowest and highest value that an input may take; None for inputs without a range,
             which AutoAttack does not take.
-        steps: Of "pgd", 20 if None, and of each "apgd", 100 if None; AutoAttack has its own.
-        seed: Of the random starts; the global random state is left alone.
-        threshold: Where one output is divided.
-        chunk_size: Examples at a time; 250 if None, as in AutoAttack's own evaluation. Random
+        steps: of "pgd", 20 if None, and of each "apgd", 100 if None; AutoAttack has its own.
+        seed: of the random starts; the global random state is left alone.
+        threshold: where one output is divided.
+        chunk_size: examples at a time; 250 if None, as in AutoAttack's own evaluation. Random
             starts depend on it.
-        progress: Called as ``progress(attack, accuracy)`` after each chunk of each attack with the
+        progress: called as ``progress(attack, accuracy)`` after each chunk of each attack with the
             attack's name and the share of examples that are still correct.
-        return_inputs: Return the perturbed batch as well. An example that is robust, or that was
+        return_inputs: return the perturbed batch as well. An example that is robust, or that was
             misclassified without a perturbation, is in it unperturbed.
 
     Returns:

@@ -48,24 +48,25 @@ def robust_radius(
     network's own boundary can be nearer or farther where it lies outside the region.
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: The batch, floating point.
-        y: Labels (n,): classes 0..k-1; with one output positive numbers for above the threshold
+        model: maps a batch (n, *d) to (n, k) or (n,), every example by itself.
+        x: the batch, floating point.
+        y: labels (n,): classes 0..k-1; with one output positive numbers for above the threshold
             and others for below, such as 1 and 0, or 1 and -1.
-        threshold: Where one output is divided: 0 for logits, 0.5 for a regression on 0 and 1.
-        chunk_size: Examples at a time; all of them if None. Memory grows with n k d.
+        threshold: where one output is divided: 0 for logits, 0.5 for a regression on 0 and 1.
+        chunk_size: examples at a time; all of them if None. Memory grows with n k d.
 
     Returns:
         Signed distances (n,). Infinite where the map does not depend on x; 0 where it also says
         that two classes are equal.
 
     Raises:
-        ValueError: As for `input_jacobian`, or if ``y`` does not fit.
+        ValueError: as for `input_jacobian`, or if ``y`` does not fit.
 
-    >>> import torch, grokscope as gs
-    >>> x, y = torch.tensor([[3.0, 4.0], [1.0, 1.0]]), torch.tensor([1, 0])
-    >>> gs.robust_radius(lambda x: x, x, y)
-    tensor([0.7071, 0.0000])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> x, y = torch.tensor([[3.0, 4.0], [1.0, 1.0]]), torch.tensor([1, 0])
+        >>> gs.robust_radius(lambda x: x, x, y)
+        tensor([0.7071, 0.0000])
     """
     check_batch(x)
     check_chunk_size(chunk_size)
@@ -95,28 +96,29 @@ def noise_accuracy(
     """Share of examples that are classified right when Gaussian noise is added to the input.
 
     Args:
-        model: Maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: The batch, floating point.
-        y: Labels (n,), as for `robust_radius`.
-        std: Standard deviation of the noise in every coordinate. Of several, all scale the same
+        model: maps a batch (n, *d) to (n, k) or (n,), every example by itself.
+        x: the batch, floating point.
+        y: labels (n,), as for `robust_radius`.
+        std: standard deviation of the noise in every coordinate. Of several, all scale the same
             draw, so that they compare.
-        dims: Which features of a flattened input the noise hits: a slice such as ``slice(2, None)``
+        dims: which features of a flattened input the noise hits: a slice such as ``slice(2, None)``
             or a list; all of them if None.
-        generator: Source of the noise. If None, a fresh one seeded by the operating system: the
+        generator: source of the noise. If None, a fresh one seeded by the operating system: the
             global random state is left alone, and two calls differ.
-        threshold: Where one output is divided.
-        chunk_size: Examples at a time; all of them if None. The noise does not depend on it.
+        threshold: where one output is divided.
+        chunk_size: examples at a time; all of them if None. The noise does not depend on it.
 
     Returns:
         The accuracy, a scalar, or (s,) for s deviations.
 
     Raises:
-        ValueError: As for `input_jacobian`, or if ``y``, ``std`` or ``dims`` does not fit.
+        ValueError: as for `input_jacobian`, or if ``y``, ``std`` or ``dims`` does not fit.
 
-    >>> import torch, grokscope as gs
-    >>> x, y = torch.randn(100, 2), torch.zeros(100, dtype=torch.long)
-    >>> gs.noise_accuracy(lambda x: torch.ones(len(x), 3).cumsum(1).flip(1), x, y, [0.0, 5.0])
-    tensor([1., 1.])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> x, y = torch.randn(100, 2), torch.zeros(100, dtype=torch.long)
+        >>> gs.noise_accuracy(lambda x: torch.ones(len(x), 3).cumsum(1).flip(1), x, y, [0.0, 5.0])
+        tensor([1., 1.])
     """
     check_batch(x)
     if not x.is_floating_point():

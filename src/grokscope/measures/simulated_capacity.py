@@ -60,8 +60,8 @@ def simulated_capacity(
         progress: show the bisection on stderr where that is a terminal.
 
     Raises:
-        ValueError: input as in ``manifold_geometry``, or manifolds of which half the dichotomies
-            cannot be separated even with all N features.
+        ValueError: for input as in ``manifold_geometry``, or manifolds of which half the
+            dichotomies cannot be separated even with all N features.
 
     Example:
         >>> import grokscope as gs, torch

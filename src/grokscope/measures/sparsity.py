@@ -15,17 +15,18 @@ def gini(x: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
     change with scale or order. Cost: a sort.
 
     Args:
-        x: Numbers in any shape.
+        x: numbers in any shape.
 
     Returns:
         A scalar in [0, 1); 0 where all numbers are 0.
 
     Raises:
-        ValueError: If ``x`` is empty or not finite.
+        ValueError: if ``x`` is empty or not finite.
 
-    >>> import torch, grokscope as gs
-    >>> gs.gini(torch.tensor([0.0, 0.0, 0.0, 5.0]))
-    tensor(0.7500)
+    Example:
+        >>> import torch, grokscope as gs
+        >>> gs.gini(torch.tensor([0.0, 0.0, 0.0, 5.0]))
+        tensor(0.7500)
     """
     values = x.detach().flatten().abs().sort().values
     n = len(values)

@@ -33,13 +33,13 @@ class View(nn.Module):
     names, and in its mode: ``state_dict``, ``train``, ``eval`` and ``to`` act on the model itself.
 
     Args:
-        model: An nn.Module, or any function of a batch (a view of one has no parameters).
-        forward: Maps (model, batch) to the outputs, (n, k) or (n,), where ``batch`` is the tensor,
+        model: an nn.Module, or any function of a batch (a view of one has no parameters).
+        forward: maps (model, batch) to the outputs, (n, k) or (n,), where ``batch`` is the tensor,
             tuple or dictionary that was passed. If None, the model is called on the batch in the
             usual way and its outputs are picked by the rules of this module.
-        wrt: Key of the floating-point tensor of the batch that input derivatives are taken by; the
+        wrt: key of the floating-point tensor of the batch that input derivatives are taken by; the
             only one there is if None.
-        embed: Maps (model, batch of tokens) to the batch with their embeddings, which ``forward``
+        embed: maps (model, batch of tokens) to the batch with their embeddings, which ``forward``
             takes as well; derivatives of a batch of tokens are taken there, at the embeddings as
             they are at the time.
 
@@ -167,8 +167,9 @@ def outputs_of(model: Model, x: Batch) -> Tensor:
 def output_tensor(outputs: Any) -> Tensor:
     """The tensor that is meant among what a model returned.
 
-    >>> output_tensor((torch.ones(5, 2), (torch.ones(1), torch.ones(1)))).shape
-    torch.Size([5, 2])
+    Example:
+        >>> output_tensor((torch.ones(5, 2), (torch.ones(1), torch.ones(1)))).shape
+        torch.Size([5, 2])
     """
     if isinstance(outputs, Tensor):
         return outputs
@@ -199,10 +200,11 @@ def continuous(model: Model, x: Batch) -> Batch:
     A batch that holds floating-point numbers already, and one of a model without a method
     ``continuous_inputs``, is given back as it is.
 
-    >>> import torch, grokscope as gs
-    >>> model = gs.Transformer(7, d_model=16, d_mlp=32)
-    >>> continuous(model, torch.tensor([[3, 5, 7]])).shape
-    torch.Size([1, 3, 16])
+    Example:
+        >>> import torch, grokscope as gs
+        >>> model = gs.Transformer(7, d_model=16, d_mlp=32)
+        >>> continuous(model, torch.tensor([[3, 5, 7]])).shape
+        torch.Size([1, 3, 16])
     """
     embed = getattr(model, "continuous_inputs", None)
     floating = any(leaf.is_floating_point() for leaf in leaves(x).values())

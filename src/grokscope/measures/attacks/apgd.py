@@ -41,13 +41,13 @@ def apgd(
     """The first misclassified point that each example's search meets; the example if none is.
 
     Args:
-        logits: Outputs at points, given which of the n examples they belong to.
-        x: The examples.
-        y: Their classes.
-        ball: What points are allowed.
-        steps: How many.
-        generator: Of the random start.
-        targets: A class for each example that the targeted loss drives towards; cross-entropy if
+        logits: outputs at points, given which of the n examples they belong to.
+        x: the examples.
+        y: their classes.
+        ball: what points are allowed.
+        steps: how many.
+        generator: of the random start.
+        targets: a class for each example that the targeted loss drives towards; cross-entropy if
             None.
     """
     found, alive = x.clone(), torch.arange(len(x), device=x.device)
@@ -130,8 +130,9 @@ def _wide(values: Tensor, like: Tensor) -> Tensor:
 def _checkpoints(steps: int) -> Iterator[int]:
     """Where step sizes are looked at: after 22 % of the steps, then at shrinking distances.
 
-    >>> list(_checkpoints(100))
-    [22, 41, 57, 70, 80, 87, 93, 99]
+    Example:
+        >>> list(_checkpoints(100))
+        [22, 41, 57, 70, 80, 87, 93, 99]
     """
     length, least, shrink = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
     at = length

@@ -35,11 +35,11 @@ def standard_attacks(
 
     Args:
         num_classes: k.
-        images: Whether inputs have channels, height and width.
+        images: whether inputs have channels, height and width.
         norm: "Linf", "L2" or "L1".
-        eps: The radius.
-        bounds: Lowest and highest value of an input.
-        seed: Of each attack's random numbers.
+        eps: the radius.
+        bounds: lowest and highest value of an input.
+        seed: of each attack's random numbers.
 
     Raises:
         ImportError: if pyautoattack is not installed.

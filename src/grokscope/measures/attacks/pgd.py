@@ -34,12 +34,12 @@ def pgd(
     """The first misclassified point on the way from each example; the example itself if none is.
 
     Args:
-        logits: Outputs at points, given which of the n examples they belong to.
-        x: The examples.
-        y: Their classes.
-        ball: What points are allowed.
-        steps: How many; each has the length 2.5 eps / steps.
-        generator: Of the random start.
+        logits: outputs at points, given which of the n examples they belong to.
+        x: the examples.
+        y: their classes.
+        ball: what points are allowed.
+        steps: how many; each has the length 2.5 eps / steps.
+        generator: of the random start.
     """
     found, alive = x.clone(), torch.arange(len(x), device=x.device)
     point = ball.start(x, generator)

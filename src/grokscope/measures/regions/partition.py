@@ -89,10 +89,10 @@ def linear_regions(
         the regions of the slice, or a list with those of each slice.
 
     Raises:
-        TypeError: ``model`` is not a module.
-        ValueError: an operation is not piecewise affine (the message names the layer), BatchNorm
+        TypeError: if ``model`` is not a module.
+        ValueError: if an operation is not piecewise affine (the message names the layer), BatchNorm
             or dropout are in training mode, or the slice does not fit the model.
-        RuntimeError: more than ``max_regions`` regions, or certainly more by an estimate from a
+        RuntimeError: for more than ``max_regions`` regions, or certainly more by an estimate from a
             sample, which says what half width would fit; or the regions disagree with the model,
             which is checked at interior points of up to 64 regions to 1e-9.
 

@@ -41,8 +41,8 @@ class Slice:
             polygon: (m, 2), the corners of a convex domain, in order, either way round.
 
         Raises:
-            ValueError: shapes that do not fit, NaN, dependent directions, an empty or non-convex
-                domain.
+            ValueError: for shapes that do not fit, NaN, dependent directions, an empty or
+                non-convex domain.
         """
         if origin.ndim == 0:
             raise ValueError("origin must be one input of shape (*d,): got a scalar")
@@ -71,14 +71,14 @@ class Slice:
         c: Float[Tensor, "..."],
         half_width: float | None = None,
     ) -> Slice:
-        """The slice through three inputs of shape (*d,), centerd on their mean.
+        """The slice through three inputs of shape (*d,), centered on their mean.
 
         The basis is orthonormal, by Gram-Schmidt of a - mean and b - mean, so that coordinates
         are Euclidean lengths. Without ``half_width`` the domain holds the points with a margin
         of a quarter.
 
         Raises:
-            ValueError: the shapes differ, or the points lie on one line.
+            ValueError: if the shapes differ, or the points lie on one line.
 
         Example:
             >>> import torch

@@ -62,8 +62,8 @@ def trace(model: Model) -> Graph:
     """The graph of a float64 copy of ``model``.
 
     Raises:
-        TypeError: not a module.
-        ValueError: it is in training mode where that matters, cannot be traced, or has an
+        TypeError: if it is not a module.
+        ValueError: if it is in training mode where that matters, cannot be traced, or has an
             operation that is not piecewise affine.
     """
     model = _plain(model)
