@@ -1,16 +1,6 @@
-"""One file per figure or table: what is run and what is claimed."""
+"""One file per figure or table: what is run and what is claimed; see ``__init__.pyi``."""
 
-from grokscope.experiments.errors import SpecError
-from grokscope.experiments.registry import load_experiment, reproducible, shipped
-from grokscope.experiments.runner import Observer, run_experiment
-from grokscope.experiments.spec import Experiment
+from grokscope.lazy_names import lazy_names
 
-__all__ = [
-    "Experiment",
-    "Observer",
-    "SpecError",
-    "load_experiment",
-    "reproducible",
-    "run_experiment",
-    "shipped",
-]
+__getattr__, __dir__ = lazy_names(__name__, __file__)
+__all__ = __dir__()

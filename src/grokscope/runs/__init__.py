@@ -1,23 +1,6 @@
-"""The run-directory format: write, read, resume."""
+"""The run-directory format: write, read, resume. ``__init__.pyi`` lists its names."""
 
-from grokscope.runs.directory import RunDirectory, Trial
-from grokscope.runs.files import RunError
-from grokscope.runs.group import TrialGroup
-from grokscope.runs.history import History
-from grokscope.runs.later_rows import LaterRows
-from grokscope.runs.reader import Run
-from grokscope.runs.seed_runs import SeedRuns
-from grokscope.runs.sweep_folder import SweepFolder, open_runs
+from grokscope.lazy_names import lazy_names
 
-__all__ = [
-    "History",
-    "LaterRows",
-    "Run",
-    "RunDirectory",
-    "RunError",
-    "SeedRuns",
-    "SweepFolder",
-    "Trial",
-    "TrialGroup",
-    "open_runs",
-]
+__getattr__, __dir__ = lazy_names(__name__, __file__)
+__all__ = __dir__()

@@ -1,0 +1,16 @@
+"""One file per figure or table: what is run and what is claimed."""
+
+from grokscope.experiments.errors import SpecError
+from grokscope.experiments.registry import load_experiment, reproducible, shipped
+from grokscope.experiments.runner import Observer, run_experiment
+from grokscope.experiments.spec import Experiment
+
+__all__ = [
+    "Experiment",
+    "Observer",
+    "SpecError",
+    "load_experiment",
+    "reproducible",
+    "run_experiment",
+    "shipped",
+]
