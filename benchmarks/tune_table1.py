@@ -18,8 +18,9 @@ from typing import Any
 
 import torch
 
+from grokscope.experiments.catalogue import find, merge
 from grokscope.experiments.from_spec import load_dataset
-from grokscope.experiments.registry import find, merge, resolve
+from grokscope.experiments.registry import resolve
 from grokscope.experiments.runner import train
 from grokscope.experiments.yaml_files import read_yaml
 

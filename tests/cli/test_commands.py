@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from grokscope.cli.reproduce import reproduce
-from tests.cli.running import EXPERIMENT, grokscope
+from grokscope.experiments import shipped
+from tests.cli.running import EXPERIMENT, environment, grokscope
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +40,11 @@ def test_a_table_of_several_experiments_is_reproduced_in_a_folder_each(
 ) -> None:
     called: list[tuple[str, Path | None]] = []
 
-    def noted(experiment: str, *others: Any) -> None:
+    def noted(experiment: str, *others: Any) -> tuple[None, None]:
         called.append((experiment, others[3]))
+        return None, None
 
-    monkeypatch.setattr("grokscope.cli.reproduce.run", noted)
+    monkeypatch.setattr("grokscope.cli.reproduce.train_and_report", noted)
     reproduce("grokalign/table1", out=tmp_path)
     reproduce("grokalign/fig7", out=tmp_path)
     reproduce("grokalign/table1")
@@ -77,11 +80,95 @@ def test_report_and_compare_read_what_run_wrote(finished) -> None:
     assert json.loads(data.stdout)
 
 
-def test_list_shows_every_experiment(tmp_path: Path) -> None:
+def test_list_shows_every_experiment_in_a_line_under_its_paper(tmp_path: Path) -> None:
     shown = grokscope("list", folder=tmp_path)
     assert shown.returncode == 0
-    assert "digits-grokking" in shown.stdout
+    lines = shown.stdout.splitlines()
+    assert max(map(len, lines)) <= 80
     assert "grokalign/fig7" in " ".join(shown.stdout.split())
+    starts = [line.split()[0] if line.startswith("  ") else line for line in lines]
+    for name in shipped():
+        assert starts.count(name) == 1
+    paper = lines.index("GrokAlign (Walker et al. 2025)")
+    assert starts[paper + 1 : paper + 4] == [
+        "mnist-regions",
+        "mnist-jacobian-rank",
+        "mnist-feature-learning",
+    ]  # Figures 1, 2 and 3
+    wide = grokscope("list", folder=tmp_path, COLUMNS="150").stdout
+    assert "Do Jacobians become rank one?" in wide
+    assert "grokalign-figures" in wide
+
+
+def test_results_that_list_names_are_pages_on_the_experiment(tmp_path: Path) -> None:
+    listed = json.loads(grokscope("list", "--json", folder=tmp_path).stdout)
+    assert {entry["name"] for entry in listed} == set(shipped())
+    root = Path(__file__).resolve().parents[2]
+    recorded = [entry for entry in listed if entry["recorded"]]
+    assert len(recorded) > 10
+    for entry in recorded:
+        page = (root / entry["recorded"]).read_text()
+        named = [entry["name"], *entry["reproduces"], *entry["source"].split(", ")[1:]]
+        assert any(name in page for name in named), entry["name"]
+
+
+def test_json_of_a_run_has_its_claims_and_nothing_else_is_on_stdout(finished) -> None:
+    folder, _ = finished
+    resumed = ["run", "small.yaml", "--out", "runs/small", "--resume", "--json", "--check"]
+    done = grokscope(*resumed, folder=folder)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (folder / found["report"]).exists()
+    assert found["state"] == "finished"
+    (claim,) = found["claims"]
+    assert claim["says"] == "Learns its training images"
+    assert claim["state"] == "held"
+    assert [condition["arm"] for condition in found["conditions"]] == ["baseline", "grokalign"]
+    assert "A small experiment" in done.stderr
+
+
+def test_check_exits_with_1_where_a_claim_does_not_hold(finished) -> None:
+    folder, _ = finished
+    text = EXPERIMENT.replace("at_least: 0.9", "at_least: 1.1").replace(
+        "max_steps: 400", "max_steps: 5"
+    )
+    (folder / "wrong.yaml").write_text(text)
+    done = grokscope("run", "wrong.yaml", "--out", "runs/wrong", "--check", folder=folder)
+    assert done.returncode == 1
+    assert "1 of 1 claims did not hold: Learns its training images (not held)" in done.stderr
+    assert "not held" in done.stdout
+    unchecked = ["run", "wrong.yaml", "--out", "runs/wrong", "--resume"]
+    assert grokscope(*unchecked, folder=folder).returncode == 0
+
+
+def test_report_and_data_as_json(finished) -> None:
+    folder, _ = finished
+    options = ["--figures", "figures", "--format", "csv", "--json"]
+    found = json.loads(grokscope("report", "runs/small", *options, folder=folder).stdout)
+    assert (folder / found["report"]).exists()
+    assert all((folder / name).suffix == ".csv" for name in found["figures"])
+    assert "figures/accuracy.csv" in found["figures"]
+    listed = json.loads(grokscope("data", "--json", folder=folder).stdout)
+    assert "digits" in [entry["name"] for entry in listed]
+    (digits,) = json.loads(grokscope("data", "digits", "--json", folder=folder).stdout)
+    assert digits["files"] == []
+
+
+def test_shells_complete_commands_experiments_and_figures(tmp_path: Path) -> None:
+    asked = {"_GROKSCOPE_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
+    for words, expected in (
+        ("grokscope run mnist-re", ["mnist-regions", "mnist-regions-slices"]),
+        ("grokscope reproduce grokalign/t", ["grokalign/table1", "grokalign/table2"]),
+    ):
+        code = "import sys; sys.argv = ['grokscope']; from grokscope.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env=environment(COMP_WORDS=words, **asked),
+            capture_output=True,
+            text=True,
+        )
+        assert [line for line in done.stdout.splitlines() if line in expected] == expected
 
 
 def test_data_lists_and_verifies(tmp_path: Path) -> None:

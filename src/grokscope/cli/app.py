@@ -14,7 +14,6 @@ app = typer.Typer(
     name="grokscope",
     help="See inside training: the geometry of a network while it learns.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,7 +32,7 @@ def _options(
     version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
 ) -> None:
     if version:
-        from grokscope import __version__
+        from grokscope._version import __version__
 
         typer.echo(f"grokscope {__version__}")
         raise typer.Exit
@@ -41,7 +40,7 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
-    from grokscope.runs import RunError
+    from grokscope.runs.files import RunError
 
     try:
         code = app(standalone_mode=False)

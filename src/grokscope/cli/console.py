@@ -1,12 +1,23 @@
-"""What commands share in speaking to a person."""
+"""What commands share in speaking to a person or to a program."""
 
 from __future__ import annotations
 
+import json
 import sys
+from typing import Annotated, Any
 
+import typer
 from rich.console import Console
 
 OUT = Console(highlight=False)
+ERR = Console(highlight=False, stderr=True)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead, for programs.")]
+
+
+def print_json(value: Any) -> None:
+    """Print a value for a program; nothing else goes to stdout then."""
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def fail(message: str, code: int = 2) -> int:

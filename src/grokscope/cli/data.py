@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from grokscope.cli.console import OUT
+from grokscope.cli.console import OUT, Json, print_json
 
 
 def data(
@@ -24,10 +24,24 @@ def data(
             metavar="DIR",
         ),
     ] = None,
+    as_json: Json = False,
 ) -> None:
     """Fetch data sets into the cache, or verify those of a folder."""
     from grokscope.data import DATASETS, fetch
 
+    if as_json:
+        found = [
+            {
+                "name": name,
+                "description": DATASETS[name].description,
+                "files": [str(file) for file in fetch(name, data_dir)],
+            }
+            if names
+            else {"name": name, "description": DATASETS[name].description}
+            for name in names or DATASETS
+        ]
+        print_json(found)
+        return
     if not names:
         table = Table(box=None, pad_edge=False, header_style="bold")
         table.add_column("name", no_wrap=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from grokscope.training import FitResult
+if TYPE_CHECKING:
+    from grokscope.training import FitResult
 
 PLAIN_SECONDS = 10.0
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from grokscope.cli.console import OUT
+from grokscope.cli.console import OUT, Json, print_json
 
 
 def report(
@@ -27,19 +27,25 @@ def report(
     file_format: Annotated[
         str, typer.Option("--format", help="Of the plots: pdf, png, svg or csv.", metavar="NAME")
     ] = "pdf",
+    as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML page about runs, finished or not."""
     from grokscope.report import write_figures, write_report
     from grokscope.runs import RunError
 
-    OUT.print(f"Report: {write_report(runs, out)}", soft_wrap=True)
-    if figures is None:
-        return
-    for run in runs:
+    page = write_report(runs, out)
+    written: list[Path] = []
+    for run in runs if figures is not None else []:
         # Several runs have plots of the same titles: a folder for each keeps them apart.
+        assert figures is not None
         folder = figures if len(runs) == 1 else figures / run.resolve().name
         try:
-            written = write_figures(run, folder, file_format)
+            written += write_figures(run, folder, file_format)
         except ModuleNotFoundError as error:
             raise RunError(str(error)) from error
-        OUT.print(f"Figures: {len(written)} in {folder}", soft_wrap=True)
+    if as_json:
+        print_json({"report": str(page), "figures": [str(path) for path in written]})
+        return
+    OUT.print(f"Report: {page}", soft_wrap=True)
+    if figures is not None:
+        OUT.print(f"Figures: {len(written)} in {figures}", soft_wrap=True)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from grokscope.cli.console import OUT
+from grokscope.cli.console import ERR, OUT, Json, fail, print_json
 from grokscope.cli.progress import LiveProgress
+
+if TYPE_CHECKING:
+    from grokscope.runs import Run
 
 Preset = Annotated[str, typer.Option(help="quick or paper.", metavar="NAME")]
 Seeds = Annotated[
@@ -27,12 +31,26 @@ DataDir = Annotated[
     typer.Option(help="A folder that holds the data sets.", envvar="GROKSCOPE_DATA", metavar="DIR"),
 ]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.", metavar="NAME")]
+Check = Annotated[bool, typer.Option("--check", help="Exit with 1 unless every claim holds.")]
+
+
+def complete_experiment(typed: str) -> list[str]:
+    """The experiments whose name begins with what was typed, for the shell."""
+    from grokscope.experiments.catalogue import shipped
+
+    return [name for name in shipped() if name.startswith(typed)]
+
+
+Experiment = Annotated[
+    str,
+    typer.Argument(
+        help="A name from `grokscope list`, or a YAML file.", autocompletion=complete_experiment
+    ),
+]
 
 
 def run(
-    experiment: Annotated[
-        str, typer.Argument(help="A name from `grokscope list`, or a YAML file.")
-    ],
+    experiment: Experiment,
     preset: Preset = "quick",
     seeds: Seeds = None,
     settings: Settings = None,
@@ -40,25 +58,84 @@ def run(
     resume: Resume = False,
     data_dir: DataDir = None,
     device: Device = "auto",
+    check: Check = False,
+    as_json: Json = False,
 ) -> None:
     """Run an experiment and write its report."""
+    done, page = train_and_report(
+        experiment, preset, seeds, settings, out, resume, data_dir, device, as_json
+    )
+    if as_json:
+        print_json(run_data(done, page))
+    if check:
+        exit_unless_held([done])
+
+
+def train_and_report(
+    experiment: str,
+    preset: str,
+    seeds: int | None,
+    settings: list[str] | None,
+    out: Path | None,
+    resume: bool,
+    data_dir: Path | None,
+    device: str,
+    quiet: bool,
+) -> tuple[Run, Path]:
+    """Run an experiment, print what it found unless ``quiet``; the run and its page."""
+    from grokscope.experiments.catalogue import raw_experiment
+
+    # Mistakes in names and settings are told before torch is loaded.
+    raw_experiment(experiment, preset, settings or (), seeds)
     from grokscope.experiments import load_experiment, run_experiment
     from grokscope.report import print_summary, write_report
 
+    console = ERR if quiet else OUT
     spec = load_experiment(experiment, preset, settings or (), seeds)
     folder = out or default_folder(spec.name, resume)
-    OUT.print(
-        f"[bold]{spec.title}[/bold]\n{len(spec.arms)} trainings x {len(spec.seeds)} seed(s), "
+    console.print(
+        f"[bold]{spec.title}[/bold]\n{len(spec.arms)} condition(s) x {len(spec.seeds)} seed(s), "
         f"preset {spec.preset}, into {folder}\n"
     )
-    with LiveProgress(OUT, len(spec.seeds)) as progress:
+    with LiveProgress(console, len(spec.seeds)) as progress:
         done = run_experiment(
             spec, folder, device=device, resume=resume, data_dir=data_dir, observer=progress
         )
-    OUT.print()
-    print_summary(done, OUT)
+    console.print()
+    if not quiet:
+        print_summary(done, console)
     page = write_report([done.path])
-    OUT.print(f"\nReport: {page}", soft_wrap=True)
+    console.print(f"\nReport: {page}", soft_wrap=True)
+    return done, page
+
+
+def run_data(run: Run, page: Path) -> dict[str, Any]:
+    """What a run found, for a program."""
+    from grokscope.findings.summary import run_summary
+    from grokscope.report import comparison_data
+    from grokscope.report.finding import finding
+    from grokscope.report.judgement import judgement
+
+    summary = run_summary(run)
+    return {
+        "run": str(run.path),
+        "report": str(page),
+        "state": run.state,
+        "finding": finding(summary).headline,
+        "claims": [asdict(judgement(verdict, run.state)) for verdict in summary.verdicts],
+        "conditions": comparison_data([run]),
+    }
+
+
+def exit_unless_held(runs: list[Run]) -> None:
+    """Exit with 1 where a claim of a run does not hold, or could not be judged."""
+    from grokscope.findings import verdicts
+
+    judged = [verdict for run in runs for verdict in verdicts(run)]
+    fallen = [f"{v.claim.says} ({v.state})" for v in judged if v.state != "held"]
+    if fallen:
+        said = f"{len(fallen)} of {len(judged)} claims did not hold: {'; '.join(fallen)}"
+        raise typer.Exit(fail(said, 1))
 
 
 def default_folder(name: str, resume: bool) -> Path:

@@ -11,8 +11,11 @@ import yaml
 from grokscope.experiments.errors import SpecError
 from grokscope.runs.files import MAX_YAML_BYTES, check_expanded
 
+# The loader in C reads the same, ten times faster, where PyYAML was built with it.
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-class _Loader(yaml.SafeLoader):
+
+class _Loader(_SafeLoader):
     """PyYAML's safe loader with YAML 1.2's numbers."""
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from grokscope.experiments.catalogue import assign, raw_experiment
 from grokscope.experiments.errors import SpecError, mistakes
-from grokscope.experiments.registry import assign, raw_experiment, resolve
+from grokscope.experiments.registry import resolve
 from grokscope.experiments.spec import Experiment, as_now
 from grokscope.experiments.sweep.engine import Job
 from grokscope.experiments.yaml_files import parse_yaml
