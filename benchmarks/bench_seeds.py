@@ -156,7 +156,7 @@ def targets(device: str, console: Console) -> dict[str, Any]:
     """Steps to 90 % test accuracy of digits-grokking, each seed alone and among the others."""
     experiment = load_experiment(
         "digits-grokking",
-        settings=["training.stop_at={metric: test_accuracy, value: 0.9}", "monitor.measures=[]"],
+        settings=["training.stop_at={metric: test_accuracy, target: 0.9}", "monitor.measures=[]"],
         num_seeds=3,
     )
     found: dict[str, Any] = {}

@@ -161,8 +161,8 @@ def test_a_resolved_spec_resolves_to_itself(small: str, tmp_path: Path) -> None:
             "stop_at: 0.9",
             "training.stop_at: takes a section with fields of its own; got",
         ),
-        ("lr: 1e-3", "stop_at: {value: high}", "training.stop_at.value: Input should be a valid"),
-        ("lr: 1e-3", "stop_at: {metrics: a, value: 1}", "training.stop_at.metrics: unknown field"),
+        ("lr: 1e-3", "stop_at: {target: high}", "training.stop_at.target: Input should be a valid"),
+        ("lr: 1e-3", "stop_at: {metrics: a, target: 1}", "training.stop_at.metrics: unknown field"),
         (
             "lr: 1e-3",
             "stop_at: {name: settled, patienc: 3}",
@@ -195,7 +195,7 @@ def test_training_stops_at_a_target_or_where_it_has_settled(small: str) -> None:
         experiment = load_experiment(small, settings=[f"training.stop_at={text}"])
         return build_stop(experiment.arms["baseline"].training.stop_at)
 
-    assert stop("{value: 0.8}") == gs.Target("test_accuracy", 0.8)
+    assert stop("{target: 0.8}") == gs.Target("test_accuracy", 0.8)
     assert stop("settled") == gs.StopWhenSettled()
     asked = "{name: settled, patience: 3, aligned: 0.02, give_up: 30}"
     assert stop(asked) == gs.StopWhenSettled(patience=3, aligned=0.02, give_up=30)

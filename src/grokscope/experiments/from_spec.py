@@ -22,7 +22,7 @@ from grokscope.experiments.spec import (
     MonitorSpec,
     RobustSpec,
     SettledSpec,
-    TargetSpec,
+    StopTargetSpec,
 )
 from grokscope.findings.target import Target
 from grokscope.imports import imported
@@ -126,11 +126,11 @@ def build_method(settings: dict[str, Any], seed: int) -> Method:
     return method(**drawn, **settings)
 
 
-def build_stop(spec: TargetSpec | SettledSpec | None) -> Target | StopWhenSettled | None:
+def build_stop(spec: StopTargetSpec | SettledSpec | None) -> Target | StopWhenSettled | None:
     """Where training may stop, as ``fit`` takes it."""
     if isinstance(spec, SettledSpec):
         return StopWhenSettled(**spec.model_dump(exclude={"name"}))
-    return Target(spec.metric, spec.value) if spec else None
+    return Target(spec.metric, spec.target) if spec else None
 
 
 def noise_on_test_points(spec: MonitorSpec, data: Dataset) -> Tensor | None:

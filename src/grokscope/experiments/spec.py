@@ -23,6 +23,7 @@ from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.sections import one_of, section_of
 from grokscope.findings.claims import Claim, Strict
 from grokscope.findings.panels import PanelSpec
+from grokscope.findings.target import Target
 from grokscope.imports import check_import_path
 from grokscope.methods import METHODS
 from grokscope.models import ACTIVATIONS, MODELS
@@ -172,11 +173,14 @@ class ScheduleSpec(Strict):
     at: tuple[int, ...] = ()
 
 
-class TargetSpec(Strict):
+class TargetSpec(section_of(Target, target=(float, ...))):  # type: ignore[misc]
+    """A milestone of training: a metric at or above a value; see ``grokscope.Target``."""
+
+
+class StopTargetSpec(TargetSpec):
     """Training may stop where an accuracy has reached a value."""
 
     metric: Literal["train_accuracy", "test_accuracy"] = "test_accuracy"
-    value: float
 
 
 class SettledSpec(
@@ -201,11 +205,12 @@ class SettledSpec(
 
 def _stop_tag(value: Any) -> str:
     named = isinstance(value, (str, SettledSpec)) or (isinstance(value, dict) and "name" in value)
-    return "settled" if named else TargetSpec.__name__
+    return "settled" if named else StopTargetSpec.__name__
 
 
 StopSpec = Annotated[
-    Annotated[TargetSpec, Tag(TargetSpec.__name__)] | Annotated[SettledSpec, Tag("settled")],
+    Annotated[StopTargetSpec, Tag(StopTargetSpec.__name__)]
+    | Annotated[SettledSpec, Tag("settled")],
     Discriminator(_stop_tag),
 ]
 
@@ -335,17 +340,10 @@ else:
     MethodSpec = Annotated[one_of(*METHOD_SPECS.values()), Field(discriminator="name")]
 
 
-class Milestone(Strict):
-    """A point that training reaches: a metric at or above a target."""
-
-    metric: str
-    target: float
-
-
-def _milestones() -> dict[str, Milestone]:
+def _milestones() -> dict[str, TargetSpec]:
     return {
-        "memorised": Milestone(metric="train_accuracy", target=0.99),
-        "generalised": Milestone(metric="test_accuracy", target=0.9),
+        "memorised": TargetSpec(metric="train_accuracy", target=0.99),
+        "generalised": TargetSpec(metric="test_accuracy", target=0.9),
     }
 
 
@@ -427,7 +425,7 @@ class Experiment(Strict):
     seeds: tuple[int, ...] = (0,)
     threads: Positive | None = None
     vectorize: bool | Literal["auto"] = "auto"
-    milestones: dict[str, Milestone] = Field(default_factory=_milestones)
+    milestones: dict[str, TargetSpec] = Field(default_factory=_milestones)
     arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")], TrialSpec]
     analysis: str | None = None
     analysis_options: dict[str, Any] = Field(default_factory=dict)
