@@ -78,7 +78,8 @@ def undisturbed(model: object, training: bool | None = None) -> Iterator[None]:
             vars(wrapper)["forward"] = wrapper.module.__call__
         for kept in tensors:
             kept.without_gradient()
-        with torch.random.fork_rng(_cuda_devices(tensors)), _eagerly():
+        recurrence = _differentiable_recurrence(modules)
+        with torch.random.fork_rng(_cuda_devices(tensors)), _eagerly(), recurrence:
             yield
     finally:
         for wrapper in wrappers:
@@ -92,6 +93,14 @@ def undisturbed(model: object, training: bool | None = None) -> Iterator[None]:
                 f"model changes its parameter {changed[0]!r} in its forward pass, and is too large "
                 "for a copy of all parameters; measure a copy of the model instead"
             )
+
+
+def _differentiable_recurrence(modules: list[nn.Module]) -> AbstractContextManager[Any]:
+    """PyTorch's own recurrent kernels on a GPU: cuDNN's have no derivatives in eval mode."""
+    recurrent = (m for m in modules if isinstance(m, nn.RNNBase))
+    if any(parameter.is_cuda for module in recurrent for parameter in module.parameters()):
+        return torch.backends.cudnn.flags(enabled=False)
+    return nullcontext()
 
 
 def without_wrappers(model: Any) -> Any:
