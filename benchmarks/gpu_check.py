@@ -21,6 +21,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -210,28 +211,33 @@ def error(ours: Tensor, theirs: Tensor) -> float:
 
 def correctness(device: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each check by name, with its largest relative error against the CPU."""
-    pairs: list[tuple[str, Callable[[str], dict[str, Tensor]]]] = [
-        *((f"measures, {name}", lambda at, name=name: measures(at, name)) for name in NETWORKS),
-        ("geometry", geometry),
-        *((f"fit, {name}", lambda at, name=name: trained(at, name)) for name in METHODS),
-    ]
-    for name, compute in pairs:
-        yield name, attempt(lambda compute=compute: compared(compute(device), compute("cpu")))
+    pairs: dict[str, Callable[[str], dict[str, Tensor]]] = {
+        **{f"measures, {name}": partial(measures, name=name) for name in NETWORKS},
+        "geometry": geometry,
+        **{f"fit, {name}": partial(trained, method=name) for name in METHODS},
+    }
+    for name, compute in pairs.items():
+        yield name, attempt(against_the_cpu, compute, device)
     for name in METHODS:
-        yield (
-            f"graphed steps, {name}",
-            attempt(
-                lambda name=name: compared(
-                    trained(device, name, compile=True), trained(device, name), tolerance=1e-7
-                )
-            ),
-        )
+        yield f"graphed steps, {name}", attempt(graphed, device, name)
     for compile in (False, True):
-        yield (
-            f"resumed, compile={compile}",
-            attempt(lambda compile=compile: zero(resumed(device, compile))),
-        )
-    yield "bfloat16 model in the monitor", attempt(lambda: half_precision(device))
+        yield f"resumed, compile={compile}", attempt(resumes, device, compile)
+    yield "bfloat16 model in the monitor", attempt(half_precision, device)
+
+
+def against_the_cpu(compute: Callable[[str], dict[str, Tensor]], device: str) -> dict[str, Any]:
+    """What a function gives on a device, compared with what it gives on the CPU."""
+    return compared(compute(device), compute("cpu"))
+
+
+def graphed(device: str, method: str) -> dict[str, Any]:
+    """Recorded steps compared with plain ones."""
+    return compared(trained(device, method, compile=True), trained(device, method), tolerance=1e-7)
+
+
+def resumes(device: str, compile: bool) -> dict[str, Any]:
+    """Whether a resumed training is an uninterrupted one, to the bit."""
+    return zero(resumed(device, compile))
 
 
 def compared(
@@ -251,21 +257,19 @@ def zero(found: Mapping[str, Tensor]) -> dict[str, Any]:
 
 def half_precision(device: str) -> dict[str, Any]:
     """A bfloat16 model is measured, close to its float32 copy."""
-    model = gs.MLP(8, [16], 3, seed=0).to(device)
     x, y = normal(16, 8, dtype=torch.float32).to(device), (torch.arange(16) % 3).to(device)
     rows = []
     for dtype in (torch.bfloat16, torch.float32):
         own = gs.MLP(8, [16], 3, seed=0).to(device).to(torch.bfloat16).to(dtype)
-        rows.append(gs.Monitor(own, (x.to(dtype), y)).step(0))
-    del model
+        rows.append(gs.Monitor(own, (x.to(dtype), y)).measure(0))
     worst = max(abs(rows[0][k] - rows[1][k]) / (abs(rows[1][k]) + 1e-3) for k in rows[1])
     return {"largest_error": worst, "held": worst < 0.05}
 
 
-def attempt(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def attempt(check: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
     """What a check found, or how it failed: one failure must not hide the others."""
     try:
-        return check()
+        return check(*arguments)
     except Exception as failure:
         lines = traceback.format_exc().strip().splitlines()
         return {"held": False, "failed": f"{type(failure).__name__}: {failure}", "at": lines[-4:]}
@@ -274,7 +278,11 @@ def attempt(check: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 @contextmanager
 def clock(device: str) -> Iterator[list[float]]:
     """Seconds of the block, the device's own included."""
-    wait = torch.cuda.synchronize if device == "cuda" else (lambda: None)
+
+    def wait() -> None:
+        if device == "cuda":
+            torch.cuda.synchronize()
+
     taken: list[float] = []
     wait()
     begin = time.perf_counter()
@@ -340,14 +348,12 @@ def step_seconds(
     return {"step": per_step, "before": max(first - short * per_step, 0.0)}
 
 
-def hand_written(device: str, shape: str, graphed: bool, steps: int = 1500) -> float:
+def hand_written(device: str, shape: str, graphed: bool, steps: int = 1500) -> dict[str, float]:
     """Seconds of a step of the loop that one would write by hand."""
     widths, batch, loss, examples = SHAPES[shape]
     data = pixels(widths[0], widths[-1], examples).to(torch.device(device), torch.float32)
     model = gs.MLP(widths[0], widths[1:-1], widths[-1], seed=0).to(device)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=1e-3, fused=True, **({"capturable": True} if graphed else {})
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True, capturable=graphed)
     y = F.one_hot(data.train_y, widths[-1]).float() if loss == "mse" else data.train_y
     index = torch.zeros(batch, dtype=torch.long, device=device)
     order = torch.randperm(examples, device=device)
@@ -379,7 +385,7 @@ def hand_written(device: str, shape: str, graphed: bool, steps: int = 1500) -> f
             index.copy_(part)
             take()
 
-    return median_seconds(device, loop, repeats=2) / steps
+    return {"step": median_seconds(device, loop, repeats=2) / steps}
 
 
 def speed(device: str) -> Iterator[tuple[str, Any]]:
@@ -390,20 +396,12 @@ def speed(device: str) -> Iterator[tuple[str, Any]]:
             kind = "graphed" if compile else "eager"
             for seeds in (1, 10):
                 own[f"{kind}, {seeds} seed(s)"] = attempt(
-                    lambda seeds=seeds, compile=compile, shape=shape: step_seconds(
-                        device, shape, seeds, compile
-                    )
+                    step_seconds, device, shape, seeds, compile
                 )
             if device == "cuda" or not compile:
-                own[f"{kind}, by hand"] = attempt(
-                    lambda compile=compile, shape=shape: {
-                        "step": hand_written(device, shape, graphed=compile)
-                    }
-                )
+                own[f"{kind}, by hand"] = attempt(hand_written, device, shape, compile)
             own[f"{kind}, grokalign"] = attempt(
-                lambda compile=compile, shape=shape: step_seconds(
-                    device, shape, 1, compile, "grokalign"
-                )
+                step_seconds, device, shape, 1, compile, "grokalign"
             )
         yield shape, own
     yield "ntk", {name: attempt(run) for name, run in kernels(device).items()}
@@ -433,7 +431,7 @@ def kernels(device: str) -> dict[str, Callable[[], dict[str, Any]]]:
         peak = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else None
         return {"seconds": seconds, "peak_gib": peak}
 
-    return {name: (lambda case=case: timed(*case)) for name, case in cases.items()}
+    return {name: partial(timed, *case) for name, case in cases.items()}
 
 
 def main() -> None:
