@@ -62,6 +62,14 @@ def test_headline_says_what_happened(
     assert headline(two_arms(tmp_path / "run", baseline, ours)) == expected
 
 
+def test_of_two_limits_the_lower_is_told(tmp_path: Path) -> None:
+    ends = {("baseline", 0): 9000, ("grokalign", 0): 7000}
+    rows = {trial: [BEGIN, (5, 1.0, 0.5), (last, 1.0, 0.5)] for trial, last in ends.items()}
+    assert headline(by_hand(tmp_path / "run", rows)) == (
+        "Neither of Weight decay alone and GrokAlign generalised within 7,000 steps"
+    )
+
+
 def test_headline_of_one_arm_tells_its_delay(tmp_path: Path) -> None:
     rows = [BEGIN, (150, 0.99, 0.4), (8800, 1.0, 0.91)]
     arms = {"baseline": made_up_runs.spec()["arms"]["baseline"]}

@@ -15,7 +15,7 @@ from grokscope.findings.statistics import SeedValues
 from grokscope.findings.summary import run_summary
 from grokscope.report import comparison_data, print_summary, print_sweep, write_report
 from grokscope.report.judgement import judgement
-from grokscope.report.seeds import seed_rows, sweep_table
+from grokscope.report.seeds import seed_rows, seed_table, sweep_table
 from grokscope.runs import Run, RunDirectory, open_runs
 from grokscope.runs.sweep_folder import write_sweep
 from tests.report import made_up_runs
@@ -84,6 +84,22 @@ def test_the_tests_are_those_of_scipy(tmp_path: Path) -> None:
     assert sooner["wilcoxon_p"] == [0.125, 0.125]
     assert sooner["median"] == pytest.approx((2200 / 190 + 2600 / 210) / 2)
     assert steps["std"] == pytest.approx(scipy.stats.tstd(fast))
+
+
+def test_the_table_says_how_many_reached_the_target_and_names_the_tests(
+    several: Path, tmp_path: Path
+) -> None:
+    head, baseline, ours, *_, final, _ = seed_table(seed_rows(run_summary(Run(several))))
+    assert head[3:] == ["reached", "speedup", "p-values"]
+    assert (baseline[3:], ours[3]) == (["5 of 6", "–", "–"], "5 of 6")
+    assert final[3:] == ["–", "–", "–"]
+    assert ours[5].startswith("Wilcoxon ")
+    assert "Welch" not in ours[5]  # a censored seed has no mean
+    steps = {"baseline": [2000, 2600, 2900, 2200], "grokalign": [200, 210, 230, 190]}
+    record(tmp_path / "run", dict(steps), [0, 1, 2, 3])
+    known = seed_table(seed_rows(run_summary(Run(tmp_path / "run"))))[2]
+    welch = scipy.stats.ttest_ind(steps["baseline"], steps["grokalign"], equal_var=False).pvalue
+    assert known[5] == f"Wilcoxon 0.125\nWelch {welch:.3g}"
 
 
 def test_data_hold_bounds_that_json_can_hold(several: Path) -> None:

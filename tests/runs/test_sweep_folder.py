@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from collections.abc import Sequence
 from multiprocessing.synchronize import Event
@@ -125,6 +126,18 @@ def test_a_setting_is_finished_when_all_its_seeds_are(tmp_path: Path) -> None:
     assert sweep.runs()[0].status["error"] == "seed 1: ValueError: no"
     RunDirectory.resume(tmp_path / "seed-1", "cpu").close("finished")
     assert sweep.runs()[0].status["state"] == "finished"
+
+
+def test_a_setting_began_with_its_first_seed_and_ended_with_its_last(tmp_path: Path) -> None:
+    sweep = write(tmp_path, [""], [0, 1])
+    times = {0: ("2025-01-02", "2025-01-05"), 1: ("2025-01-01", "2025-01-04")}
+    for seed, (started, ended) in times.items():
+        run(tmp_path, seed, 1.0)
+        file = tmp_path / f"seed-{seed}" / "status.json"
+        status = {**json.loads(file.read_text()), "started": started, "ended": ended}
+        file.write_text(json.dumps(status))
+    status = sweep.runs()[0].status
+    assert (status["started"], status["ended"]) == ("2025-01-01", "2025-01-05")
 
 
 def _hold(path: Path, held: Event) -> None:
