@@ -142,3 +142,63 @@ def test_what_cannot_be_recorded_is_named(method: Method, named: str, tmp_path: 
     with pytest.raises(ValueError, match=f"compile=True does not go with the method {named}"):
         gs.fit(mlp(0), DATA, methods=[method], compile=True, out=tmp_path / "run", **PLAIN)
     assert not (tmp_path / "run").exists()
+
+
+on_a_gpu = pytest.mark.skipif(
+    not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device"
+)
+
+
+def assert_close(ours: list[gs.FitResult], theirs: list[gs.FitResult]) -> None:
+    """Equal up to rounding, which CUDA's products do otherwise from call to call."""
+    for one, other in zip(ours, theirs, strict=True):
+        assert one.steps == other.steps
+        for name in other.history.names:
+            np.testing.assert_allclose(
+                one.history[name], other.history[name], 1e-7, 1e-9, err_msg=name
+            )
+
+
+@on_a_gpu
+@pytest.mark.parametrize("vectorize", [True, False])
+@pytest.mark.parametrize("name", METHODS)
+def test_graphs_take_the_steps_of_a_plain_training(name: str, vectorize: bool) -> None:
+    settings = {"vectorize": vectorize, "device": "cuda", "dtype": torch.float64}
+    made = METHODS[name]
+    assert_close(train(made, compile=True, **settings), train(made, **settings))
+
+
+@on_a_gpu
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"optimizer": "adam"},
+        {"optimizer": "sgd", "momentum": 0.9},
+        {"warmup": 7, "decay": "cosine"},
+        {"batch_size": None},
+        {"loss": "stablemax"},
+        {"stop_at": gs.Target("train_accuracy", 0.8), "lr": 2e-2, "max_steps": 150, "evaluate": 2},
+    ],
+    ids=lambda settings: ", ".join(settings),
+)
+def test_graphs_go_with_every_way_to_train(settings: dict[str, Any]) -> None:
+    settings = {"vectorize": True, "device": "cuda", "dtype": torch.float64, **settings}
+    made = METHODS["projected"]
+    assert_close(train(made, compile=True, **settings), train(made, **settings))
+
+
+class Syncing(Method):
+    """Waits for a value, which a graph cannot hold."""
+
+    def filter_gradients(self, step: int, networks: Networks) -> None:
+        for _, _, gradient in networks.gradients():
+            gradient *= 1.0 if float(gradient.sum()) > 0 else 0.5
+
+    def capturable(self) -> bool:
+        return True
+
+
+@on_a_gpu
+def test_what_cannot_be_captured_says_so() -> None:
+    with pytest.raises(RuntimeError, match="could not be captured as a CUDA graph"):
+        train(lambda seed: [Syncing()], compile=True, vectorize=True, device="cuda")

@@ -51,13 +51,18 @@ class BatchOrder:
             return None
         epoch, batch = divmod(step - 1, self.steps_per_epoch)
         if epoch != self._epoch:
-            orders = [
-                _permutation(self.num_examples, seed, epoch)
-                if self._shuffle
-                else torch.arange(self.num_examples)
-                for seed in self.seeds
-            ]
-            self._batches = torch.stack(orders).to(self._device).split(self.batch_size, -1)
+            orders = torch.stack(
+                [
+                    _permutation(self.num_examples, seed, epoch)
+                    if self._shuffle
+                    else torch.arange(self.num_examples)
+                    for seed in self.seeds
+                ]
+            )
+            if self._device.type == "cuda":  # pinned, so that the copy waits for no step before it
+                orders = orders.pin_memory()
+            orders = orders.to(self._device, non_blocking=True)
+            self._batches = orders.split(self.batch_size, -1)
             self._epoch = epoch
         return self._batches[batch]
 

@@ -135,10 +135,10 @@ class Loop:
         if index is None:
             number = len(self.state.networks)
             return x.expand(number, *x.shape), y.expand(number, *y.shape)
-        flat = index.flatten()
+        flat = index.reshape(-1)
         return (
-            x.index_select(0, flat).unflatten(0, index.shape),
-            y.index_select(0, flat).unflatten(0, index.shape),
+            x.index_select(0, flat).view(*index.shape, *x.shape[1:]),
+            y.index_select(0, flat).view(*index.shape, *y.shape[1:]),
         )
 
     def _evaluate(self, member: Member, step: int) -> None:

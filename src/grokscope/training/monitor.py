@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from grokscope.measures.guard import undisturbed
 from grokscope.runs import History
 from grokscope.spelling import unknown_name
 from grokscope.training.archive import Archive, MemoryArchive
@@ -127,7 +127,7 @@ class Monitor:
 
     def measure(self, step: int) -> dict[str, float]:
         """The figures of the network as it is now, whatever the schedule says."""
-        with _undisturbed(self.model):
+        with undisturbed(self.model, training=False):
             return self._measured(step)
 
     def finish(self) -> None:
@@ -230,22 +230,3 @@ def _resolve(
             raise ValueError(f"measures holds {name!r} twice; give each a name of its own")
         resolved[name] = measure
     return resolved
-
-
-@contextmanager
-def _undisturbed(model: nn.Module) -> Iterator[None]:
-    """Eval mode inside; mode, gradients and random generators as before afterwards."""
-    modes = {module: module.training for module in model.modules()}
-    gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
-    devices = {p.device for p, _ in gradients if p.device.type == "cuda"}
-    model.eval()
-    for parameter, _ in gradients:
-        parameter.grad = None
-    try:
-        with torch.random.fork_rng(devices=list(devices)):
-            yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
-        for parameter, gradient in gradients:
-            parameter.grad = gradient

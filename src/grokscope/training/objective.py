@@ -118,11 +118,12 @@ class NetworksObjective:
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The sum over networks of each one's loss of outputs (S, n, ...), a scalar."""
         number = len(outputs)
-        if number > 1 and callable(self.objective.loss):
+        if number == 1:
+            return self.objective(outputs.squeeze(0), targets.squeeze(0))
+        if callable(self.objective.loss):
             return vmap(self.objective.loss)(outputs, targets).sum()
         # Ours are means over examples, of which every network has as many.
-        loss = self.objective(outputs.flatten(0, 1), targets.flatten(0, 1))
-        return loss if number == 1 else number * loss
+        return number * self.objective(outputs.flatten(0, 1), targets.flatten(0, 1))
 
     def correct(self, outputs: Tensor, targets: Tensor) -> Bool[Tensor, "s n"]:
         """Which outputs are correct, for labels (S, n) or one-hot targets (S, n, k)."""
