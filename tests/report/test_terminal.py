@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 from rich.console import Console
 
 from grokscope.report import comparison_data, print_comparison, print_summary
@@ -28,6 +30,25 @@ def test_everything_fits_80_columns_and_nothing_is_cut(runs: Path, name: str) ->
         assert max(map(len, text.splitlines())) <= 80
         assert "…" not in text
         assert "\x1b" not in text
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 132])
+@pytest.mark.parametrize("name", ["finished", "three-seeds", "never"])
+def test_no_table_breaks_a_word(tmp_path: Path, runs: Path, name: str, width: int) -> None:
+    spec = yaml.safe_load((runs / name / "spec.yaml").read_text())
+    titles = ["Antidisestablishmentarianism", "A condition of several words"]
+    for entry, title in zip(spec["arms"].values(), titles, strict=False):
+        entry["title"] = title
+    path = Path(shutil.copytree(runs / name, tmp_path / "run"))
+    (path / "spec.yaml").write_text(yaml.safe_dump(spec))
+    whole = printed(print_summary, path, width=1000) + printed(print_comparison, [path], width=1000)
+    known = set(whole.split())
+    for function, argument in ((print_summary, path), (print_comparison, [path])):
+        text = printed(function, argument, width=width)
+        assert max(map(len, text.splitlines())) <= width
+        words = {word.rstrip(",:") for word in text.split()} - {"─"}
+        rules = {word for word in words if set(word) == {"─"}}
+        assert words - rules <= {word.rstrip(",:") for word in known}
 
 
 def test_summary_shows_steps_seconds_speed_up_and_verdicts(runs: Path) -> None:

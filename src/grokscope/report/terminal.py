@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -18,7 +19,8 @@ from grokscope.report.seeds import seed_rows, seed_table, sweep_table
 from grokscope.runs import Run, open_runs
 
 _STYLES = {"held": "green", "not held": "red", "open": "yellow"}
-_LABEL, _COLUMN, _GAP = 20, 13, 2
+_LABEL, _COLUMN, _GAP = 18, 13, 2
+_WORDS = re.compile(r"[\d.,]+ (?:%|steps|s|min|h)(?!\S)|\S+")
 
 
 def print_summary(run: Run | Path, console: Console) -> None:
@@ -35,9 +37,9 @@ def print_summary(run: Run | Path, console: Console) -> None:
     summary = run_summary(run)
     found = finding(summary)
     if summary.arms:
-        console.print(_table(_summary_rows(summary)))
+        console.print(_table(_summary_rows(summary), console.width))
     if over_seeds := seed_table(seed_rows(summary)):
-        console.print(_table(over_seeds))
+        console.print(_table(over_seeds, console.width))
     _sentence(console, found.headline, "bold")
     for sentence in [*found.further, *time_sentences(summary)]:
         _sentence(console, sentence)
@@ -67,19 +69,25 @@ def print_comparison(runs: Sequence[Run | Path], console: Console) -> None:
         RunError: if there is none, or one of them cannot be read.
     """
     columns = comparison_columns(open_runs(runs, lenient=True))
-    words = (word for column in columns for text in column.values() for word in text.split())
-    width = min(max(_COLUMN, *map(len, words)), console.width - _LABEL - _GAP)
-    across = max(1, (console.width - _LABEL) // (width + _GAP))
+    labels = max(_LABEL, _longest_word(columns[0]))
+    width = max(_COLUMN, _longest_word(text for column in columns for text in column.values()))
+    across = (console.width - labels) // (_GAP + width)
+    if not across:
+        for column in columns:
+            label, *others = column
+            console.print(_block([label, *others], list(column.values())))
+        return
     for first in range(0, len(columns), across):
         part = columns[first : first + across]
         if first:
             console.print()
         table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, show_header=False)
-        table.add_column(width=_LABEL - _GAP, overflow="fold", style="dim")
+        table.add_column(width=labels, overflow="fold", style="dim")
         for _ in part:
             table.add_column(width=width, overflow="fold")
         for label in part[0]:
-            table.add_row(Text(label), *(Text(column[label]) for column in part))
+            cells = (Text(_wrapped(column[label], width)) for column in part)
+            table.add_row(Text(label), *cells)
         console.print(table)
 
 
@@ -99,7 +107,7 @@ def print_sweep(runs: Sequence[Run], console: Console) -> None:
         return
     summaries = {run.name: run_summary(run) for run in runs}
     if rows := sweep_table(list(summaries.values())):
-        console.print(_table(rows))
+        console.print(_table(rows, console.width))
     for run in runs:
         _sentence(console, f"{run.name}: {finding(summaries[run.name]).headline}")
         if run.state != "finished":
@@ -111,14 +119,62 @@ def _summary_rows(summary: RunSummary) -> list[list[str]]:
     return [[*head[:-1], "test"], *rows]
 
 
-def _table(rows: list[list[str]]) -> Table:
+def _table(rows: list[list[str]], width: int) -> RenderableType:
+    """The rows as a table; where it would break words at this width, a block for each row."""
     head, *body = rows
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, _GAP, 0, 0), pad_edge=False, show_edge=False)
-    for header in head:
-        table.add_column(Text(header), overflow="fold")
+    widths = _widths([list(column) for column in zip(*rows, strict=True)], width)
+    if widths is None:
+        return Group(*(_block(head, row) for row in body))
+    # A box has a column of its own between two others.
+    padding = (0, _GAP - 1, 0, 0)
+    table = Table(box=box.SIMPLE_HEAD, padding=padding, pad_edge=False, show_edge=False)
+    for header, own in zip(head, widths, strict=True):
+        table.add_column(Text(_wrapped(header, own)), width=own, overflow="fold")
     for row in body:
-        table.add_row(*map(Text, row), end_section=True)
+        cells = (Text(_wrapped(cell, own)) for cell, own in zip(row, widths, strict=True))
+        table.add_row(*cells, end_section=True)
     return table
+
+
+def _widths(columns: list[list[str]], width: int) -> list[int] | None:
+    """How wide each column is in a table of a width; None where a word would have to break."""
+    least = [_longest_word(column) for column in columns]
+    wanted = [max(len(line) for cell in column for line in cell.split("\n")) for column in columns]
+    spare = width - sum(least) - _GAP * (len(columns) - 1)
+    if spare < 0:
+        return None
+    widths = list(least)
+    # Columns that want little more get it whole, the others share what is left.
+    order = sorted(range(len(columns)), key=lambda place: wanted[place] - least[place])
+    for done, place in enumerate(order):
+        more = min(wanted[place] - least[place], spare // (len(order) - done))
+        widths[place] += more
+        spare -= more
+    return widths
+
+
+def _longest_word(cells: Iterable[str]) -> int:
+    return max((len(word) for cell in cells for word in _WORDS.findall(cell)), default=0)
+
+
+def _wrapped(cell: str, width: int) -> str:
+    """A cell in lines of a width, broken between words, a number with its unit being one."""
+    lines = []
+    for line in cell.split("\n"):
+        lines.append("")
+        for word in _WORDS.findall(line):
+            longer = f"{lines[-1]} {word}".lstrip()
+            if len(longer) <= width:
+                lines[-1] = longer
+            else:
+                lines.append(word)
+    return "\n".join(lines)
+
+
+def _block(head: list[str], row: list[str]) -> Text:
+    title, *cells = (cell.replace("\n", ", ") for cell in row)
+    lines = [f"  {name}: {cell}" for name, cell in zip(head[1:], cells, strict=True)]
+    return Text("\n").join([Text(title, "bold"), *map(Text, lines), Text()])
 
 
 def _sentence(console: Console, words: str, style: str = "") -> None:
