@@ -167,7 +167,7 @@ def test_chunks_bound_what_the_model_sees() -> None:
         return x
 
     gs.jacobian_norm(model, torch.randn(7, 3), chunk_size=3)
-    assert seen == [3, 3, 1]
+    assert sorted(seen) == [1, 3, 3, 3]  # three for the comparison with their company
 
 
 def test_networks_are_asymmetric() -> None:

@@ -17,14 +17,16 @@ A point belongs to the cell whose power distance ||x - mu||^2 - rad is least.
 
 from __future__ import annotations
 
+import warnings
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from grokscope.measures.batches import Batch
 from grokscope.measures.inputs import Model
-from grokscope.measures.jacobian import cosine
 from grokscope.measures.local_map import LocalMap, over_batch
+from grokscope.measures.magnitudes import cosines, norms
 
 
 def centroids(model: Model, x: Batch, *, chunk_size: int | None = None) -> Float[Tensor, " n *d"]:
@@ -69,6 +71,8 @@ def centroid_alignment(
 
     Returns:
         Cosines (n,) in [-1, 1]; 0 where the centroid or x is zero, a vector without a direction.
+        NaN, with one warning, where the centroid is rounding noise because the outputs sum to a
+        constant, as behind a softmax: take the logits or a difference of outputs there.
 
     Raises:
         ValueError: as for `centroids`.
@@ -80,11 +84,14 @@ def centroid_alignment(
         tensor([0.6000])
     """
 
-    def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
+    def measure(local: LocalMap, part: Tensor) -> tuple[Tensor, Tensor]:
         centroid, x = _flat_centroids(local), part.flatten(1)
-        return (cosine((centroid * x).sum(1), centroid.norm(dim=1) * x.norm(dim=1)),)
+        noise = _noise(local, centroid)
+        return torch.where(noise, torch.nan, cosines(centroid, x)), noise
 
-    return over_batch(model, x, chunk_size, measure)[0]
+    found, noise = over_batch(model, x, chunk_size, measure)
+    warn_of_noise(noise)
+    return found
 
 
 def centroid_inner_product(
@@ -167,3 +174,46 @@ def power_radius(
 
 def _flat_centroids(local: LocalMap) -> Float[Tensor, "n d"]:
     return local.vjp(torch.ones_like(local.outputs).unsqueeze(1)).squeeze(1)
+
+
+def is_noise(
+    centroid: Float[Tensor, " n"], jacobian: Float[Tensor, " n"], num_outputs: int
+) -> Bool[Tensor, " n"]:
+    """Where a centroid of this norm is what rounding leaves of a Jacobian of that norm."""
+    # k rows of random signs that cancel leave the root of k roundings, on the way through layers
+    # some more
+    level = 16 * torch.finfo(centroid.dtype).eps * num_outputs**0.5
+    return (centroid > 0) & (centroid <= level * jacobian)
+
+
+def warn_of_noise(noise: Bool[Tensor, " n"]) -> None:
+    """Warn once where the cosines of some centroids were left out."""
+    if bool(noise.any()):
+        warnings.warn(
+            f"the centroids of {int(noise.sum())} of {len(noise)} examples are rounding noise, as "
+            "the model's outputs sum to a constant (a softmax, or two logits of opposite sign): "
+            "their cosines are NaN; take the logits, or a difference of outputs with gs.View",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _noise(local: LocalMap, centroid: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+    """Where the centroid is rounding noise.
+
+    The Jacobian is asked for more only where the outputs' sum is about the same for all examples.
+    Two signs tell: the centroid is nothing beside a product with other weights, or it comes out
+    differently as the difference of two products, as behind a softmax that is saturated.
+    """
+    outputs = local.outputs
+    n, k = outputs.shape
+    total = outputs.sum(1)
+    spread = total.amax() - total.amin()
+    if k == 1 or (n > 1 and bool(spread > 1e-3 * outputs.abs().amax())):
+        return torch.zeros_like(total, dtype=torch.bool)
+    weights = torch.randn(k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    weights = (weights - weights.mean()).to(outputs)
+    across, both = local.vjp(torch.stack([weights, 1 + weights]).expand(n, 2, k)).unbind(1)
+    length = norms(centroid)
+    jacobian = norms(across) / weights.norm() * k**0.5
+    return is_noise(length, jacobian, k) | (norms(both - across - centroid) > 0.1 * length)

@@ -34,13 +34,13 @@ def outputs_at(model: Model, x: Batch) -> Tensor:
 def few(n: int, count: int = 3) -> list[int]:
     """``count`` examples of ``n``, the last first, each in another place than in the batch.
 
-    Of fewer examples some come twice: even one has company then.
+    Of fewer examples some come twice.
 
     Example:
-        >>> few(10), few(2), few(1)
-        ([9, 5, 0], [1, 0, 1], [0, 0, 0])
+        >>> few(10), few(2), few(1), few(10, 1)
+        ([9, 5, 0], [1, 0, 1], [0, 0, 0], [9])
     """
-    if n < count:
+    if n < count or count == 1:
         return [(n - 1 - i) % n for i in range(count)]
     step = (n - 1) / (count - 1)
     return [round((count - 1 - i) * step + 1e-9) for i in range(count)]
@@ -52,9 +52,10 @@ class Company:
     Args:
         model: maps a batch to (n, k) or (n,).
         x: the batch.
-        index: the examples; three of them if None.
+        index: the examples; by default three, or as many as the batch or a part of it has.
         name: what to call the batch in a message.
         alone: their outputs, where they are known.
+        chunk_size: how many examples the model may see at once.
     """
 
     def __init__(
@@ -64,13 +65,29 @@ class Company:
         index: Sequence[int] | None = None,
         name: str = "x",
         alone: Tensor | None = None,
+        chunk_size: int | None = None,
     ) -> None:
         self.name = name
-        self.index = list(few(batch_size(x)) if index is None else index)
-        if alone is None:
+        n = batch_size(x)
+        self.index = few(n, min(3, n, chunk_size or n)) if index is None else list(index)
+        self._alone: Tensor | ValueError
+        try:
             with torch.no_grad():
-                alone = _alone(model, x, self.index, name)
-        self.alone = alone.detach()
+                self._alone = outputs_at(model, rows(x, self.index)) if alone is None else alone
+        except ValueError as error:
+            # kept, so that what is wrong with the batch as a whole is said first
+            self._alone = error
+
+    @property
+    def alone(self) -> Tensor:
+        """The outputs (m, k) of the examples at ``index`` without the others."""
+        if isinstance(self._alone, ValueError):
+            raise ValueError(
+                f"model runs on {self.name} as a whole and not on {len(self.index)} of its "
+                "examples: an example's output then depends on the rest of its batch; put what "
+                f"belongs to an example, such as a padding mask, into the batch ({self._alone})"
+            ) from self._alone
+        return self._alone
 
     def check(self, outputs: Tensor, start: int = 0) -> None:
         """Raise unless ``outputs``, of the examples from ``start`` on, are what they were alone.
@@ -84,9 +101,9 @@ class Company:
 
     def compare(self, outputs: Tensor, places: Sequence[int]) -> None:
         """Raise unless ``outputs`` are those of the examples at these places of ``index``."""
-        alone = self.alone[list(places)]
+        alone = self.alone.detach()[list(places)]
         difference = (outputs.detach() - alone).abs().amax(dim=1)
-        allowed = tolerance(outputs) * self.alone.abs().amax()
+        allowed = tolerance(outputs) * self.alone.detach().abs().amax()
         if bool((difference > allowed).any()):
             first = int((difference > allowed).nonzero()[0])
             self._refuse(self.index[places[first]], float(difference[first]))
@@ -104,18 +121,3 @@ def tolerance(outputs: Tensor) -> float:
     """The difference, relative to the largest output, that rounding may explain."""
     allowed = _TOLERANCE.get(outputs.dtype, 16 * torch.finfo(outputs.dtype).eps)
     return max(allowed, _ON_CUDA) if outputs.is_cuda and outputs.dtype != torch.float64 else allowed
-
-
-def _alone(model: Model, x: Batch, index: list[int], name: str) -> Tensor:
-    try:
-        return outputs_at(model, rows(x, index))
-    except ValueError as error:
-        try:
-            outputs_at(model, x)
-        except ValueError:
-            raise error from None  # the model does not run on the batch at all
-        raise ValueError(
-            f"model runs on {name} as a whole and not on {len(index)} of its examples: an "
-            "example's output then depends on the rest of its batch; put what belongs to an "
-            f"example, such as a padding mask, into the batch ({error})"
-        ) from error

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.measures.batches import Batch, leaf_at, wrt_key
+from grokscope.measures.centroid import is_noise, warn_of_noise
 from grokscope.measures.inputs import Model
-from grokscope.measures.jacobian import cosine, first_component_share, row_alignment
+from grokscope.measures.jacobian import first_component_share, row_alignment
 from grokscope.measures.local_map import LocalMap, over_batch
+from grokscope.measures.magnitudes import cosines, norms
 from grokscope.measures.view import continuous, wrt_of
 
 
@@ -40,7 +43,7 @@ class JacobianGeometry:
     @property
     def centroid_norm(self) -> Float[Tensor, " n"]:
         """The Euclidean norm of every centroid, (n,)."""
-        return self.centroids.flatten(1).norm(dim=1)
+        return norms(self.centroids.flatten(1))
 
 
 def jacobian_geometry(model: Model, x: Batch, *, chunk_size: int | None = None) -> JacobianGeometry:
@@ -68,19 +71,23 @@ def jacobian_geometry(model: Model, x: Batch, *, chunk_size: int | None = None) 
         (tensor([2.8284]), tensor([0.9899]))
     """
     parts = over_batch(model, x, chunk_size, _measure)
+    warn_of_noise(parts[-1])
+    parts = parts[:-1]
     by = continuous(model, x)
     return JacobianGeometry(leaf_at(by, wrt_key(by, wrt_of(model))).detach(), *parts)
 
 
 def _measure(local: LocalMap, x: Tensor) -> tuple[Tensor, ...]:
-    products = local.products()
-    x_norm = x.flatten(1).norm(dim=1)
-    inner_product = (products.centroid * x.flatten(1)).sum(1)
+    products, flat = local.products(), x.flatten(1)
+    norm = products.norm()
+    noise = is_noise(norms(products.centroid), norm, local.outputs.shape[1])
+    cosine = torch.where(noise, torch.nan, cosines(products.centroid, flat))
     return (
-        products.gram.diagonal(dim1=1, dim2=2).sum(1).clamp_min(0).sqrt(),
-        row_alignment(products, x_norm),
+        norm,
+        row_alignment(products, flat),
         first_component_share(products),
         products.centroid.view_as(x),
-        cosine(inner_product, products.centroid.norm(dim=1) * x_norm),
-        inner_product,
+        cosine,
+        (products.centroid * flat).sum(1),
+        noise,
     )

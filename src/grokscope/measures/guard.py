@@ -16,7 +16,7 @@ import functools
 import random
 import sys
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
@@ -37,7 +37,7 @@ _CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 
 
 @contextmanager
-def undisturbed(model: object, training: bool | None = None) -> Iterator[None]:
+def undisturbed(model: object, training: bool | None = None) -> Iterator[Callable[[], None]]:
     """Run ``model`` freely inside; afterwards it and the random state are what they were.
 
     Put back are: the mode of every module, its attributes, hooks, buffers and parameters, the
@@ -50,6 +50,10 @@ def undisturbed(model: object, training: bool | None = None) -> Iterator[None]:
         model: a module, wrapped or not, or a function, partial, method or object that calls
             modules: those are found in closures, arguments, attributes and globals.
         training: True or False puts every module in that mode; None leaves their modes alone.
+
+    Yields:
+        A function that puts the model back in between, random state apart: so that every forward
+        pass starts from the same model, as one that counts its calls.
 
     Raises:
         RuntimeError: if a forward pass changed a parameter of which no copy was made, as of a
@@ -70,7 +74,8 @@ def undisturbed(model: object, training: bool | None = None) -> Iterator[None]:
     own_code = not isinstance(model, nn.Module) or not all(map(_is_known, modules))
     tensors = _tensors(modules, own_code)
     states = [_State.of(module, own_code) for module in modules]
-    try:
+
+    def arrange() -> None:
         if training is not None:
             for root in roots:
                 root.train(training)
@@ -78,21 +83,32 @@ def undisturbed(model: object, training: bool | None = None) -> Iterator[None]:
             vars(wrapper)["forward"] = wrapper.module.__call__
         for kept in tensors:
             kept.without_gradient()
-        recurrence = _differentiable_recurrence(modules)
-        with torch.random.fork_rng(_cuda_devices(tensors)), _eagerly(), recurrence:
-            yield
-    finally:
+
+    def restore() -> list[str]:
         for wrapper in wrappers:
             vars(wrapper).pop("forward", None)
         for state in states:
             state.restore()
-        changed = [kept.name for kept in tensors if not kept.restore()]
+        return [kept.name for kept in tensors if not kept.restore()]
+
+    def rewind() -> None:
+        restore()
+        arrange()
+
+    changed: list[str] = []
+    try:
+        arrange()
+        recurrence = _differentiable_recurrence(modules)
+        with torch.random.fork_rng(_cuda_devices(tensors)), _eagerly(), recurrence:
+            yield rewind
+    finally:
+        changed = restore()
         random.setstate(python_state)
-        if changed:
-            raise RuntimeError(
-                f"model changes its parameter {changed[0]!r} in its forward pass, and is too large "
-                "for a copy of all parameters; measure a copy of the model instead"
-            )
+    if changed:
+        raise RuntimeError(
+            f"model changes its parameter {changed[0]!r} in its forward pass, and is too large for "
+            "a copy of all parameters; measure a copy of the model instead"
+        )
 
 
 def _differentiable_recurrence(modules: list[nn.Module]) -> AbstractContextManager[Any]:

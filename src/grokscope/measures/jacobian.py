@@ -21,6 +21,7 @@ from torch import Tensor
 from grokscope.measures.batches import Batch, batch_size
 from grokscope.measures.inputs import Model
 from grokscope.measures.local_map import LocalMap, Products, over_batch
+from grokscope.measures.magnitudes import cosine, norms, scaled
 
 
 def input_jacobian(
@@ -93,7 +94,7 @@ def jacobian_norm(
         tensor([6., 6.])
     """
     if projections is None:
-        return over_batch(model, x, chunk_size, lambda local, _: (local.squared_norm().sqrt(),))[0]
+        return over_batch(model, x, chunk_size, lambda local, _: (local.norm(),))[0]
     if projections < 1:
         raise ValueError(f"projections must be a positive integer or None: got {projections}")
     if generator is None:
@@ -110,9 +111,8 @@ def jacobian_norm(
             )
         directions = torch.stack(remaining[: len(part)])
         del remaining[: len(part)]
-        return (
-            (directions.shape[2] / projections * local.vjp(directions).square().sum((1, 2))).sqrt(),
-        )
+        lengths = norms(local.vjp(directions).flatten(1))
+        return ((directions.shape[2] / projections) ** 0.5 * lengths,)
 
     return over_batch(model, x, chunk_size, measure)[0]
 
@@ -144,7 +144,7 @@ def jacobian_alignment(
     """
 
     def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
-        return (row_alignment(local.products(), part.flatten(1).norm(dim=1)),)
+        return (row_alignment(local.products(), part.flatten(1)),)
 
     return over_batch(model, x, chunk_size, measure)[0]
 
@@ -231,22 +231,20 @@ def unit_vectors(
     return normal.div_(torch.linalg.vector_norm(normal, dim=2, keepdim=True))
 
 
-def row_alignment(products: Products, x_norm: Float[Tensor, " n"]) -> Float[Tensor, "n k"]:
+def row_alignment(products: Products, x: Float[Tensor, "n d"]) -> Float[Tensor, "n k"]:
     """Cosines of the Jacobian's rows with x, 0 for a zero vector."""
     rows = products.gram.diagonal(dim1=1, dim2=2).clamp_min(0).sqrt()
-    return cosine(products.along_x, rows * x_norm.unsqueeze(1))
-
-
-def cosine(inner: Float[Tensor, "*n"], norms: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
-    """The quotient inner / norms within [-1, 1], 0 where the norms' product is 0."""
-    return torch.where(norms == 0, 0, inner / norms).clamp(-1, 1)
+    _, size = scaled(x)
+    return cosine(products.along_x / size[:, None], rows * (norms(x) / size)[:, None])
 
 
 def first_component_share(products: Products) -> Float[Tensor, " n"]:
     """sigma_1^2 / sum_i sigma_i^2 from the k x k Gram matrix, whose eigenvalues are sigma_i^2."""
-    total = products.gram.diagonal(dim1=1, dim2=2).sum(1)
-    usable = torch.isfinite(products.gram).all(2).all(1) & (total > 0)
+    relative = scaled(products.sizes)[0]  # rows far below the largest do not count
+    gram = products.gram * relative.unsqueeze(1) * relative.unsqueeze(2)
+    total = gram.diagonal(dim1=1, dim2=2).sum(1)
+    usable = torch.isfinite(gram).all(2).all(1) & (total > 0)
     # The solver refuses NaN, and one diverged example must not hide the others.
-    gram = torch.where(usable[:, None, None], products.gram / total[:, None, None], 0)
+    gram = torch.where(usable[:, None, None], gram / total[:, None, None], 0)
     share = torch.linalg.eigvalsh(gram)[:, -1].clamp_max(1)
     return torch.where(usable | (total == 0), share, torch.nan)

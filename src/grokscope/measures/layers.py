@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from grokscope.measures.batches import Batch, Key, leaf_at, with_leaf
 from grokscope.measures.centroid import power_radius
+from grokscope.measures.company import Company
 from grokscope.measures.guard import without_wrappers
 from grokscope.measures.local_map import differentiable_outputs, fresh_leaf, in_chunks
 
@@ -135,10 +136,12 @@ def _by_layer(
     wanted = _computing_leaves(modules) if layers is None else {n: modules[n] for n in layers}
     names: list[str] = []
 
-    def measure(part: Batch, key: Key) -> tuple[Tensor, ...]:
+    def measure(part: Batch, key: Key, company: Company | None, start: int) -> tuple[Tensor, ...]:
         leaf = fresh_leaf(leaf_at(part, key))
         given = with_leaf(part, key, leaf)
-        totals = _summed_outputs(model, given, key, wanted)
+        outputs, totals = _summed_outputs(model, given, key, wanted)
+        if company is not None:
+            company.check(outputs, start)
         found = _gradients(totals, leaf)
         names[:] = found if layers is None else layers
         if missing := [name for name in names if name not in found]:
@@ -162,8 +165,8 @@ def _computing_leaves(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:
 
 def _summed_outputs(
     model: nn.Module, x: Batch, key: Key, wanted: dict[str, nn.Module]
-) -> dict[str, Tensor]:
-    """Each wanted module's outputs summed along all axes but the first, as the modules ran."""
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """The outputs, and each wanted module's summed along all axes but the first, in their order."""
     sums: dict[str, Tensor] = {}
 
     def keep(name: str) -> Any:
@@ -177,11 +180,11 @@ def _summed_outputs(
 
     handles = [module.register_forward_hook(keep(name)) for name, module in wanted.items()]
     try:
-        differentiable_outputs(model, x, key)
+        outputs = differentiable_outputs(model, x, key)
     finally:
         for handle in handles:
             handle.remove()
-    return sums
+    return outputs, sums
 
 
 def _gradients(sums: dict[str, Tensor], leaf: Tensor) -> dict[str, Tensor]:

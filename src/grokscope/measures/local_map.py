@@ -25,7 +25,8 @@ from grokscope.measures.batches import (
     with_leaf,
     wrt_key,
 )
-from grokscope.measures.chain import Chain, ChainPoint, chain_of, gram, pull_back
+from grokscope.measures.chain import Chain, ChainPoint, Fold, chain_of, gram, pull_back
+from grokscope.measures.company import Company
 from grokscope.measures.guard import undisturbed
 from grokscope.measures.inputs import (
     Model,
@@ -34,16 +35,28 @@ from grokscope.measures.inputs import (
     check_finite,
     check_not_batch_dependent,
     check_outputs,
+    explained_refusals,
 )
+from grokscope.measures.magnitudes import norms, power_of_two, scaled, wide
 from grokscope.measures.view import continuous, outputs_of, unwrapped, wrt_of
 
 
 class Products(NamedTuple):
-    """What every measure of the Jacobian A (n, k, d) at x is made of."""
+    """What every measure of the Jacobian A (n, k, d) at x is made of.
 
-    gram: Tensor  # (n, k, k) A A^T
-    along_x: Tensor  # (n, k) A x
-    centroid: Tensor  # (n, d) A^T 1
+    Every row is divided by a power of two of its own, so that its square is representable.
+    """
+
+    gram: Tensor  # (n, k, k) B B^T of the divided rows B
+    along_x: Tensor  # (n, k) B x
+    centroid: Tensor  # (n, d) A^T 1, of the rows themselves
+    sizes: Tensor  # (n, k) what the rows were divided by
+
+    def norm(self) -> Float[Tensor, " n"]:
+        """The Frobenius norm of A."""
+        relative, largest = scaled(self.sizes)
+        squares = self.gram.diagonal(dim1=1, dim2=2).clamp_min(0) * relative.square()
+        return squares.sum(1).sqrt() * largest
 
 
 class ChainMap:
@@ -53,8 +66,10 @@ class ChainMap:
     """
 
     def __init__(self, chain: Chain, x: Tensor) -> None:
-        self._weights = chain.weights
+        self._weights = [wide(weight) for weight in chain.weights]
         self._point: ChainPoint = chain.run(x)
+        if x.dtype != self._weights[0].dtype:  # half precision; the activations were decided in it
+            self._point = _widened(self._point, wide(x) @ self._weights[0].mT)
         self.outputs = self._point.outputs
 
     def _above_first_layer(self) -> Float[Tensor, "n k h"]:
@@ -71,27 +86,39 @@ class ChainMap:
         """A itself."""
         return self._above_first_layer() @ self._weights[0]
 
-    def squared_norm(self) -> Float[Tensor, " n"]:
-        """The squared Frobenius norm of A."""
+    def norm(self) -> Float[Tensor, " n"]:
+        """The Frobenius norm of A."""
         v = self._above_first_layer()
-        return (self._times_first_gram(v) * v).sum((1, 2)).clamp_min(0)
+        # one size for each example will do: what it makes vanish does not count in the sum
+        size = power_of_two(v.abs().amax((1, 2)))
+        v = v / size[:, None, None]
+        product, first_size = self._times_first_gram(v)
+        return (product * v).sum((1, 2)).clamp_min(0).sqrt() * size * first_size
 
     def products(self) -> Products:
         """The Gram matrix, A x and the centroid from one pass."""
         v = self._above_first_layer()
+        rows, sizes = scaled(v)
+        product, first_size = self._times_first_gram(rows)
         return Products(
-            gram=self._times_first_gram(v) @ v.mT,
-            along_x=(v * self._point.first_product.unsqueeze(1)).sum(2),  # faster than n products
+            gram=product @ rows.mT,
+            # faster than n products
+            along_x=(rows * self._point.first_product.unsqueeze(1)).sum(2) / first_size,
             centroid=v.sum(1) @ self._weights[0],
+            sizes=sizes * first_size,
         )
 
-    def _times_first_gram(self, v: Float[Tensor, "n k h"]) -> Float[Tensor, "n k h"]:
-        first = self._weights[0]
+    def _times_first_gram(
+        self, v: Float[Tensor, "n k h"]
+    ) -> tuple[Float[Tensor, "n k h"], Float[Tensor, ""]]:
+        """The product with W_1 W_1^T / s^2, and s."""
+        size = power_of_two(self._weights[0].abs().amax())
+        first = self._weights[0] / size
         units, inputs = first.shape
         # The Gram matrix of W_1 pays where there are many rows v to meet it.
         if inputs < units or 2 * v.shape[0] * v.shape[1] < units:
-            return (v @ first) @ first.mT
-        return v @ gram(first)
+            return (v @ first) @ first.mT, size
+        return v @ gram(first), size
 
 
 class AutogradMap:
@@ -104,7 +131,7 @@ class AutogradMap:
         key = wrt_key(x, wrt_of(model))
         self._leaf = fresh_leaf(leaf_at(x, key))
         self._outputs = differentiable_outputs(model, with_leaf(x, key, self._leaf), key)
-        self.outputs = self._outputs.detach()
+        self.outputs = wide(self._outputs.detach())
 
     def vjp(self, v: Float[Tensor, "n r k"]) -> Float[Tensor, "n r d"]:
         """The products v A of r output-side vectors for each example."""
@@ -114,20 +141,20 @@ class AutogradMap:
         """A itself."""
         return torch.stack(list(self._rows()), 1)
 
-    def squared_norm(self) -> Float[Tensor, " n"]:
-        """The squared Frobenius norm of A."""
-        total = torch.zeros_like(self.outputs[:, 0])
-        for row in self._rows():
-            total += row.square().sum(1)
-        return total
+    def norm(self) -> Float[Tensor, " n"]:
+        """The Frobenius norm of A."""
+        return norms(torch.stack([norms(row) for row in self._rows()], 1))
 
     def products(self) -> Products:
         """The Gram matrix, A x and the centroid from one pass."""
         jacobian = self.jacobian()
+        rows, sizes = scaled(jacobian)
+        x = wide(self._leaf.detach()).flatten(1)
         return Products(
-            gram=jacobian @ jacobian.mT,
-            along_x=(jacobian @ self._leaf.detach().flatten(1).unsqueeze(2)).squeeze(2),
+            gram=rows @ rows.mT,
+            along_x=(rows @ x.unsqueeze(2)).squeeze(2),
             centroid=jacobian.sum(1),
+            sizes=sizes,
         )
 
     def _rows(self) -> Iterator[Float[Tensor, "n d"]]:
@@ -138,9 +165,13 @@ class AutogradMap:
 
     def _pull_back(self, v: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
         (gradient,) = torch.autograd.grad(
-            self._outputs, self._leaf, v, retain_graph=True, materialize_grads=True
+            self._outputs,
+            self._leaf,
+            v.to(self._outputs),
+            retain_graph=True,
+            materialize_grads=True,
         )
-        return gradient.flatten(1)
+        return wide(gradient).flatten(1)
 
 
 LocalMap = ChainMap | AutogradMap
@@ -153,34 +184,55 @@ def over_batch(
     measure: Callable[[LocalMap, Tensor], tuple[Tensor, ...]],
 ) -> tuple[Tensor, ...]:
     """``measure(local map, leaf it is by)`` for every chunk of a batch, joined along the batch."""
-    return in_chunks(
-        model, x, chunk_size, lambda part, key: measure(_local_map(model, part), leaf_at(part, key))
-    )
+
+    def measured(part: Batch, key: Key, company: Company | None, start: int) -> tuple[Tensor, ...]:
+        local = _local_map(model, part)
+        if company is not None:
+            company.check(local.outputs, start)
+        return measure(local, wide(leaf_at(part, key)))
+
+    return in_chunks(model, x, chunk_size, measured)
 
 
 def in_chunks(
     model: Model,
     x: Batch,
     chunk_size: int | None,
-    measure: Callable[[Batch, Key], tuple[Tensor, ...]],
+    measure: Callable[[Batch, Key, Company | None, int], tuple[Tensor, ...]],
 ) -> tuple[Tensor, ...]:
-    """``measure(chunk, key to differentiate by)`` for every chunk of the batch, checked first.
+    """``measure(chunk, key to differentiate by, company, start)`` for every chunk of the batch.
 
     The results are joined along the batch. It runs without a graph and without autocast, wherever
-    the caller stands: a derivative is taken in the precision of the weights.
+    the caller stands: a derivative is taken in the precision of the weights. The measure compares
+    the outputs, of the examples from ``start`` on, with ``company``; that is None for a chain of
+    known layers, in which examples cannot meet.
     """
     check_batch(x)
     check_chunk_size(chunk_size)
     check_not_batch_dependent(model)
-    with undisturbed(model), torch.inference_mode(False), torch.no_grad():
+    with (
+        explained_refusals(),
+        undisturbed(model) as rewind,
+        torch.inference_mode(False),
+        torch.no_grad(),
+    ):
         x = continuous(model, x)
         key = wrt_key(x, wrt_of(model))
         leaf = leaf_at(x, key)
         check_finite(leaf, key)
         with full_precision(leaf):
-            return _joined(
-                [measure(part, key) for part in chunks(map_leaves(_constant, x), chunk_size)]
-            )
+            x = map_leaves(_constant, x)
+            company = None
+            if _chain(model, x) is None:
+                company = Company(model, x, chunk_size=chunk_size)
+                rewind()
+            parts: list[tuple[Tensor, ...]] = []
+            starts = range(0, batch_size(x), chunk_size or batch_size(x))
+            for start, part in zip(starts, chunks(x, chunk_size), strict=True):
+                if start:
+                    rewind()
+                parts.append(measure(part, key, company, start))
+            return _joined(parts)
 
 
 def _joined(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
@@ -204,9 +256,17 @@ def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
     return torch.autocast(device, enabled=False) if active else nullcontext()
 
 
+def _chain(model: Model, x: Batch) -> Chain | None:
+    return chain_of(unwrapped(model), x) if isinstance(x, Tensor) else None
+
+
+def _widened(point: ChainPoint, first_product: Tensor) -> ChainPoint:
+    folds = [Fold(*(None if part is None else wide(part) for part in f)) for f in point.folds]
+    return ChainPoint(wide(point.outputs), first_product, folds)
+
+
 def _local_map(model: Model, x: Batch) -> LocalMap:
-    plain = unwrapped(model)
-    chain = chain_of(plain, x) if isinstance(x, Tensor) else None
+    chain = _chain(model, x)
     return AutogradMap(model, x) if chain is None else ChainMap(chain, leaf_at(x, None))
 
 

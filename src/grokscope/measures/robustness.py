@@ -19,22 +19,27 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.measures.batches import Batch, batch_size, chunks, leaf_at, with_leaf, wrt_key
+from grokscope.measures.company import Company, outputs_at
 from grokscope.measures.guard import undisturbed
 from grokscope.measures.inputs import (
     Model,
     check_batch,
     check_chunk_size,
     check_not_batch_dependent,
-    check_outputs,
+    check_number,
+    class_labels,
 )
-from grokscope.measures.local_map import LocalMap, over_batch
+from grokscope.measures.local_map import LocalMap, full_precision, over_batch
+from grokscope.measures.magnitudes import norms
+from grokscope.measures.view import wrt_of
 
 Dims = slice | Sequence[int]
 
 
 def robust_radius(
     model: Model,
-    x: Float[Tensor, " n *d"],
+    x: Batch,
     y: Tensor,
     *,
     threshold: float = 0.0,
@@ -48,8 +53,9 @@ def robust_radius(
     network's own boundary can be nearer or farther where it lies outside the region.
 
     Args:
-        model: maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: the batch, floating point.
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to change (see `View`).
         y: labels (n,): classes 0..k-1; with one output positive numbers for above the threshold
             and others for below, such as 1 and 0, or 1 and -1.
         threshold: where one output is divided: 0 for logits, 0.5 for a regression on 0 and 1.
@@ -70,12 +76,14 @@ def robust_radius(
     """
     check_batch(x)
     check_chunk_size(chunk_size)
-    check_labels(y, len(x))
-    labels = list(y.to(x.device).split(chunk_size or len(x)))
+    n = batch_size(x)
+    check_labels(y, n)
+    check_number("threshold", threshold)
+    labels = list(class_labels(y).split(chunk_size or n))
 
     def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
-        margins, normals = _half_spaces(local, labels.pop(0), threshold)
-        lengths = normals.norm(dim=2)
+        margins, normals = _half_spaces(local, labels.pop(0).to(part.device), threshold)
+        lengths = norms(normals)
         flat = torch.where(margins == 0, 0, margins.sign() * torch.inf)
         return (torch.where(lengths > 0, margins / lengths, flat).amin(1),)
 
@@ -84,7 +92,7 @@ def robust_radius(
 
 def noise_accuracy(
     model: Model,
-    x: Float[Tensor, " n *d"],
+    x: Batch,
     y: Tensor,
     std: float | Sequence[float],
     dims: Dims | None = None,
@@ -96,8 +104,9 @@ def noise_accuracy(
     """Share of examples that are classified right when Gaussian noise is added to the input.
 
     Args:
-        model: maps a batch (n, *d) to (n, k) or (n,), every example by itself.
-        x: the batch, floating point.
+        model: maps a batch to (n, k) or (n,), every example by itself.
+        x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
+            floating-point one (n, *d) to change (see `View`).
         y: labels (n,), as for `robust_radius`.
         std: standard deviation of the noise in every coordinate. Of several, all scale the same
             draw, so that they compare.
@@ -121,25 +130,25 @@ def noise_accuracy(
         tensor([1., 1.])
     """
     check_batch(x)
-    if not x.is_floating_point():
-        raise TypeError(
-            f"x must be floating point to add noise to it: got {x.dtype}; pass x.float()"
-        )
-    noise = gaussian_noise(x, dims, generator)
+    noise = gaussian_noise(leaf_at(x, wrt_key(x, wrt_of(model))), dims, generator)
     deviations = [float(std)] if isinstance(std, (int, float)) else [float(s) for s in std]
     shares = perturbed_accuracy(model, x, y, noise, deviations, threshold, chunk_size)
-    found = torch.tensor(shares, dtype=x.dtype, device=x.device)
+    found = torch.tensor(shares, dtype=noise.dtype, device=noise.device)
     return found[0] if isinstance(std, (int, float)) else found
 
 
 def gaussian_noise(
     x: Float[Tensor, " n *d"], dims: Dims | None, generator: torch.Generator | None
 ) -> Float[Tensor, " n *d"]:
-    """Independent standard normal numbers in the chosen features of ``x``, 0 in the others."""
+    """Independent standard normal numbers in the chosen features of ``x``, 0 in the others.
+
+    In float32 for a batch of lower precision.
+    """
     if generator is None:
         generator = torch.Generator()
         generator.seed()
-    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device=generator.device)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    noise = torch.randn(x.shape, generator=generator, dtype=dtype, device=generator.device)
     noise = noise.to(x.device)
     if dims is None:
         return noise
@@ -156,7 +165,7 @@ def gaussian_noise(
 @torch.no_grad()
 def perturbed_accuracy(
     model: Model,
-    x: Float[Tensor, " n *d"],
+    x: Batch,
     y: Tensor,
     noise: Float[Tensor, " n *d"],
     std: Sequence[float],
@@ -166,18 +175,31 @@ def perturbed_accuracy(
     """Share of examples that are classified right at ``x + s noise``, for every s of ``std``."""
     check_chunk_size(chunk_size)
     check_not_batch_dependent(model)
-    check_labels(y, len(x))
+    n = batch_size(x)
+    check_labels(y, n)
+    check_number("threshold", threshold)
     if not all(0 <= s < torch.inf for s in std):
         raise ValueError(f"std must be 0 or positive, and finite: got {list(std)}")
-    size = chunk_size or len(x)
-    parts = list(zip(x.split(size), noise.split(size), y.to(x.device).split(size), strict=True))
-    with undisturbed(model):
-        right = [sum(_right(model, a + s * e, b, threshold) for a, e, b in parts) for s in std]
-    return [count / len(x) for count in right]
+    key, labels = wrt_key(x, wrt_of(model)), class_labels(y).to(noise.device)
+    plain = leaf_at(x, key)
+    shares = []
+    with undisturbed(model) as rewind, full_precision(noise):
+        for s in std:
+            # in the precision of the noise, rounded to that of the model at the end
+            moved = with_leaf(x, key, (plain + s * noise).to(plain.dtype))
+            company = Company(model, moved, chunk_size=chunk_size)
+            parts = []
+            for part in chunks(moved, chunk_size):
+                rewind()
+                parts.append(outputs_at(model, part))
+            outputs = torch.cat(parts)
+            company.check(outputs)
+            rewind()
+            shares.append(_num_right(outputs, labels, threshold) / n)
+    return shares
 
 
-def _right(model: Model, x: Tensor, y: Tensor, threshold: float) -> int:
-    outputs = check_outputs(model(x), len(x))
+def _num_right(outputs: Float[Tensor, "n k"], y: Tensor, threshold: float) -> int:
     if outputs.shape[1] == 1:
         return int(((outputs[:, 0] > threshold) == (y > 0)).sum())
     check_classes(y, outputs.shape[1])

@@ -263,7 +263,7 @@ class Pairs:
 
 def _some(side: Source, index: list[int]) -> Source:
     """Some of the examples, in another order; their company is known by then."""
-    company = Company(side.model, side.x, [], side.company.name, side.company.alone[:0])
+    company = Company(side.model, side.x, [], side.company.name)
     return replace(side, x=rows(side.x, index), company=company)
 
 

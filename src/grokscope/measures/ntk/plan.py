@@ -19,7 +19,12 @@ from torch import nn
 from grokscope.measures.batches import Batch, batch_size, leaves, map_leaves, rows
 from grokscope.measures.company import outputs_at
 from grokscope.measures.guard import undisturbed, without_wrappers
-from grokscope.measures.inputs import check_batch, check_not_batch_dependent
+from grokscope.measures.inputs import (
+    check_batch,
+    check_not_batch_dependent,
+    check_not_scripted,
+    explained_refusals,
+)
 from grokscope.measures.local_map import full_precision
 from grokscope.measures.ntk.inspect import Inspection, inspected, ways_to_expand
 from grokscope.measures.ntk.memory import at_once, readable
@@ -184,6 +189,7 @@ def differentiating(model: nn.Module, x: Batch) -> Iterator[None]:
     """Derivatives on, in the precision of the weights; the model is put back afterwards."""
     first = next(iter(leaves(x).values()))
     with (
+        explained_refusals(),
         undisturbed(model),
         torch.inference_mode(False),
         torch.enable_grad(),
@@ -206,6 +212,13 @@ def check_module(model: nn.Module) -> None:
         )
     if not any(p.requires_grad for p in model.parameters()):
         raise ValueError("model has no trainable parameters; call .requires_grad_() on some")
+    check_not_scripted(model)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad and parameter.is_complex():
+            raise ValueError(
+                f"model has the complex parameter {name!r}, of which no kernel is taken: freeze "
+                "it, or keep its real and imaginary parts as a real parameter"
+            )
     for name, module in model.named_modules():
         if getattr(module, "scale_grad_by_freq", False):
             raise ValueError(
