@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from grokscope.runs import (
     TrialGroup,
     open_runs,
 )
+from grokscope.runs.environment import environment
 from grokscope.runs.files import inside
 from grokscope.runs.sweep_folder import write_sweep
 
@@ -349,3 +351,26 @@ def test_a_spec_that_does_not_end_is_refused(tmp_path: Path, text: str, said: st
     with pytest.raises(SpecError, match=said) as caught:
         load_experiment(os.fspath(tmp_path / "spec.yaml"))
     assert len(str(caught.value)) < 600
+
+
+def test_the_settings_of_a_checkout_run_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "run-me"
+    script.write_text(f"#!/bin/sh\ntouch {tmp_path}/has-run\n")
+    script.chmod(0o755)
+    checkout = tmp_path / "checkout"
+    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    for command in (
+        ["init", "-q", str(checkout)],
+        ["-C", str(checkout), *identity, "commit", "-q", "--allow-empty", "-m", "x"],
+        ["-C", str(checkout), "config", "core.fsmonitor", str(script)],
+    ):
+        subprocess.run(["git", *command], check=True)
+    subprocess.run(["git", "-C", str(checkout), "status"], check=True, capture_output=True)
+    assert (tmp_path / "has-run").exists()  # git alone does run it
+    (tmp_path / "has-run").unlink()
+    monkeypatch.chdir(checkout)
+    found = environment("cpu", [0])
+    assert (found["git_dirty"], len(found["git_commit"])) == (False, 40)
+    assert not (tmp_path / "has-run").exists()
