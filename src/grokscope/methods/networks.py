@@ -68,11 +68,11 @@ class Networks:
         """The networks as chains of linear layers at ``x``; None where they are none."""
         raise NotImplementedError
 
-    def layers(self, x: Float[Tensor, "s n *d"]) -> LayerPass | None:
+    def layers(self, x: Shaped[Tensor, "s n *d"]) -> LayerPass | None:
         """The one network as a chain of layers at ``x``; None where it is none, or not alone."""
         return None
 
-    def differentiable_pass(self, x: Float[Tensor, "s n *d"]) -> tuple[Tensor, Tensor] | None:
+    def differentiable_pass(self, x: Shaped[Tensor, "s n *d"]) -> tuple[Tensor, Tensor] | None:
         """Inputs and outputs of the training's own forward pass on ``x``, with its graph.
 
         None where none was kept that can be differentiated by its inputs.
@@ -195,7 +195,7 @@ class OneNetwork(Networks):
         """Chain and folds of the forward pass that was kept, if it was of this very batch."""
         return self._capture.chain(self._called, x)
 
-    def layers(self, x: Float[Tensor, "1 n *d"]) -> LayerPass | None:
+    def layers(self, x: Shaped[Tensor, "1 n *d"]) -> LayerPass | None:
         """The forward pass of a chain of layers: the one that was kept, or one more."""
         flat = x.squeeze(0)
         found = self._capture.layers(self._called, flat)
@@ -210,7 +210,7 @@ class OneNetwork(Networks):
         except RuntimeError:  # it does not run on such a batch; whoever calls it next says why
             return None
 
-    def differentiable_pass(self, x: Float[Tensor, "1 n *d"]) -> tuple[Tensor, Tensor] | None:
+    def differentiable_pass(self, x: Shaped[Tensor, "1 n *d"]) -> tuple[Tensor, Tensor] | None:
         """Inputs that require gradients and outputs (n, k) of the pass that was kept, or None."""
         return self._capture.outputs(self._called, x.squeeze(0))
 
