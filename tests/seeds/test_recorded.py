@@ -21,6 +21,7 @@ METHODS: dict[str, Any] = {
     "exact, constrain": lambda seed: [
         gs.GrokAlign(0.1, mode="constrain", target=2.0, projections=None, offset_weight=0.5)
     ],
+    "some examples": lambda seed: [gs.GrokAlign(0.01, examples=5, seed=seed)],
     "grokfast, orthograd": lambda seed: [gs.Grokfast(alpha=0.9), gs.OrthoGrad(0.7)],
     "noise": lambda seed: [gs.GradientNoise(0.02, seed=seed)],
     "clipping": lambda seed: [gs.GradientClipping(0.5)],

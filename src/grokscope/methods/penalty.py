@@ -175,12 +175,14 @@ def _some(
 
     The mean over them estimates that over the batch without bias.
     """
-    n = next(iter(leaves(x).values())).shape[1]
+    first = next(iter(leaves(x).values()))
+    n, device = first.shape[1], first.device
     if number >= n:
         return x
 
     def drawn(_step: int) -> Tensor:
-        return torch.stack([torch.randperm(n, generator=each)[:number] for each in generators])
+        chosen = [torch.randperm(n, generator=each)[:number] for each in generators]
+        return torch.stack(chosen).to(device)  # here: a recorded step copies nothing to a GPU
 
     index = networks.from_host(step, drawn)
 
