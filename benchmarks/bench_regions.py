@@ -9,12 +9,15 @@ reported. Ours is complete: float64, tracing, the check against the model and or
 included. regioncam (https://pypi.org/project/regioncam/, Rust, float32) is given the first layer
 already restricted to the slice. The cost of the best-known graph-based tool is not measured here:
 it was recorded once, for trained networks of the same shapes, and is compared cell for cell.
+Two rows more: a thousand small slices around training points in one call against one after another,
+and a network of convolutions and max-pooling in forward passes of as many points as it has cells.
 The results go to ``benchmarks/results/regions.json``.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import gzip
 import importlib
 import importlib.util
@@ -146,6 +149,51 @@ def compared(model: nn.Sequential, plane: gs.Slice, rounds: int, peer: bool) -> 
     return row
 
 
+def many_slices(model: nn.Sequential, x: Tensor, rounds: int, count: int = 1000) -> dict[str, Any]:
+    """Seconds for many small slices at random through training points, together and in turn."""
+    generator = torch.Generator().manual_seed(0)
+    planes = [gs.Slice.random(point.double(), 0.5, generator) for point in x[:count]]
+    together, in_turn = [], []
+    for _ in range(rounds + 1):
+        taken, cells = timed(lambda: sum(map(len, gs.linear_regions(model, planes))))
+        together.append(taken)
+        taken, same = timed(lambda: sum(len(gs.linear_regions(model, plane)) for plane in planes))
+        in_turn.append(taken)
+        assert cells == same
+    seconds = {name: statistics.median(all_[1:]) for name, all_ in
+               (("together", together), ("in turn", in_turn))}  # fmt: skip
+    ratio = seconds["in turn"] / seconds["together"]
+    return {"slices": count, "cells": cells, "seconds": seconds, "times_faster": ratio}
+
+
+def convolutions(rounds: int) -> dict[str, Any]:
+    """Seconds for a network of convolutions and pooling, and for forward passes of its cells."""
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Conv2d(3, 16, 3), nn.PReLU(16), nn.MaxPool2d(3, 2),
+        nn.Conv2d(16, 32, 3), nn.PReLU(32), nn.MaxPool2d(3, 2),
+        nn.Conv2d(32, 48, 2), nn.ReLU(), nn.Flatten(), nn.Linear(432, 64), nn.ReLU(),
+        nn.Linear(64, 10),
+    ).eval()  # fmt: skip
+    a, b, c = torch.randn(3, 3, 28, 28)
+    plane = gs.Slice.through(a, b, c, half_width=0.05)
+    points = plane.points(torch.zeros(len(gs.linear_regions(model, plane)), 2))
+    double = copy.deepcopy(model).double()
+    regions, forward = [], []
+    for _ in range(rounds + 1):
+        taken, cells = timed(lambda: len(gs.linear_regions(model, plane)))
+        regions.append(taken)
+        with torch.no_grad():
+            forward.append(timed(lambda: len(double(points)))[0])
+    seconds = {name: statistics.median(all_[1:]) for name, all_ in
+               (("regions", regions), ("forward pass of the cells", forward))}  # fmt: skip
+    return {
+        "cells": cells,
+        "seconds": seconds,
+        "forward_passes": seconds["regions"] / seconds["forward pass of the cells"],
+    }
+
+
 def main() -> None:
     """Train, time, print and save."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -179,8 +227,19 @@ def main() -> None:
             f"{name:20} {cells:8,} {seconds['grokscope']:9.3f}s {other} "
             f"{f'{graph:6.0f}' if graph else 6 * ' '} {row['peak_memory_gb']:6.2f} GB"
         )
+    many = many_slices(trained([200, 200], x, y), x, max(1, arguments.rounds // 2))
+    print(
+        f"{many['slices']:,} slices of half width 0.5 at 784-200-200-10, {many['cells']:,} cells: "
+        f"{many['seconds']['together']:.2f}s together, {many['times_faster']:.1f} times faster "
+        "than in turn"
+    )
+    conv = convolutions(arguments.rounds)
+    print(f"convolutions, {conv['cells']:,} cells: {conv['forward_passes']:.1f} forward passes")
     versions = {"torch": torch.__version__, "numpy": np.__version__}
-    result = {"data": what, "versions": versions, "rounds": arguments.rounds, "rows": rows}
+    result = {
+        "data": what, "versions": versions, "rounds": arguments.rounds, "rows": rows,
+        "many_slices": many, "convolutions": conv,
+    }  # fmt: skip
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_a_run_is_plain_files(tmp_path: Path) -> None:
     assert reader.status["trials"]["a/seed-0"]["stopped"] == "max_steps"
     assert reader.history("a", 0)["train_seconds"].tolist() == [0.5]
     assert reader.checkpoint("a", 0, 0)["model"]["w"].tolist() == [1.0, 1.0]
-    assert reader.env["packages"]["torch"] == torch.__version__
+    assert reader.env["packages"]["torch"] == version("torch")
 
 
 def test_a_folder_with_a_run_is_not_overwritten(tmp_path: Path) -> None:

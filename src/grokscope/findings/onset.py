@@ -177,7 +177,8 @@ def value_at(history: History, name: str, step: float) -> float:
     Outside the evaluations it is the nearest value; NaN where there is none.
 
     Example:
-        >>> value_at(History([{"step": 10, "norm": 1.0}, {"step": 1000, "norm": 3.0}]), "norm", 100)
+        >>> history = History([{"step": 10, "norm": 1.0}, {"step": 1000, "norm": 3.0}])
+        >>> round(value_at(history, "norm", 100), 9)
         2.0
     """
     values, steps = history[name], history.steps

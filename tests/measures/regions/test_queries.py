@@ -171,6 +171,39 @@ def test_distances_equal_brute_force(regions: gs.LinearRegions) -> None:
         assert regions.local_complexity(points, radius).tolist() == cells
 
 
+def test_the_density_of_boundaries_equals_many_short_steps_along_them(
+    regions: gs.LinearRegions,
+) -> None:
+    points, radius = uniform(40, 2.4, seed=5), 0.5
+    start, end = regions.vertices[regions.edges[regions.edge_layer >= 0]].unbind(1)
+    steps = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    places = start[:, None] + steps[:, None] * (end - start)[:, None]
+    length = (end - start).norm(dim=1)
+    slow = [
+        float((((places - point).norm(dim=2) <= radius).double().mean(1) * length).sum())
+        for point in points
+    ]
+    found = regions.boundary_density(points, radius)
+    expected = torch.tensor(slow, dtype=torch.float64) / (torch.pi * radius**2)
+    assert float(expected.min()) > 1
+    torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+    near_the_frame = torch.tensor([[2.6, 0.0], [0.0, 2.49], [9.0, 0.0]], dtype=torch.float64)
+    assert torch.isnan(regions.boundary_density(near_the_frame, radius)).tolist() == [1, 0, 1]
+    with pytest.raises(ValueError, match="radius must be positive"):
+        regions.boundary_density(points, 0.0)
+
+
+def test_the_density_of_one_line_is_known() -> None:
+    model = nn.Sequential(nn.Linear(2, 1), nn.ReLU())
+    model[0].weight.data, model[0].bias.data = torch.tensor([[1.0, 0.0]]), torch.tensor([0.0])
+    plane = gs.Slice(torch.zeros(2), torch.tensor([[2.0, 0.0], [2.0, 0.5]]), 1.0)
+    regions = gs.linear_regions(model, plane)
+    # At distance 0.06 from the line a disc of radius 0.1 holds 0.16 of it.
+    at = plane.coordinates(torch.tensor([[0.06, 0.0], [0.0, 0.05], [0.2, 0.0]]))
+    expected = torch.tensor([0.16, 0.2, 0.0], dtype=torch.float64) / (torch.pi * 0.01)
+    torch.testing.assert_close(regions.boundary_density(at, 0.1), expected, atol=1e-6, rtol=1e-6)
+
+
 def test_distances_are_lengths_in_input_space() -> None:
     model = nn.Sequential(nn.Linear(2, 1), nn.ReLU())
     model[0].weight.data, model[0].bias.data = torch.tensor([[1.0, 0.0]]), torch.tensor([0.0])

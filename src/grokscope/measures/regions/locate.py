@@ -154,3 +154,31 @@ def num_within(
     touched = np.logical_or.reduceat(close, rings.start[:-1]) if len(cell) else close
     touched |= grid.depth(points[point], cell) >= 0
     return np.bincount(point[touched], minlength=len(points))
+
+
+def edge_density(
+    mesh: Mesh, grid: CellGrid, points: Floats, radius: float, metric: Floats
+) -> Floats:
+    """(n,), the length of edges between cells within ``radius`` of each point, by the disc's area.
+
+    NaN where the disc is not within the domain.
+    """
+    reach = radius * np.sqrt(np.diag(np.linalg.inv(metric @ metric.T)))
+    point, cell = grid.near(points - reach, points + reach)
+    rings = mesh.rings.take(cell)
+    # An edge is on the outlines of two cells, and is counted once.
+    pairs = np.unique(np.stack([point[rings.owner], rings.edges]), axis=1)
+    point, edge = pairs[:, mesh.labels[pairs[1], 0] != FRAME]
+    placed, center = mesh.vertices @ metric, points @ metric
+    start, end = placed[mesh.edges[edge]].swapaxes(0, 1)
+    # |start + t along - center| = radius is quadratic in t: its roots bound what is inside.
+    along, offset = end - start, start - center[point]
+    square, half = (along**2).sum(axis=1), (along * offset).sum(axis=1)
+    root = np.sqrt(np.maximum(half**2 - square * ((offset**2).sum(axis=1) - radius**2), 0))
+    first, last = (np.clip((-half + side * root) / square, 0, 1) for side in (-1, 1))
+    length = np.bincount(point, (last - first) * np.sqrt(square), minlength=len(points))
+    frame = placed[mesh.edges[mesh.labels[:, 0] == FRAME]]
+    inside = (grid.locate(points) >= 0) & (
+        to_nearest_segment(center, frame, np.eye(2)) >= radius * (1 - 1e-9)
+    )
+    return np.where(inside, length / (np.pi * radius**2), np.nan)

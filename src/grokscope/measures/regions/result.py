@@ -237,6 +237,20 @@ class LinearRegions:
         )
         return torch.from_numpy(found)
 
+    def boundary_density(self, points: Float[Tensor, "..."], radius: float) -> Float[Tensor, " n"]:
+        """The length of boundaries between cells per area, in discs around points (n, 2).
+
+        Exact: the length of all edges inside of the disc of ``radius`` on the slice, over its area,
+        in input-space lengths. It compares places, such as the training points and the decision
+        boundary, whatever the size of the cells there. NaN where the disc is not in the domain.
+        """
+        if not radius > 0:
+            raise ValueError(f"radius must be positive: got {radius}")
+        found = locate.edge_density(
+            self._mesh, self._grid, _coordinates(points), radius, self._metric
+        )
+        return torch.from_numpy(found)
+
     @cached_property
     def _grid(self) -> CellGrid:
         return CellGrid(self._mesh)
