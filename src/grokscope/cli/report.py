@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from grokscope.cli.console import OUT, Json, print_json
+from grokscope.cli.console import ERR, OUT, Json, print_json
+from grokscope.cli.watch import watch
 
 
 def report(
@@ -27,13 +28,18 @@ def report(
     file_format: Annotated[
         str, typer.Option("--format", help="Of the plots: pdf, png, svg or csv.", metavar="NAME")
     ] = "pdf",
+    follow: Annotated[
+        bool,
+        typer.Option("--watch", help="Follow runs that train, here and on the page, to their end."),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML page about runs, finished or not."""
     from grokscope.report import write_figures, write_report
     from grokscope.runs import RunError
 
-    page = write_report(runs, out)
+    console = ERR if as_json else OUT
+    page = watch(runs, out, console) if follow else write_report(runs, out)
     written: list[Path] = []
     for run in runs if figures is not None else []:
         # Several runs have plots of the same titles: a folder for each keeps them apart.

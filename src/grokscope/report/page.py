@@ -64,7 +64,9 @@ class Section:
     spec: str
 
 
-def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> Path:
+def write_report(
+    runs: Sequence[str | Path], out: str | Path | None = None, *, refresh: int | None = None
+) -> Path:
     """Write one HTML page of runs, finished or not; it needs no network and no other file.
 
     Args:
@@ -72,6 +74,8 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
             with a comparison.
         out: the file, or a folder for ``report.html``. By default ``report.html`` in the one
             folder named, or in the current folder for several.
+        refresh: the page loads itself anew after so many seconds, as long as a run is going on;
+            what was chosen on it stays.
 
     Returns:
         The file written.
@@ -85,7 +89,7 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
     else:
         target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
     try:
-        write_atomically(target, page(opened).encode())
+        write_atomically(target, page(opened, refresh).encode())
     except (RunError, OSError) as error:
         reason = getattr(error.__cause__ or error, "strerror", None)
         if reason is None:
@@ -94,8 +98,9 @@ def write_report(runs: Sequence[str | Path], out: str | Path | None = None) -> P
     return target
 
 
-def page(runs: Sequence[Run]) -> str:
-    """The page as text."""
+def page(runs: Sequence[Run], refresh: int | None = None) -> str:
+    """The page as text; see ``write_report`` for ``refresh``."""
+    going_on = any(run.state == "running" for run in runs)
     arms = dict.fromkeys(arm for run in runs for arm in run.arms)
     colors = {arm: place for place, arm in enumerate(arms)}
     sections = [_section(run, colors, len(runs)) for run in runs]
@@ -116,6 +121,7 @@ def page(runs: Sequence[Run]) -> str:
         title=_page_title(sections),
         sections=sections,
         several=several,
+        refresh=refresh if going_on else None,
         overlays=overlays,
         comparison=comparison_columns(runs) if several else [],
         name_of=lambda drawing: numbered[id(drawing)],

@@ -56,6 +56,59 @@
     });
   };
 
+  // A page that is written anew while a run trains: it loads itself, and what was chosen stays.
+  const memory = `grokscope ${location.pathname}`;
+  const remembered = () => {
+    try {
+      return JSON.parse(sessionStorage.getItem(memory)) ?? {};
+    } catch {
+      return {};
+    }
+  };
+  const title = (id) => document.getElementById(`${id}-title`)?.textContent ?? id;
+  const remember = (paused) => {
+    const open = [...document.querySelectorAll("details")].map((details) => details.open);
+    const off = [...hidden].map(([id, targets]) => [title(id), [...targets]]);
+    const state = { scroll: scrollY, open, off, paused };
+    try {
+      sessionStorage.setItem(memory, JSON.stringify(state));
+    } catch {
+      // Without storage the page starts as it was written.
+    }
+  };
+  const recall = () => {
+    const { open = [], off = [] } = remembered();
+    document.querySelectorAll("details").forEach((details, i) => {
+      details.open = open[i] ?? details.open;
+    });
+    const chosen = new Map(off);
+    for (const button of document.querySelectorAll("[data-target]")) {
+      const { plot, target } = button.dataset;
+      if (!chosen.get(title(plot))?.includes(target)) continue;
+      hidden.set(plot, (hidden.get(plot) ?? new Set()).add(target));
+      button.setAttribute("aria-pressed", "false");
+    }
+  };
+  const follow = (seconds) => {
+    const button = document.querySelector("[data-pause]");
+    let paused = remembered().paused ?? false;
+    const shown = () => {
+      button.setAttribute("aria-pressed", String(paused));
+      button.textContent = paused ? "Go on" : "Pause";
+    };
+    button.addEventListener("click", () => {
+      paused = !paused;
+      shown();
+      remember(paused);
+    });
+    shown();
+    setInterval(() => {
+      if (paused) return;
+      remember(paused);
+      location.reload();
+    }, 1000 * seconds);
+  };
+
   // The data of a plot as rows, the first of which names the columns.
   const plain = (text) => text.replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
   const rows = ({ data: traces, layout }) => {
@@ -84,8 +137,7 @@
   const save = (button) => {
     button.addEventListener("click", () => {
       const link = document.createElement("a");
-      const title = document.getElementById(`${button.dataset.csv}-title`).textContent;
-      const name = title.toLowerCase().replace(/[^a-z0-9.]+/g, "-").replace(/^[-.]+|[-.]+$/g, "");
+      const name = title(button.dataset.csv).toLowerCase().replace(/[^a-z0-9.]+/g, "-").replace(/^[-.]+|[-.]+$/g, "");
       link.download = `${name || "plot"}.csv`;
       link.href = URL.createObjectURL(new Blob([csv(data[button.dataset.csv])], { type: "text/csv" }));
       link.click();
@@ -169,6 +221,8 @@
   };
 
   const plots = [...document.querySelectorAll(".plot")];
+  const { refresh } = document.documentElement.dataset;
+  if (refresh) recall();
   plots.forEach(draw);
   document.querySelectorAll("[data-target]").forEach(legend);
   document.querySelectorAll("[data-csv]").forEach(save);
@@ -200,6 +254,10 @@
     plots.forEach((div) => Plotly.Plots.resize(div));
   });
   Promise.all(later).finally(() => {
+    if (refresh) {
+      scrollTo(0, remembered().scroll ?? 0);
+      follow(Number(refresh));
+    }
     document.documentElement.dataset.ready = "yes";
   });
 })();
