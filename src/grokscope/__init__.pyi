@@ -7,7 +7,7 @@ from grokscope._version import __version__
 from grokscope.data import Dataset
 from grokscope.data import load as load_data
 from grokscope.findings import Onset, Target, onset
-from grokscope.measures.activations import layer_activations
+from grokscope.measures.activations import layer_activations, stream_layer_activations
 from grokscope.measures.capacity import ManifoldGeometry, manifold_geometry
 from grokscope.measures.centers import CenterStructure, center_structure
 from grokscope.measures.centroid import centroid_alignment, centroid_inner_product, centroids, radii
@@ -168,5 +168,6 @@ __all__ = [
     "slow_gradient_ma",
     "stable_logits",
     "stablemax_cross_entropy",
+    "stream_layer_activations",
     "weight_norms",
 ]

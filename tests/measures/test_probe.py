@@ -112,7 +112,7 @@ def test_mistakes_are_named(probe) -> None:
 
 def test_options_out_of_range_are_named() -> None:
     x, y = _data(7)
-    with pytest.raises(ValueError, match="l2 must not be negative"):
+    with pytest.raises(ValueError, match="l2 must be a finite number of at least 0"):
         gs.linear_probe(x, y, x, y, l2=-1.0)
-    with pytest.raises(ValueError, match="batch_size must be positive: got 0"):
+    with pytest.raises(ValueError, match="batch_size must be a positive integer: got 0"):
         gs.sgd_probe(x, y, x, y, batch_size=0)

@@ -1,45 +1,57 @@
 """What each layer of a network computes for a batch.
 
-Cost: one forward pass, and memory for the activations asked for.
+Cost: one forward pass, and memory for the activations asked for; a forward pass for each layer and
+memory for one where they are streamed.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from grokscope.measures.batches import Batch, batch_size, chunks, rows
+from grokscope.measures.company import few, refuse_company, tolerance
 from grokscope.measures.guard import undisturbed, without_wrappers
 from grokscope.measures.inputs import (
     Model,
     check_batch,
     check_chunk_size,
+    check_count,
+    check_model,
     check_not_batch_dependent,
+    check_not_scripted,
 )
+from grokscope.measures.view import call
 
 # Layers that only pass on or reshape what an earlier layer computed.
 _PASSING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
+_COMPILED = "_orig_mod."
 
 
 def layer_activations(
     model: Model,
-    x: Tensor,
+    x: Batch,
     layers: Sequence[str] | None = None,
     chunk_size: int | None = None,
+    max_features: int | None = None,
 ) -> dict[str, Tensor]:
     """The outputs of a model's layers for a batch, flattened to (n, features) and detached.
 
     Args:
         model: any ``nn.Module``; its mode, buffers, hooks, gradients and the global random state
-            are left as they were, also when it is in training mode.
-        x: (n, ...).
+            are left as they were, also when it is in training mode. Of one that is compiled or
+            distributed, the layers of the module inside.
+        x: the batch: a tensor (n, ...), or a tuple, list or dictionary of tensors (see `View`).
         layers: names as in ``model.named_modules()``, "" for the model's own output; None for
             every module without children, dropout, flatten and identity left out.
         chunk_size: examples passed through at once; None for all. Not for a model whose outputs
             depend on the rest of the batch.
+        max_features: of a layer with more features, keep so many, drawn at random and the same
+            for every example and call; None for all.
 
     Returns:
         Activations in the order in which the layers ran. A layer called more than once appears as
@@ -47,7 +59,8 @@ def layer_activations(
         error where it was asked for by name.
 
     Raises:
-        ValueError: for a name the model has not got, or that never ran.
+        ValueError: for a name the model has not got, or that never ran; for a model in evaluation
+            mode whose activations change with the company of an example.
         TypeError: if ``model`` is not a module.
 
     Example:
@@ -56,24 +69,106 @@ def layer_activations(
         >>> {name: h.shape for name, h in gs.layer_activations(net, torch.ones(5, 1, 4, 4)).items()}
         {'0': torch.Size([5, 8]), '1': torch.Size([5, 8])}
     """
+    plain, chosen = _checked(model, x, layers, chunk_size, max_features)
+    return _of_batch(plain, x, chosen, layers, chunk_size, max_features)
+
+
+def stream_layer_activations(
+    model: Model,
+    x: Batch,
+    layers: Sequence[str] | None = None,
+    chunk_size: int | None = None,
+    max_features: int | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """The activations of one layer after the other, so that only one layer's are held at a time.
+
+    Args:
+        model: as for `layer_activations`.
+        x: the batch.
+        layers: names, as for `layer_activations`; they come in the order of this list.
+        chunk_size: examples passed through at once; None for all.
+        max_features: features kept of a layer, as for `layer_activations`.
+
+    Yields:
+        Name and activations (n, features).
+
+    Raises:
+        ValueError, TypeError: as `layer_activations` does.
+
+    Example:
+        >>> import grokscope as gs, torch
+        >>> net = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.ReLU())
+        >>> [(n, h.shape[1]) for n, h in gs.stream_layer_activations(net, torch.ones(5, 3))]
+        [('0', 4), ('1', 4)]
+    """
+    plain, chosen = _checked(model, x, layers, chunk_size, max_features)
+    for name, module in chosen.items():
+        asked = None if layers is None else [name]
+        found = _of_batch(plain, x, {name: module}, asked, chunk_size, max_features)
+        yield from found.items()
+
+
+def _checked(
+    model: Model,
+    x: Batch,
+    layers: Sequence[str] | None,
+    chunk_size: int | None,
+    max_features: int | None,
+) -> tuple[nn.Module, dict[str, nn.Module]]:
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module: got {type(model).__name__}")
+    check_model(model)
+    check_not_scripted(model)
     check_batch(x)
     check_chunk_size(chunk_size)
+    if max_features is not None:
+        check_count("max_features", max_features, fix="or None for all")
     if chunk_size is not None:
         check_not_batch_dependent(model)
     plain: nn.Module = without_wrappers(model)
-    chosen = _chosen_modules(plain, layers)
+    return plain, _chosen_modules(plain, layers)
+
+
+def _of_batch(
+    model: nn.Module,
+    x: Batch,
+    chosen: dict[str, nn.Module],
+    layers: Sequence[str] | None,
+    chunk_size: int | None,
+    max_features: int | None,
+) -> dict[str, Tensor]:
+    strict = layers is not None
     # hooks fire inside the guard also where the model is compiled
-    with undisturbed(plain):
-        parts = [
-            _activations(plain, part, chosen, strict=layers is not None)
-            for part in x.split(chunk_size or len(x))
-        ]
-    missing = [name for name in chosen if name not in parts[0]]
-    if layers is not None and missing:
-        raise ValueError(f"layers names {missing[0]!r}, which did not run in the forward pass")
-    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    with undisturbed(model) as rewind, torch.no_grad():
+        parts = []
+        for part in chunks(x, chunk_size):
+            parts.append(_activations(model, part, chosen, strict, max_features))
+            rewind()
+        missing = [name for name in chosen if name not in parts[0]]
+        if strict and missing:
+            raise ValueError(f"layers names {missing[0]!r}, which did not run in the forward pass")
+        found = {
+            name: torch.cat([part[name] for part in parts]) if len(parts) > 1 else first
+            for name, first in parts[0].items()
+        }
+        if not any(module.training for module in model.modules()) and batch_size(x) > 1:
+            index = few(batch_size(x), min(3, batch_size(x), chunk_size or 3))
+            alone = _activations(model, rows(x, index), chosen, False, max_features)
+            _compare(found, alone, index)
+    return found
+
+
+def _compare(found: dict[str, Tensor], alone: dict[str, Tensor], index: list[int]) -> None:
+    """Raise where a few examples' activations are others without the rest of the batch."""
+    for name in found.keys() & alone.keys():
+        here, there = found[name][index], alone[name]
+        if here.shape != there.shape or not here.is_floating_point():
+            continue
+        difference = (here - there).abs().amax(dim=1)
+        wrong = (difference > tolerance(here) * there.abs().amax()).nonzero()
+        if len(wrong):
+            first = int(wrong[0])
+            refuse_company("x", index[first], float(difference[first]), f"layer {name!r}")
 
 
 def _chosen_modules(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -88,6 +183,8 @@ def _chosen_modules(model: nn.Module, layers: Sequence[str] | None) -> dict[str,
         raise TypeError(
             f"layers must be a list of names: got the string {layers!r}; pass [{layers!r}]"
         )
+    # a compiled model lists its layers under the name that torch.compile gives the module inside
+    layers = [name.replace(_COMPILED, "") for name in layers]
     for name in layers:
         if name not in modules:
             close = difflib.get_close_matches(name, modules, n=3, cutoff=0.3)
@@ -99,31 +196,44 @@ def _chosen_modules(model: nn.Module, layers: Sequence[str] | None) -> dict[str,
 
 
 def _activations(
-    model: nn.Module, x: Tensor, chosen: dict[str, nn.Module], strict: bool
+    model: nn.Module,
+    x: Batch,
+    chosen: dict[str, nn.Module],
+    strict: bool,
+    max_features: int | None,
 ) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
+    n = batch_size(x)
 
     def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not isinstance(output, Tensor) or output.ndim == 0 or len(output) != len(x):
+            if not isinstance(output, Tensor) or output.ndim == 0 or len(output) != n:
                 if strict:
                     raise ValueError(
                         f"layers names {name!r}, whose output is not a tensor over the batch of "
-                        f"{len(x)}: got {type(output).__name__}"
+                        f"{n}: got {type(output).__name__}"
                     )
                 return
             calls = sum(key.split("#")[0] == name for key in found)
             key = name if calls == 0 else f"{name}#{calls + 1}"
             # A copy, because a later in-place layer may overwrite what this one returned.
-            found[key] = output.detach().reshape(len(output), -1).clone()
+            found[key] = _kept(output.detach().reshape(n, -1), max_features)
 
         return hook
 
     handles = [module.register_forward_hook(keep(name)) for name, module in chosen.items()]
     try:
-        with torch.no_grad():
-            model(x)
+        call(model, x)
     finally:
         for handle in handles:
             handle.remove()
     return found
+
+
+def _kept(activation: Tensor, max_features: int | None) -> Tensor:
+    """A copy of the activations, of some features where there are more."""
+    width = activation.shape[1]
+    if max_features is None or width <= max_features:
+        return activation.clone()
+    order = torch.randperm(width, generator=torch.Generator().manual_seed(0))
+    return activation[:, order[:max_features].sort().values.to(activation.device)]

@@ -12,6 +12,7 @@ Cost: one forward pass of three examples.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -106,15 +107,17 @@ class Company:
         allowed = tolerance(outputs) * self.alone.detach().abs().amax()
         if bool((difference > allowed).any()):
             first = int((difference > allowed).nonzero()[0])
-            self._refuse(self.index[places[first]], float(difference[first]))
+            refuse_company(self.name, self.index[places[first]], float(difference[first]))
 
-    def _refuse(self, example: int, difference: float) -> None:
-        raise ValueError(
-            f"model's output for {self.name}[{example}] depends on the rest of its batch or on "
-            f"chance: it changes by {difference:.2g} with the examples beside it; put what belongs "
-            "to an example, such as a padding mask, into the batch, take noise out of the forward "
-            "pass, and switch BatchNorm and dropout to evaluation mode"
-        )
+
+def refuse_company(name: str, example: int, difference: float, what: str = "output") -> NoReturn:
+    """Raise: what the model computes for an example changes with the others of its batch."""
+    raise ValueError(
+        f"model's {what} for {name}[{example}] depends on the rest of its batch or on chance: it "
+        f"changes by {difference:.2g} with the examples beside it; put what belongs to an example, "
+        "such as a padding mask, into the batch, take noise out of the forward pass, and switch "
+        "BatchNorm and dropout to evaluation mode"
+    )
 
 
 def tolerance(outputs: Tensor) -> float:

@@ -10,7 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures.inputs import check_batch
+from grokscope.measures.inputs import check_batch, check_count, check_number
+from grokscope.measures.magnitudes import wide
 
 
 def embedding_2d(
@@ -32,6 +33,8 @@ def embedding_2d(
         ValueError: for NaN, no rows, or fewer rows than neighbours.
     """
     check_batch(features, "features")
+    check_count("num_neighbors", num_neighbors, least=2)
+    check_number("min_distance", min_distance, least=0)
     if not 2 <= num_neighbors < len(features):
         raise ValueError(
             f"num_neighbors must lie between 2 and the {len(features) - 1} other rows: got "
@@ -49,5 +52,5 @@ def embedding_2d(
         seed = int(draw)
     layout = umap.UMAP(
         n_neighbors=num_neighbors, min_dist=min_distance, random_state=seed, n_jobs=1
-    ).fit_transform(features.detach().flatten(1).cpu().numpy())
+    ).fit_transform(wide(features.detach()).flatten(1).cpu().numpy())
     return torch.from_numpy(layout).to(features.device)

@@ -15,13 +15,15 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from grokscope.measures.magnitudes import wide
+
 # numbers converted to float64 at once, so that no second copy of a kernel is made
 _BLOCK = 2**22
 
 
 def kernel_distance(
-    K1: Float[Tensor, "..."],
-    K2: Float[Tensor, "..."],
+    K1: Shaped[Tensor, "..."],
+    K2: Shaped[Tensor, "..."],
 ) -> Float[Tensor, ""]:
     """One minus the cosine of two kernels (Fort et al. 2020; Zheng et al. 2024, Eq. 1).
 
@@ -44,15 +46,17 @@ def kernel_distance(
     """
     if K1.shape != K2.shape:
         raise ValueError(f"K1 and K2 must have one shape: got {_sizes(K1)} and {_sizes(K2)}")
+    check_kernel(K1, "K1")
+    check_kernel(K2, "K2")
     norm1, norm2 = _norm(K1, "K1"), _norm(K2, "K2")
     total = torch.zeros((), dtype=torch.float64, device=K1.device)
     for a, b in zip(_pieces(K1), _pieces(K2), strict=True):
         total += (a.double() / norm1 - b.double() / norm2).square().sum()
-    return (total / 2).to(K1.dtype)
+    return (total / 2).to(_result_type(K1, K2))
 
 
 def kernel_distance_matrix(
-    kernels: Sequence[Float[Tensor, "..."]],
+    kernels: Sequence[Shaped[Tensor, "..."]],
 ) -> Float[Tensor, "t t"]:
     """The ``kernel_distance`` between all pairs of kernels (Zheng et al. 2024, Eq. 2).
 
@@ -80,6 +84,8 @@ def kernel_distance_matrix(
                 f"kernels must have one shape: kernels[0] has {_sizes(kernels[0])}, "
                 f"kernels[{i}] has {_sizes(kernel)}"
             )
+    for i, kernel in enumerate(kernels):
+        check_kernel(kernel, f"kernels[{i}]")
     norms = [_norm(kernel, f"kernels[{i}]") for i, kernel in enumerate(kernels)]
     gram = torch.zeros(len(kernels), len(kernels), dtype=torch.float64, device=kernels[0].device)
     block = max(1, _BLOCK // len(kernels))
@@ -89,11 +95,11 @@ def kernel_distance_matrix(
         )
         gram += rows @ rows.T
     distances = (1 - gram).clamp_(min=0)
-    return distances.fill_diagonal_(0).to(kernels[0].dtype)
+    return distances.fill_diagonal_(0).to(_result_type(*kernels))
 
 
 def ntk_velocity(
-    kernels: Sequence[Float[Tensor, "..."]], steps: Sequence[float] | None = None
+    kernels: Sequence[Shaped[Tensor, "..."]], steps: Sequence[float] | None = None
 ) -> Float[Tensor, " intervals"]:
     """How fast a kernel turns: the distance of successive checkpoints per step.
 
@@ -129,7 +135,7 @@ def ntk_velocity(
 
 
 def kernel_alignment(
-    K: Float[Tensor, "..."],
+    K: Shaped[Tensor, "..."],
     y: Shaped[Tensor, "..."],
     centered: bool = False,
 ) -> Float[Tensor, ""]:
@@ -160,6 +166,8 @@ def kernel_alignment(
     """
     if K.ndim not in (2, 4) or K.shape[0] != K.shape[1] or K.shape[2:3] != K.shape[3:]:
         raise ValueError(f"K must be (n, n) or (n, n, k, k): got {_sizes(K)}")
+    check_kernel(K, "K")
+    K = wide(K.detach())
     targets = _targets(y, K)
     if centered:
         targets = targets - targets.mean(0)
@@ -178,12 +186,33 @@ def kernel_alignment(
     return (inner / (norm * label_norm)).to(K.dtype)
 
 
+def check_kernel(kernel: Tensor, name: str) -> None:
+    """Raise unless a kernel holds real numbers."""
+    if not isinstance(kernel, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor: got {type(kernel).__name__}")
+    if kernel.is_complex() or kernel.numel() == 0 or kernel.ndim < 2:
+        raise ValueError(
+            f"{name} must be a kernel of real numbers, (n1, n2) or (n1, n2, k, k): got "
+            f"{kernel.dtype} of shape {_sizes(kernel)}"
+        )
+
+
+def _result_type(*kernels: Tensor) -> torch.dtype:
+    """Of the kernels' types the widest, float32 at least: integer kernels have real distances."""
+    found = torch.float32
+    for kernel in kernels:
+        found = torch.promote_types(found, kernel.dtype)
+    return found
+
+
 def _targets(y: Tensor, kernel: Tensor) -> Tensor:
     """Targets (n, k) in float64."""
     n, outputs = kernel.shape[0], kernel.shape[2] if kernel.ndim == 4 else None
     if len(y) != n:
         raise ValueError(f"y must have one entry for each of {n} examples: got {_sizes(y)}")
     if y.is_floating_point():
+        if not bool(torch.isfinite(y).all()):
+            raise ValueError("y holds NaN or infinity")
         targets = y.double().to(kernel.device)
         targets = targets.unsqueeze(1) if y.ndim == 1 else targets
         if targets.ndim != 2 or outputs not in (None, targets.shape[1]):

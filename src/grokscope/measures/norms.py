@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from grokscope.measures.inputs import check_model
+from grokscope.measures.magnitudes import norms, wide
 
 
 def weight_norms(model: nn.Module) -> dict[str, Float[Tensor, ""]]:
@@ -24,4 +30,40 @@ def weight_norms(model: nn.Module) -> dict[str, Float[Tensor, ""]]:
         >>> list(norms)
         ['linear1.weight', 'linear2.weight']
     """
-    return {name: parameter.detach().norm() for name, parameter in model.named_parameters()}
+    check_model(model)
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module: got {type(model).__name__}")
+    numbers, buffers = weights_in_buffers(model)
+    if numbers:
+        warnings.warn(
+            f"model keeps {numbers} numbers in {buffers} floating-point buffers, more than in its "
+            "parameters, and these are left out: a converted model has its weights there; make "
+            "them parameters",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    return {name: norms(_as_vector(p)) for name, p in model.named_parameters()}
+
+
+def weights_in_buffers(model: nn.Module) -> tuple[int, int]:
+    """Numbers and floating-point buffers of a model, where they are more than its parameters'.
+
+    Running statistics of a normalization are none of them.
+    """
+    found = [
+        buffer
+        for module in model.modules()
+        if not hasattr(module, "running_mean")
+        for buffer in module.buffers(recurse=False)
+        if buffer.is_floating_point()
+    ]
+    size = sum(buffer.numel() for buffer in found)
+    return (size, len(found)) if size > sum(p.numel() for p in model.parameters()) else (0, 0)
+
+
+def _as_vector(parameter: nn.Parameter) -> Tensor:
+    """Its numbers as one real vector in float32 or wider; of a sharded one, all of them."""
+    tensor = parameter.detach()
+    tensor = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+    tensor = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+    return wide(tensor.flatten())

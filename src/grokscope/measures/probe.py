@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures.inputs import check_batch
+from grokscope.measures.inputs import check_batch, check_count, check_number, class_labels
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,9 @@ def linear_probe(
         1.0
     """
     x, x_test = _check_split(train_features, train_y, test_features, test_y)
-    if not l2 >= 0:
-        raise ValueError(f"l2 must not be negative: got {l2}")
+    train_y, test_y = class_labels(train_y), class_labels(test_y)
+    check_number("l2", l2, least=0)
+    check_count("max_steps", max_steps)
     target = torch.nn.functional.one_hot(train_y).to(x)
     num_classes = target.shape[1]
     weight, bias = x.new_zeros(num_classes, x.shape[1]), x.new_zeros(num_classes)
@@ -153,10 +154,11 @@ def sgd_probe(
         tensor([1., 1.], dtype=torch.float64)
     """
     x, x_test = _check_split(train_features, train_y, test_features, test_y)
+    train_y, test_y = class_labels(train_y), class_labels(test_y)
     counts = {"num_repeats": num_repeats, "num_examples": num_examples, "num_epochs": num_epochs}
     for name, value in (counts | {"batch_size": batch_size}).items():
-        if value < 1:
-            raise ValueError(f"{name} must be positive: got {value}")
+        check_count(name, value)
+    check_number("learning_rate", learning_rate, least=0)
     generator = generator or torch.Generator().manual_seed(0)
     device = generator.device
 
@@ -193,6 +195,9 @@ def _check_split(
     """The features as detached float64 matrices; raise unless everything fits."""
     for split, features, y in (("train", train_features, train_y), ("test", test_features, test_y)):
         check_batch(features, f"{split}_features")
+        if not isinstance(y, Tensor):
+            raise TypeError(f"{split}_y must be a torch.Tensor: got {type(y).__name__}")
+        y = class_labels(y)
         if y.is_floating_point() or y.shape != features.shape[:1] or int(y.min()) < 0:
             raise ValueError(
                 f"{split}_y must be integers from 0 of shape ({len(features)},): got {y.dtype} of "

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
-def gini(x: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
+def gini(x: Shaped[Tensor, "*n"]) -> Float[Tensor, ""]:
     """The Gini coefficient of the absolute values of all elements.
 
     With |x| sorted upwards, G = sum_i (2 i - n - 1) |x_i| / (n sum_i |x_i|): 0 where all are
@@ -15,7 +15,7 @@ def gini(x: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
     change with scale or order. Cost: a sort.
 
     Args:
-        x: numbers in any shape.
+        x: numbers in any shape, of any type.
 
     Returns:
         A scalar in [0, 1); 0 where all numbers are 0.
@@ -28,12 +28,17 @@ def gini(x: Float[Tensor, "*n"]) -> Float[Tensor, ""]:
         >>> gs.gini(torch.tensor([0.0, 0.0, 0.0, 5.0]))
         tensor(0.7500)
     """
-    values = x.detach().flatten().abs().sort().values
-    n = len(values)
-    if n == 0:
+    if x.numel() == 0:
         raise ValueError("x is empty: pass at least one number")
+    # in float64: integers would wrap around, and ranks beyond 2^24 are not whole in float32
+    values = (x.detach().abs() if x.is_complex() else x.detach().double().abs()).flatten()
     if not bool(torch.isfinite(values).all()):
         raise ValueError("x holds NaN or infinity")
-    rank = 2 * torch.arange(1, n + 1, dtype=x.dtype, device=x.device) - n - 1
+    size = values.amax()
+    values = (values.double() / size.where(size > 0, 1)).sort().values
+    n = len(values)
+    rank = 2 * torch.arange(1, n + 1, dtype=torch.float64, device=x.device) - n - 1
     total = values.sum()
-    return torch.where(total > 0, (rank * values).sum() / (n * total.where(total > 0, 1)), 0)
+    found = torch.where(total > 0, (rank * values).sum() / (n * total.where(total > 0, 1)), 0)
+    real = x.dtype.to_real() if x.is_complex() else x.dtype
+    return found.to(torch.promote_types(real, torch.float32))
