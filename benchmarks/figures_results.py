@@ -1,10 +1,11 @@
-"""GrokAlign's Figures 2, 4, 6, 7 and theorems from run directories: docs/results/grokalign-figures.
+"""GrokAlign's Figures 2, 4, 6 to 9 and theorems from runs: docs/results/grokalign-figures.
 
 Run it: python benchmarks/figures_results.py RUN..., with runs of mnist-jacobian-rank,
-xor-robustness, mnist-centroids, mnist-constrain and theorems, of either preset; or with
-fig2-NAME=RUN for one whose settings were changed. The .json has what was recorded and which claims
-held, an entry for each run; entries of runs that are not given stay. The .png is drawn where runs
-of the first three with the preset "paper", and fig6-offset-weight-1, are among those given.
+xor-robustness, mnist-centroids, mnist-constrain, modular-addition, modular-addition-frozen and
+theorems, of either preset; or with fig2-NAME=RUN for one whose settings were changed. The .json
+has what was recorded and which claims held, an entry for each run; entries of runs that are not
+given stay. The .png is drawn where runs of the first three with the preset "paper", and
+fig6-offset-weight-1, are among those given.
 """
 
 from __future__ import annotations
@@ -29,14 +30,19 @@ FIGURES = {
     "xor-robustness": "fig4",
     "mnist-centroids": "fig6",
     "mnist-constrain": "fig7",
+    "modular-addition": "fig8",
+    "modular-addition-frozen": "fig9",
     "theorems": "theorems",
 }
 ALIGNMENT = ("jacobian_norm", "row_alignment", "centroid_alignment", "centroid_norm")
+MODULAR = ("centroid_alignment", "row_alignment", "jacobian_norm", "neuron_logit_gini")
 COLUMNS: dict[str, tuple[str, ...]] = {
     "fig2": ("train_loss", *ACCURACIES, "weight_norm", *ALIGNMENT, "jacobian_pc1"),
     "fig4": (*ACCURACIES, "row_alignment", "centroid_norm", *NOISE),
     "fig6": (*ACCURACIES, *ALIGNMENT, "centroid_alignment_min", "centroid_inner_product"),
     "fig7": (*ACCURACIES, *ALIGNMENT),
+    "fig8": (*ACCURACIES, "unseen_accuracy", *MODULAR, "embedding_gini"),
+    "fig9": (*ACCURACIES, "unseen_accuracy", *MODULAR),
     "theorems": (),
 }
 
