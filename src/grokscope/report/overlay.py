@@ -20,20 +20,22 @@ from grokscope.report.plotting import (
 from grokscope.report.wording import count, metric_name
 from grokscope.runs import Run
 
-_MOST = 5  # no more dashes than these can be told apart
+_FEW = 5  # no more dashes than these can be told apart
 
 
 def overlay(
     runs: Sequence[Run], colors: Mapping[str, int], column: str = "test_accuracy"
 ) -> list[Drawing]:
-    """A column of all runs, an arm by its color and a run by its dash.
+    """A column of all runs, an arm by its color, and a run by its dash where there are few.
 
-    Nothing where there are more runs than dashes that can be told apart, or fewer than two have
-    the column.
+    The table of runs says which of the lines are shown. Nothing where fewer than two have the
+    column.
     """
     shown = [run for run in runs if any(column in history for history in run.histories.values())]
-    if not 2 <= len(shown) <= _MOST:
+    if len(shown) < 2:
         return []
+    few = len(shown) <= _FEW
+    places = {id(run): place for place, run in enumerate(runs)}
     axis = StepAxis(h.steps for run in shown for h in run.histories.values())
     y_axis = {"tickformat": ".0%", "range": [0, 1.02], "automargin": True}
     figure: Figure = {"data": [], "layout": layout(axis.layout(), y_axis)}
@@ -52,13 +54,14 @@ def overlay(
                     "mode": "lines+markers",
                     "name": plain(", ".join(words)),
                     "meta": arm,
+                    "legendgroup": f"{places[id(run)]}/{arm}",
                     "x": axis.places(steps.tolist()),
                     "y": numbers(values),
                     "customdata": [count(step) for step in steps.tolist()],
                     "line": {
                         "color": arm_color(colors[arm]),
-                        "dash": dash(place),
-                        "width": 2 if len(run.seeds(arm)) == 1 else 1,
+                        "dash": dash(place if few else 0),
+                        "width": 2 if few and len(run.seeds(arm)) == 1 else 1,
                     },
                     "marker": {
                         "size": 7,

@@ -113,7 +113,7 @@ def page(runs: Sequence[Run], refresh: int | None = None) -> str:
         for drawing in drawings
         if drawing.figure is not None or drawing.data is not None
     }
-    scripts = [source("regions.js") + source("report.js")]
+    scripts = [source("regions.js") + source("runs.js") + source("report.js")]
     if any(drawing.figure is not None for drawing in drawings):
         scripts.insert(0, plotly_script())
     return render(
@@ -124,6 +124,11 @@ def page(runs: Sequence[Run], refresh: int | None = None) -> str:
         refresh=refresh if going_on else None,
         overlays=overlays,
         comparison=comparison_columns(runs) if several else [],
+        row_keys=[
+            f"{place}/{arm.arm}"
+            for place, section in enumerate(sections)
+            for arm in section.summary.arms
+        ],
         name_of=lambda drawing: numbered[id(drawing)],
         css_color=css_color,
         marker_path=marker_path,

@@ -24,8 +24,25 @@
     return typeof value === "string" && /color$/.test(key) && value[0] === "@" ? named(value) : value;
   };
 
+  // Of the plot of all runs the lines of the rows that are shown, in the colors of their groups.
+  let rowsShown = null;
+  const symbols = ["circle", "square", "diamond", "triangle-up", "x", "triangle-down", "star", "cross"];
+  const chosen = (div, figure) => {
+    if (rowsShown === null || !figure.data.some((trace) => trace.legendgroup)) return figure;
+    const traces = figure.data.filter((trace) => rowsShown.has(trace.legendgroup));
+    return { ...figure, data: traces.map((trace) => {
+      const place = rowsShown.get(trace.legendgroup);
+      if (place === null) return trace;
+      const color = `@arm${place % symbols.length}`;
+      return {
+        ...trace, line: { ...trace.line, color },
+        marker: { ...trace.marker, color, symbol: symbols[place % symbols.length] },
+      };
+    }) };
+  };
+
   const draw = (div) => {
-    const figure = colored(data[div.id]);
+    const figure = colored(chosen(div, data[div.id]));
     const off = hidden.get(div.id) ?? new Set();
     const shown = (item, target) => (off.has(target) ? { ...item, visible: false } : item);
     const traces = figure.data.map((trace) => shown(trace, trace.meta));
@@ -223,7 +240,29 @@
   const plots = [...document.querySelectorAll(".plot")];
   const { refresh } = document.documentElement.dataset;
   if (refresh) recall();
-  plots.forEach(draw);
+  // Of a page with very many plots only those are drawn that come into sight.
+  if (plots.length > 40) {
+    const sight = new IntersectionObserver((entries) => {
+      for (const { target } of entries.filter((entry) => entry.isIntersecting)) {
+        sight.unobserve(target);
+        draw(target);
+      }
+    }, { rootMargin: "600px" });
+    plots.forEach((div) => sight.observe(div));
+  } else {
+    plots.forEach(draw);
+  }
+  document.querySelectorAll(".runs").forEach((box) => runsTable(box, {
+    count: symbols.length,
+    show: (rows) => {
+      rowsShown = rows;
+      const grouped = [...rows.values()].some((place) => place !== null);
+      for (const div of plots.filter((plot) => data[plot.id].data.some((t) => t.legendgroup))) {
+        div.closest("figure").classList.toggle("grouped", grouped);
+        draw(div);
+      }
+    },
+  }));
   document.querySelectorAll("[data-target]").forEach(legend);
   document.querySelectorAll("[data-csv]").forEach(save);
   const shows = [...document.querySelectorAll("[data-pictures]")].map(pictures);
@@ -236,7 +275,7 @@
     shows.push(await regions(box));
   });
   const redraw = () => {
-    plots.forEach(draw);
+    plots.filter((div) => printing() || div.data).forEach(draw);
     shows.forEach((show) => show());
   };
   dark.addEventListener("change", redraw);
