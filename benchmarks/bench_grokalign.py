@@ -72,16 +72,18 @@ def training(methods: Sequence[Method], loss: str = "cross_entropy") -> Callable
     return lambda: take(next(at))
 
 
-def medians(steps: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+def medians(
+    steps: dict[str, Callable[[], None]], rounds: int, steps_a_turn: int = STEPS_A_TURN
+) -> dict[str, float]:
     """Median seconds of each step over the rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(-5, rounds):
         for name, step in steps.items():
             start = time.process_time()
-            for _ in range(STEPS_A_TURN):
+            for _ in range(steps_a_turn):
                 step()
             if turn >= 0:
-                seconds[name].append((time.process_time() - start) / STEPS_A_TURN)
+                seconds[name].append((time.process_time() - start) / steps_a_turn)
     return {name: statistics.median(times) for name, times in seconds.items()}
 
 

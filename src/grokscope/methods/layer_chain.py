@@ -278,7 +278,11 @@ def _picked(layer: nn.Module, given: Tensor, t: Tensor) -> Tensor:
     _, index = function(
         given, pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
     )
-    return t.flatten(-dims).gather(-1, index.flatten(-dims)).view(index.shape)
+    if index.is_contiguous():
+        return t.flatten(-dims).gather(-1, index.flatten(-dims)).view(index.shape)
+    # channels last: with the channels behind the positions nothing is copied, here or later
+    found = t.movedim(1, -1).flatten(1, -2).gather(1, index.movedim(1, -1).flatten(1, -2))
+    return found.view(len(t), *index.shape[2:], -1).movedim(-1, 1)
 
 
 def _transposed(layer: nn.Module, given: Tensor, h: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from grokscope.experiments.analyses.feature_learning import feature_learning, sc
 from grokscope.experiments.analyses.modular_arithmetic import modular_arithmetic
 from grokscope.experiments.analyses.regions import regions_around_points
 from grokscope.experiments.analyses.representation import representation
+from grokscope.experiments.analyses.robustness import robustness
 from grokscope.experiments.analyses.row_alignment import row_alignment
 from grokscope.experiments.analyses.theorems import theorems
 from grokscope.experiments.analyses.trajectory import trajectory
@@ -22,6 +23,7 @@ ANALYSES: dict[str, Callable[..., dict[str, Any]]] = {
     "modular_arithmetic": modular_arithmetic,
     "regions": regions_around_points,
     "representation": representation,
+    "robustness": robustness,
     "row_alignment": row_alignment,
     "scaling": scaling,
     "theorems": theorems,

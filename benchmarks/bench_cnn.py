@@ -1,0 +1,119 @@
+"""What the Jacobian penalty adds to a training step of convolutional networks, on one thread.
+
+Run it: python benchmarks/bench_cnn.py [--rounds N]. It prints a table and writes
+benchmarks/results/cnn.json. Networks and batches of 256 images of 32 x 32 are channels last. Every
+variant trains a network of its own; the variants take turns, one step each, and each value is the
+median over the rounds, as a multiple of the plain step's. Time is the process's CPU time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+import grokscope as gs
+from bench_grokalign import medians
+from grokscope.runs.environment import environment
+
+RESULT = Path(__file__).parent / "results" / "cnn.json"
+BATCH = 256
+SIZES: dict[str, dict[str, Any]] = {
+    "8 to 32 channels, stride": {"widths": [8, 8, 16, 16, 32, 32]},
+    "8 to 32 channels, max pooling": {"widths": [8, 8, 16, 16, 32, 32], "downsample": "max"},
+    "16 to 64 channels, stride": {"widths": [16, 16, 32, 32, 64, 64]},
+}
+# at most so many plain steps
+GOALS = {"chain": 2.6, "chain, a quarter of the examples": 1.6, "no chain": 3.1}
+
+
+class Opaque(nn.Module):
+    """A network that nothing but autograd can look into."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the network inside returns."""
+        return self.inner(x)
+
+
+def variants() -> dict[str, tuple[bool, gs.GrokAlign | None]]:
+    """By name: whether the network is a chain, and the penalty."""
+    return {
+        "plain": (True, None),
+        "chain": (True, gs.GrokAlign()),
+        "chain, a quarter of the examples": (True, gs.GrokAlign(examples=BATCH // 4)),
+        "no chain": (False, gs.GrokAlign()),
+        "no chain, a quarter of the examples": (False, gs.GrokAlign(examples=BATCH // 4)),
+        "difference": (False, gs.GrokAlign(estimator="difference")),
+    }
+
+
+def training(
+    is_chain: bool, grokalign: gs.GrokAlign | None, size: dict[str, Any]
+) -> Callable[[], None]:
+    """A function that takes the next training step of one's own loop."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(1024, 3, 32, 32, generator=generator)
+    targets = nn.functional.one_hot(torch.arange(1024) % 10, 10).float()
+    network = gs.CNN((3, 32, 32), out_features=10, hidden=[128], bias=False, seed=0, **size)
+    model = network.to(memory_format=torch.channels_last)
+    model = model if is_chain else Opaque(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-3, fused=True)
+    if grokalign is not None:
+        grokalign.start(model)
+
+    def step() -> None:
+        chosen = torch.randperm(1024, generator=generator)[:BATCH]
+        x = images[chosen].contiguous(memory_format=torch.channels_last)
+        loss = nn.functional.mse_loss(model(x), targets[chosen])
+        if grokalign is not None:
+            loss = loss + grokalign(model, x)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=20)
+    rounds = parser.parse_args().rounds
+    torch.set_num_threads(1)
+    multiples, plain = {}, {}
+    for name, size in SIZES.items():
+        steps = {variant: training(*how, size) for variant, how in variants().items()}
+        found = medians(steps, rounds, steps_a_turn=1)
+        plain[name] = round(1e3 * found["plain"], 2)
+        multiples[name] = {v: round(t / found["plain"], 3) for v, t in found.items()}
+    table = Table("multiples of a plain step", *SIZES, "goal", title=f"batch {BATCH}")
+    for variant in variants():
+        values = [f"{multiples[name][variant]:.2f}" for name in SIZES]
+        table.add_row(variant, *values, f"{GOALS[variant]}" if variant in GOALS else "")
+    Console().print(table)
+    record = {
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cpu": environment("cpu", [])["processor"],
+        "rounds": rounds,
+        "clock": "process CPU time",
+        "goals": GOALS,
+        "milliseconds_of_a_plain_step": plain,
+        "multiple_of_plain": multiples,
+    }
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
