@@ -66,8 +66,8 @@ def training(
     images = torch.randn(1024, 3, 32, 32, generator=generator)
     targets = nn.functional.one_hot(torch.arange(1024) % 10, 10).float()
     network = gs.CNN((3, 32, 32), out_features=10, hidden=[128], bias=False, seed=0, **size)
-    model = network.to(memory_format=torch.channels_last)
-    model = model if is_chain else Opaque(model)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model = network if is_chain else Opaque(network)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, weight_decay=1e-3, fused=True)
     if grokalign is not None:
         grokalign.start(model)

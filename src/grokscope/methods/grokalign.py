@@ -171,8 +171,11 @@ class GrokAlign(Method):
             self._watched.watching = self._watches(self.state["steps"] + 1)
 
     def capturable(self) -> bool:
-        """Yes: nothing but the projections comes from Python."""
-        return True
+        """Whether nothing but examples and projections comes from Python.
+
+        A difference of outputs puts random generators back, so that dropout draws a mask twice.
+        """
+        return self.estimator != "difference"
 
     def variant(self, step: int) -> bool:
         """Whether there is a penalty at this step."""
