@@ -33,7 +33,7 @@ class LiveProgress:
             TextColumn("{task.description}"),
             BarColumn(bar_width=16),
             TextColumn("{task.completed:>6,}/{task.total:,}"),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[metrics]}"),
             TimeElapsedColumn(),
             console=console,
             disable=not console.is_terminal,
@@ -54,16 +54,16 @@ class LiveProgress:
     def trial_started(self, arm: str, seed: int, max_steps: int) -> None:
         """A training begins, or goes on."""
         self._tasks[arm, seed] = self._progress.add_task(
-            self._name(arm, seed), total=max_steps, figures=""
+            self._name(arm, seed), total=max_steps, metrics=""
         )
 
     def evaluated(self, arm: str, seed: int, row: Mapping[str, Any], seconds: float) -> None:
         """The network was evaluated."""
-        figures = f"train {row['train_accuracy']:4.0%}  test {row['test_accuracy']:4.0%}"
-        self._progress.update(self._tasks[arm, seed], completed=row["step"], figures=figures)
+        metrics = latest(row)
+        self._progress.update(self._tasks[arm, seed], completed=row["step"], metrics=metrics)
         if not self._console.is_terminal and time.monotonic() - self._said > PLAIN_SECONDS:
             self._said = time.monotonic()
-            self._console.print(f"{self._name(arm, seed)}  step {row['step']:,}  {figures}")
+            self._console.print(f"{self._name(arm, seed)}  step {row['step']:,}  {metrics}")
 
     def trial_finished(self, arm: str, seed: int, result: FitResult) -> None:
         """A training is over."""
@@ -71,3 +71,20 @@ class LiveProgress:
 
     def _name(self, arm: str, seed: int) -> str:
         return arm if self._num_seeds == 1 else f"{arm} seed {seed}"
+
+
+def latest(row: Mapping[str, Any]) -> str:
+    """The accuracies of an evaluation, or its losses where it has none.
+
+    Example:
+        >>> latest({"step": 3, "train_accuracy": 1.0, "test_accuracy": 0.5, "train_loss": 0.1})
+        'train 100%  test  50%'
+        >>> latest({"step": 3, "train_loss": 0.125})
+        'train loss 0.125'
+    """
+    for metric, written in (("accuracy", "{} {:4.0%}"), ("loss", "{} loss {:.3g}")):
+        values = {part: row.get(f"{part}_{metric}") for part in ("train", "test")}
+        known = [written.format(part, of) for part, of in values.items() if of is not None]
+        if known:
+            return "  ".join(known)
+    return ""
