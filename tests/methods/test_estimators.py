@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.testing import assert_close
+from torch.utils.checkpoint import checkpoint
 
 import grokscope as gs
 from grokscope.methods.layer_chain import LayerPass
@@ -181,6 +182,58 @@ def test_a_kept_pass_by_fused_attention_is_not_differentiated_twice() -> None:
     found = grokalign(model, x)
     assert_close(found, expected)
     assert_close(gradients(found + 0 * outputs.sum(), model), gradients(expected, model))
+
+
+def relative_error(found: list[Tensor], expected: list[Tensor]) -> float:
+    whole = torch.cat([gradient.flatten() for gradient in expected])
+    return float((torch.cat([g.flatten() for g in found]) - whole).norm() / whole.norm())
+
+
+def test_the_difference_in_low_precision_and_through_checkpoints() -> None:
+    """The step is chosen by the arithmetic: a coarse one under autocast."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(20, 50), nn.GELU(), nn.Linear(50, 4)), torch.randn(64, 20)
+
+    def penalty(model: Any, estimator: str) -> Tensor:
+        generator = torch.Generator().manual_seed(3)
+        return gs.jacobian_penalty(model, x, estimator=estimator, generator=generator)
+
+    expected = gradients(penalty(model, "derivative"), model)
+    checkpointed = gs.View(model, lambda m, z: checkpoint(m, z, use_reentrant=False))
+    for each in (model, checkpointed):
+        assert relative_error(gradients(penalty(each, "difference"), model), expected) < 2e-3
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = penalty(model, "difference")
+    assert relative_error(gradients(found, model), expected) < 0.1
+
+
+class Compiled(nn.Module):
+    """A part of it is compiled, which is differentiated once only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = nn.Sequential(nn.Linear(7, 9), nn.Tanh(), nn.Linear(9, 3))
+        self.part = torch.compile(self.plain, backend="aot_eager")
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part(x)
+
+
+# what torch.compile says to itself where it is given inputs that are computed
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+def test_a_model_with_a_compiled_part_gets_the_difference(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model, x = Compiled(), torch.randn(5, 7)
+    generator = torch.Generator().manual_seed(3)
+    expected = gradients(gs.jacobian_penalty(model.plain, x, generator=generator), model.plain)
+    grokalign = gs.GrokAlign(weight=1.0, seed=3)
+    grokalign.start(model)
+    outputs = model(x)
+    with caplog.at_level(logging.WARNING):
+        found = grokalign(model, x) + 0 * outputs.sum()
+    assert "double backward" in caplog.text
+    assert relative_error(gradients(found, model.plain), expected) < 2e-3
 
 
 @pytest.mark.parametrize(
