@@ -69,7 +69,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_YAML_BYTES:
             raise SpecError(f"{path} is larger than {MAX_YAML_BYTES:,} bytes: it is no experiment")
-        value = parse_yaml(path.read_text())
+        value = parse_yaml(path.read_text("utf-8"))
     except OSError as error:
         raise SpecError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:

@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from grokscope.measures.inputs import class_labels
 from grokscope.methods.base import Loss, Method
 from grokscope.methods.networks import Networks, OneNetwork, normal_numbers
 
@@ -68,7 +69,7 @@ def adversarial_inputs(
         >>> torch.allclose((moved - x).abs(), torch.tensor(0.1))
         True
     """
-    whole = x.unsqueeze(0), y.unsqueeze(0)
+    whole = x.unsqueeze(0), _labels(y, loss).unsqueeze(0)
     return x + _uphill(OneNetwork(model), *whole, _LossOfOne(loss)).squeeze(0) * eps
 
 
@@ -179,7 +180,7 @@ class AdversarialTraining(Method):
         loss: OwnLoss = F.cross_entropy,
     ) -> Float[Tensor, " n *d"]:
         """The inputs to train on, in one's own loop."""
-        whole = x.unsqueeze(0), y.unsqueeze(0)
+        whole = x.unsqueeze(0), _labels(y, loss).unsqueeze(0)
         perturbed = self.perturb(0, OneNetwork(model), *whole, _LossOfOne(loss))
         self._seen = None
         return perturbed.squeeze(0)
@@ -193,6 +194,11 @@ def _uphill(
     with networks.evaluating(), torch.enable_grad():
         (gradient,) = torch.autograd.grad(loss(networks(leaf), y), leaf)
     return gradient.sign()
+
+
+def _labels(y: Tensor, loss: OwnLoss) -> Tensor:
+    """Labels of any integer type as cross-entropy takes them; for other losses as they are."""
+    return class_labels(y) if loss is F.cross_entropy else y
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,13 @@ class Method:
         }
 
     def state_dict(self, row: int = 0) -> dict[str, Any]:
-        """What a resumed run of one network needs: tensors, numbers and strings, not nested."""
+        """What a resumed run of one network needs: tensors, numbers and strings, not nested.
+
+        The tensors are copies: a state that is kept does not go on changing.
+        """
         own = {"generator": self.generators[row].get_state()} if self.generators else {}
         return own | {
-            key: value[row] if isinstance(value, Tensor) else value
+            key: value[row].clone() if isinstance(value, Tensor) else value
             for key, value in self.state.items()
         }
 

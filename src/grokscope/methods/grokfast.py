@@ -6,19 +6,26 @@ arXiv:2405.20233. With g_t the gradient of step t, the optimizer is given
     g_t + strength * m_t,    m_t = alpha m_{t-1} + (1 - alpha) g_t,  m_0 = g_1   ("ema")
                              m_t = mean of g_{t-window+1} ... g_t                ("ma")
 
-Cost: two passes over the parameters a step; "ema" keeps one copy of them, "ma" ``window`` copies.
+What is remembered is kept in float32 where gradients are of half precision: bfloat16 has no room
+for a share of 0.02. Cost: three passes over the parameters a step; "ema" keeps one copy of them,
+"ma" ``window`` copies.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grokscope.measures.magnitudes import wide
 from grokscope.methods.base import Method
 from grokscope.methods.networks import Networks, OneNetwork
+
+# which networks may be used, (S,); None for all
+_Rows = Tensor | None
 
 
 def slow_gradient_ema(
@@ -56,7 +63,9 @@ def slow_gradient_ma(window: Float[Tensor, " w *p"]) -> Float[Tensor, " *p"]:
 class Grokfast(Method):
     """Adds the slow part of the gradients to them, ``strength`` times.
 
-    In one's own loop call it with the model between ``backward`` and the optimizer's step. The
+    In one's own loop call it with the model between ``backward`` and the optimizer's step, and with
+    a ``GradScaler`` after ``scaler.unscale_(optimizer)``. A step whose gradients are not finite,
+    which a scaler skips, is left out of the average; sparse gradients become dense ones. The
     defaults are those of the authors' code; on MNIST they used alpha 0.8 and strength 0.1. With
     "ma" nothing is added before ``window`` steps are seen, as in their code.
 
@@ -102,51 +111,137 @@ class Grokfast(Method):
         self.strength = strength
         self.alpha = alpha
         self.window = window
+        self._loaded = False
 
     def filter_gradients(self, step: int, networks: Networks) -> None:
-        """Add the slow gradients to the gradients."""
+        """Add the slow gradients to the gradients.
+
+        A network with an infinite or undefined gradient, whose step a ``GradScaler`` skips, keeps
+        its gradients and what is remembered of it.
+        """
         if self.strength == 0:
             return
-        for name, _, gradient in networks.gradients():
-            slow = self._ema(name, gradient) if self.kind == "ema" else self._ma(name, gradient)
+        self._check_loaded(networks)
+        gradients = list(networks.gradients())
+        if not gradients:
+            return
+        finite = _are_finite([gradient for _, _, gradient in gradients])
+        for name, _, gradient in gradients:
+            slow = (self._ema if self.kind == "ema" else self._ma)(name, gradient, finite)
             if slow is not None:
                 gradient.add_(slow, alpha=self.strength)
 
-    def _ema(self, name: str, gradient: Float[Tensor, " s *p"]) -> Float[Tensor, " s *p"]:
-        """The exponential average of one parameter's gradients, updated in place."""
+    def _ema(self, name: str, gradient: Tensor, finite: _Rows) -> Float[Tensor, " s *p"]:
+        """What to add of one parameter's exponential average, which is updated in place."""
         mean = self._remembered(f"mean.{name}", gradient)
+        seen = self.state.get(f"seen.{name}")
+        if finite is None and seen is None:
+            if mean is None:
+                mean = self.state[f"mean.{name}"] = wide(gradient).clone()
+                return mean
+            return torch.lerp(mean, wide(gradient), 1 - self.alpha, out=mean)
         if mean is None:
-            mean = self.state[f"mean.{name}"] = gradient.clone()
-            return mean
-        return torch.lerp(mean, gradient, 1 - self.alpha, out=mean)
+            mean = self.state[f"mean.{name}"] = torch.zeros_like(wide(gradient))
+            seen = torch.zeros(len(mean), dtype=torch.bool, device=mean.device)
+        every = torch.ones(len(mean), dtype=torch.bool, device=mean.device)
+        finite = every if finite is None else finite
+        seen = every if seen is None else seen.to(mean.device)
+        # The first finite gradient is taken whole; in place, for a recorded step writes there.
+        share = mean.new_ones(len(mean)).masked_fill(seen, 1 - self.alpha)
+        given = wide(gradient).where(_by_row(finite, mean), mean)
+        mean.lerp_(given, _by_row(share, mean))
+        self.state[f"seen.{name}"] = seen.logical_or_(finite)
+        return mean.where(_by_row(finite, mean), 0)
 
-    def _ma(self, name: str, gradient: Float[Tensor, " s *p"]) -> Float[Tensor, " s *p"] | None:
-        """The mean of the last gradients of one parameter, from a ring of them and their sum.
+    def _ma(self, name: str, gradient: Tensor, finite: _Rows) -> Float[Tensor, " s *p"] | None:
+        """What to add of the mean of one parameter's last gradients, from a ring and its sum.
 
         The sum is taken anew whenever the ring closes: otherwise the rounding of additions and
-        subtractions would add up over a long training.
+        subtractions would add up over a long training. Every network counts the steps that it has
+        taken; networks at the same count are treated together.
         """
         ring = self._remembered(f"ring.{name}", gradient)
         total = self._remembered(f"total.{name}", gradient)
         if ring is None or total is None:
-            ring = gradient.new_zeros(len(gradient), self.window, *gradient.shape[1:])
-            total = torch.zeros_like(gradient)
-        count = self.state.get(f"count.{name}", 0)
-        place = count % self.window
-        if place == self.window - 1:
-            ring[:, place] = gradient
-            total = ring.sum(1)
-        else:
-            total += gradient - ring[:, place]
-            ring[:, place] = gradient
-        self.state |= {f"ring.{name}": ring, f"total.{name}": total, f"count.{name}": count + 1}
-        return total / self.window if count + 1 >= self.window else None
+            total = torch.zeros_like(wide(gradient))
+            ring = total.new_zeros(len(gradient), self.window, *gradient.shape[1:])
+        counts = _counts(self.state.get(f"count.{name}", 0), len(gradient))
+        usable = [True] * len(gradient) if finite is None else finite.tolist()
+        for count in {own for own, ok in zip(counts, usable, strict=True) if ok}:
+            rows = [row for row, ok in enumerate(usable) if ok and counts[row] == count]
+            own: slice | list[int] = slice(None) if len(rows) == len(gradient) else rows
+            place = count % self.window
+            given = wide(gradient[own])
+            if place == self.window - 1:
+                ring[own, place] = given
+                total[own] = ring[own].sum(1)
+            else:
+                total[own] = total[own] + (given - ring[own, place])
+                ring[own, place] = given
+        counts = [own + ok for own, ok in zip(counts, usable, strict=True)]
+        self.state |= {
+            f"ring.{name}": ring,
+            f"total.{name}": total,
+            f"count.{name}": torch.tensor(counts),
+        }
+        ready = [ok and own >= self.window for own, ok in zip(counts, usable, strict=True)]
+        if not any(ready):
+            return None
+        slow = total / self.window
+        return slow if all(ready) else slow.where(_by_row(torch.tensor(ready), slow), 0)
 
     def _remembered(self, key: str, like: Tensor) -> Tensor | None:
-        """A tensor of the state where and in the precision that the gradients are."""
+        """A tensor of the state where the gradients are, in their precision or in float32."""
         if key in self.state:
-            self.state[key] = self.state[key].to(like)
+            precision = torch.promote_types(like.dtype, torch.float32)
+            self.state[key] = self.state[key].to(like.device, precision)
         return self.state.get(key)
+
+    def load_state_dict(self, *states: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned, one dictionary for each network.
+
+        Raises:
+            ValueError: if it is the state of another kind or window. Whether its names and shapes
+                are those of the model's parameters is checked at the next step.
+        """
+        kept = ("mean", "seen") if self.kind == "ema" else ("ring", "total", "count")
+        for key, value in (item for own in states for item in own.items()):
+            part = key.partition(".")[0]
+            if part not in kept:
+                raise ValueError(
+                    f"state_dict holds {key!r}, which Grokfast(kind={self.kind!r}) does not keep: "
+                    "load it into a method of the kind that it was saved from"
+                )
+            if part == "ring" and len(value) != self.window:
+                raise ValueError(
+                    f"state_dict holds windows of {len(value)} steps, and window is {self.window}"
+                )
+        super().load_state_dict(
+            *(
+                {key.replace("_orig_mod.", ""): value for key, value in own.items()}
+                for own in states
+            )
+        )
+        self._loaded = True
+
+    def _check_loaded(self, networks: Networks) -> None:
+        """Raise unless what was loaded is of these networks' parameters."""
+        if not self._loaded:
+            return
+        shapes = networks.named_shapes()
+        for key, value in self.state.items():
+            part, _, name = key.partition(".")
+            if name not in shapes:
+                raise ValueError(
+                    f"the state that was loaded is of a parameter {name!r}, which the model does "
+                    f"not have: its parameters are {', '.join(shapes)}"
+                )
+            if part in ("mean", "total") and value.shape[1:] != shapes[name]:
+                raise ValueError(
+                    f"the state that was loaded has shape {tuple(value.shape[1:])} for {name!r}, "
+                    f"which has shape {tuple(shapes[name])}"
+                )
+        self._loaded = False
 
     def capturable(self) -> bool:
         """With "ema" yes; the ring of "ma" is written to a place that Python counts."""
@@ -155,3 +250,33 @@ class Grokfast(Method):
     def __call__(self, model: nn.Module) -> None:
         """The same in one's own loop, where every call counts as one step."""
         self.filter_gradients(0, OneNetwork(model))
+
+
+def _are_finite(gradients: Sequence[Tensor]) -> _Rows:
+    """Which networks have finite gradients (S,); None on the CPU where all have.
+
+    On a GPU the answer stays there: to wait for it would stop the queue at every step.
+    """
+    # the largest entry is infinite or NaN where one is, and cannot overflow as a sum can
+    largest = [
+        torch.linalg.vector_norm(gradient.flatten(1), torch.inf, dim=1)
+        for gradient in gradients
+        if gradient.numel()
+    ]
+    if not largest:
+        return None
+    device = gradients[0].device
+    finite = torch.stack([own.to(device).isfinite() for own in largest]).all(0)
+    return None if finite.device.type == "cpu" and bool(finite.all()) else finite
+
+
+def _by_row(rows: Tensor, like: Tensor) -> Tensor:
+    """A value for each network, to go with tensors (S, ...)."""
+    return rows.to(like.device).view(-1, *[1] * (like.ndim - 1))
+
+
+def _counts(count: int | Tensor, number: int) -> list[int]:
+    """The steps that each network has taken, also from a state that had one number for all."""
+    if isinstance(count, Tensor):
+        return [int(own) for own in count.tolist()]
+    return [count] * number

@@ -18,12 +18,16 @@ from torch.func import functional_call
 
 from grokscope.measures.batches import Batch
 from grokscope.measures.chain import Chain, Fold, chain_of
+from grokscope.measures.guard import without_wrappers
 from grokscope.measures.view import Model, View, continuous, unwrapped
 from grokscope.methods.chain_terms import ChainPass
 from grokscope.methods.forward_capture import ForwardCapture
 from grokscope.methods.layer_chain import LayerPass, layers_of
 
 FromHost = Callable[[int], Tensor]
+
+# what torch.compile, FSDP and activation checkpointing put into the names of what they wrap
+_WRAPPED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
 
 class Networks:
@@ -81,6 +85,10 @@ class Networks:
 
     def gradients(self) -> Iterator[tuple[str, Tensor, Tensor]]:
         """Name, parameter and gradient, both (S, ...), of all that have a gradient."""
+        raise NotImplementedError
+
+    def named_shapes(self) -> dict[str, torch.Size]:
+        """The names that ``gradients`` gives, with the shape of one network's parameter."""
         raise NotImplementedError
 
     @property
@@ -215,10 +223,20 @@ class OneNetwork(Networks):
         return self._capture.outputs(self._called, x.squeeze(0))
 
     def gradients(self) -> Iterator[tuple[str, Tensor, Tensor]]:
-        """Name, parameter and gradient, as views (1, ...), of all that have a gradient."""
-        for name, parameter in self.models[0].named_parameters():
+        """Name, parameter and gradient, as views (1, ...), of all that have a gradient.
+
+        A sparse gradient, as of ``nn.Embedding(sparse=True)``, becomes a dense one first: what a
+        method adds to it has no zeros.
+        """
+        for name, parameter in own_parameters(self.models[0]):
             if parameter.grad is not None:
+                if parameter.grad.layout is not torch.strided:
+                    parameter.grad = parameter.grad.to_dense()
                 yield name, parameter.detach().unsqueeze(0), parameter.grad.unsqueeze(0)
+
+    def named_shapes(self) -> dict[str, torch.Size]:
+        """The names of the model's parameters and their shapes."""
+        return {name: own.shape for name, own in own_parameters(self.models[0])}
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -262,6 +280,20 @@ def normal_numbers(
     for row, generator in zip(drawn.unbind(), generators, strict=True):
         row.normal_(std=std, generator=generator)
     return drawn.to(device, non_blocking=pinned)
+
+
+def own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """A model's parameters by the names that they have without wrappers around it or its parts.
+
+    Example:
+        >>> wrapped = nn.DataParallel(nn.Sequential(nn.Linear(3, 2, bias=False)))
+        >>> [name for name, _ in own_parameters(wrapped)]
+        ['0.weight']
+    """
+    for name, parameter in without_wrappers(model).named_parameters():
+        for wrapper in _WRAPPED:
+            name = name.replace(wrapper, "")
+        yield name, parameter
 
 
 def _uncompiled(model: Model) -> Model:

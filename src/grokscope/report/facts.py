@@ -122,7 +122,7 @@ def spec_text(run: Run) -> str:
     """The spec as it stands in the run directory."""
     path = run.spec_file
     try:
-        return path.read_text()
+        return path.read_text("utf-8")
     except OSError as error:
         raise RunError(f"could not read {path}: {error.strerror or error}") from error
 

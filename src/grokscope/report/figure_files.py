@@ -67,7 +67,7 @@ def write_figures(run: str | Path, folder: str | Path, file_format: str = "pdf")
         for drawing in drawings:
             path = _free(target, _file_name(drawing.title), file_format, written)
             if file_format == "csv":
-                path.write_text(csv_text(drawing))
+                path.write_text(csv_text(drawing), "utf-8")
             else:
                 plot_figure(drawing).savefig(path, dpi=_DPI, metadata=_metadata(file_format))
             written.append(path)

@@ -31,7 +31,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
         done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=10,
             env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         )
@@ -42,7 +43,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 def _processor() -> str:
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))

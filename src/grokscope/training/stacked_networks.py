@@ -150,6 +150,10 @@ class StackedNetworks(Networks):
             if parameter.grad is not None:
                 yield name, parameter.detach(), parameter.grad
 
+    def named_shapes(self) -> dict[str, torch.Size]:
+        """The names of the networks' parameters and their shapes."""
+        return {name: whole.shape[1:] for name, whole in self.parameters.items()}
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Run in eval mode inside: it is the first network whose modules run for all."""

@@ -68,7 +68,7 @@ class Engine(Protocol):
 def last_lines(run: Path) -> str:
     """The end of what a job printed."""
     try:
-        text = (run / LOG).read_text(errors="replace")
+        text = (run / LOG).read_text("utf-8", errors="replace")
     except OSError:
         return ""
     return "\n".join(text.rstrip().splitlines()[-LAST_LINES:])

@@ -49,7 +49,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 def _available() -> int | None:
     try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text("utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
         return None
@@ -64,11 +64,11 @@ def _left_in_group() -> int | None:
     """What the control group, of a container for example, still grants."""
     group = Path("/sys/fs/cgroup")
     try:
-        most = (group / "memory.max").read_text().strip()
-        used = int((group / "memory.current").read_text())
+        most = (group / "memory.max").read_text("utf-8").strip()
+        used = int((group / "memory.current").read_text("utf-8"))
         cached = next(
             int(line.split()[1])
-            for line in (group / "memory.stat").read_text().splitlines()
+            for line in (group / "memory.stat").read_text("utf-8").splitlines()
             if line.startswith("inactive_file ")
         )
     except (OSError, ValueError, StopIteration):
