@@ -9,7 +9,7 @@ from typing import Any
 
 from grokscope.findings.statistics import Interval, SeedValues
 from grokscope.findings.summary import END, START, ArmSummary, RunSummary, Times, run_summary
-from grokscope.report.settings import arm_settings, differing
+from grokscope.report.facts import arm_settings, differing
 from grokscope.report.wording import (
     NOTHING,
     metric_name,
