@@ -56,7 +56,8 @@ def autograd_terms(
     with torch.inference_mode(False), torch.enable_grad():
         found = None
         if estimator != "difference":
-            found = _by_double_backward(networks, x, kept, draw, estimator == "derivative")
+            insist = estimator == "derivative"
+            found = _by_double_backward(networks, x, kept, draw, with_offset, insist)
         if found is None:
             if with_offset:
                 raise ValueError(
@@ -85,6 +86,7 @@ def _by_double_backward(
     x: Batch,
     kept: tuple[Tensor, Tensor] | None,
     draw: Draw,
+    with_offset: bool,
     insist: bool,
 ) -> Terms | None:
     """The terms, or None where the model refuses it; with ``insist`` it is not asked."""
@@ -92,7 +94,9 @@ def _by_double_backward(
     # outputs of another dtype are those of autocast
     if kept is not None and kept[0].dtype == kept[1].dtype and known.get("training", True):
         directions = draw(kept[1].shape[1], kept[1])
-        found = _squared_rows(*kept, directions, lambda s: _is_allowed(networks, "training", s))
+        found = _squared_rows(
+            *kept, directions, with_offset, lambda s: _is_allowed(networks, "training", s)
+        )
         if found is not None:
             return found
     if not (insist or known.get("own", True)):
@@ -104,7 +108,7 @@ def _by_double_backward(
         outputs = differentiable_outputs(networks.function, given, key)
     directions = draw(outputs.shape[1], outputs)
     return _squared_rows(
-        leaf, outputs, directions, lambda s: insist or _is_allowed(networks, "own", s)
+        leaf, outputs, directions, with_offset, lambda s: insist or _is_allowed(networks, "own", s)
     )
 
 
@@ -112,6 +116,7 @@ def _squared_rows(
     leaf: Float[Tensor, " m *d"],
     outputs: Float[Tensor, "m k"],
     directions: Float[Tensor, "s n r k"],
+    with_offset: bool,
     is_allowed: Callable[[Tensor], bool],
 ) -> Terms | None:
     """The squares of u^T A and of u^T b, b = f(x) - A x, summed over the r directions u.
@@ -127,8 +132,9 @@ def _squared_rows(
         if place == 0 and not is_allowed(squares):
             return None
         norms = norms + squares
-        offset = (u * outputs).sum(1) - (row * x).flatten(1).sum(1)
-        offsets = offsets + offset.square()
+        if with_offset:
+            offset = (u * outputs).sum(1) - (row * x).flatten(1).sum(1)
+            offsets = offsets + offset.square()
     shape = directions.shape[:2]
     return norms.view(shape), offsets.view(shape)
 
