@@ -9,9 +9,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from grokscope.measures.batches import Batch, batch_size, leaves, rows
 from grokscope.measures.fourier import fourier_gini
 from grokscope.measures.geometry import JacobianGeometry, jacobian_geometry
+from grokscope.measures.magnitudes import norms, wide
 from grokscope.measures.ntk import empirical_ntk
+from grokscope.measures.view import outputs_of
 from grokscope.models.transformer import residue_weights
 
 Reduction = Literal["full", "trace", "sum"]
@@ -31,10 +34,10 @@ class Probe:
     def __init__(
         self,
         model: nn.Module,
-        x: Tensor,
+        x: Batch,
         chunk_size: int | None = None,
         y: Tensor | None = None,
-        test: tuple[Tensor, Tensor] | None = None,
+        test: tuple[Batch, Tensor] | None = None,
     ) -> None:
         self.model = model
         self.x = x
@@ -50,13 +53,13 @@ class Probe:
     @cached_property
     def point(self) -> JacobianGeometry:
         """The same of the first point alone."""
-        return jacobian_geometry(self.model, self.x[:1])
+        return jacobian_geometry(self.model, rows(self.x, slice(0, 1)))
 
 
 def tangent_kernel(
     model: nn.Module,
-    x1: Tensor,
-    x2: Tensor | None = None,
+    x1: Batch,
+    x2: Batch | None = None,
     *,
     reduce: Reduction,
     chunk_size: int | None,
@@ -67,33 +70,34 @@ def tangent_kernel(
         return empirical_ntk(model, x1, x2, reduce, chunk_size)
     except ValueError:
         with torch.no_grad():
-            defined = bool(model(x1).isfinite().all()) and bool(model(x2).isfinite().all())
+            defined = all(bool(outputs_of(model, x).isfinite().all()) for x in (x1, x2))
         # outputs can be finite and the products of their derivatives not
         if (
             defined
             and empirical_ntk(model, x1, x2, reduce, chunk_size, check=False).isfinite().all()
         ):
             raise
-        return torch.full((len(x1), len(x2)), torch.nan, device=x1.device)
+        device = next(iter(leaves(x1).values())).device
+        return torch.full((batch_size(x1), batch_size(x2)), torch.nan, device=device)
 
 
 def _weight_norm(probe: Probe) -> Tensor:
-    squares = [parameter.detach().square().sum() for parameter in probe.model.parameters()]
-    return torch.stack(squares).sum().sqrt()
+    return norms(torch.stack([norms(wide(p.detach().flatten())) for p in probe.model.parameters()]))
 
 
 def _last_layer_norm(probe: Probe) -> Tensor:
     """The norm of weight and bias of the last module that has parameters of its own."""
     own = [list(module.parameters(recurse=False)) for module in probe.model.modules()]
     last = [parameters for parameters in own if parameters][-1]
-    return torch.stack([parameter.detach().square().sum() for parameter in last]).sum().sqrt()
+    return norms(torch.stack([norms(wide(p.detach().flatten())) for p in last]))
 
 
 def _point_ntk(probe: Probe) -> Tensor:
     """The mean NTK value of the first point against the others, over outputs too."""
-    if len(probe.x) < 2:
+    n = batch_size(probe.x)
+    if n < 2:
         raise ValueError("point_ntk needs a probe of two points or more: got 1")
-    first, others = probe.x[:1], probe.x[1:]
+    first, others = rows(probe.x, slice(0, 1)), rows(probe.x, slice(1, n))
     row = tangent_kernel(probe.model, first, others, reduce="trace", chunk_size=probe.chunk_size)
     return row.mean()
 
@@ -114,7 +118,7 @@ MEASUREMENTS: dict[str, Callable[[Probe], Tensor]] = {
     "row_alignment": lambda probe: probe.geometry.alignment.abs().amax(dim=1),
     "jacobian_pc1": lambda probe: probe.geometry.pc1,
     "centroid_alignment": lambda probe: probe.geometry.centroid_alignment,
-    "centroid_norm": lambda probe: probe.geometry.centroids.flatten(1).norm(dim=1),
+    "centroid_norm": lambda probe: probe.geometry.centroid_norm,
     "centroid_inner_product": lambda probe: probe.geometry.centroid_inner_product,
     "weight_norm": _weight_norm,
     "last_layer_norm": _last_layer_norm,

@@ -8,7 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grokscope.measures.batches import (
+    Batch,
+    batch_size,
+    leaf_at,
+    map_leaves,
+    on_device,
+    rows,
+    wrt_key,
+)
 from grokscope.measures.guard import undisturbed
+from grokscope.measures.view import continuous, outputs_of, wrt_of
 from grokscope.runs import History
 from grokscope.spelling import unknown_name
 from grokscope.training.archive import Archive, MemoryArchive
@@ -23,7 +33,7 @@ from grokscope.training.phase import Phase, phase
 from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
 
-Measure = Callable[[nn.Module, Tensor, Tensor], "Tensor | float"]
+Measure = Callable[[nn.Module, Any, Tensor], "Tensor | float"]
 WITH_MEMORY: dict[str, type[MeasureWithMemory]] = {
     LayerGeometry.name: LayerGeometry,
     NoiseAccuracy.name: NoiseAccuracy,
@@ -53,7 +63,8 @@ class Monitor:
 
     Args:
         model: the network.
-        probe: inputs (n, ...) and labels (n,), some 256 training points.
+        probe: a batch of inputs and labels (n,), some 256 training points; inputs are a tensor
+            (n, ...), or a tuple, list or dictionary of tensors (see `View`).
         measures: names (see ``MEASURES``), functions ``(model, x, y) -> float or (n,)``,
             recorded under the function's name, or a measure with a memory such as
             ``NTKDistance(128)``.
@@ -78,11 +89,11 @@ class Monitor:
     def __init__(
         self,
         model: nn.Module,
-        probe: tuple[Tensor, Tensor],
+        probe: tuple[Batch, Tensor],
         measures: Sequence[str | Measure | MeasureWithMemory] = DEFAULT_MEASURES,
         schedule: str | int | Sequence[int] | Schedule = "log",
         *,
-        test: tuple[Tensor, Tensor] | None = None,
+        test: tuple[Batch, Tensor] | None = None,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
         pictures: int = 0,
         chunk_size: int | None = None,
@@ -94,7 +105,7 @@ class Monitor:
         self.probe = _pair("probe", probe)
         self.test = None if test is None else _pair("test", test)
         self._objective = Objective(loss)
-        self._num_pictures = min(pictures, len(self.probe[0]))
+        self._num_pictures = min(pictures, len(self.probe[1]))
         self._image_shape: tuple[int, ...] | None = None
         self._chunk_size = chunk_size
         self._measures = _resolve(measures)
@@ -152,8 +163,10 @@ class Monitor:
         """
         self.archive, self._image_shape = archive, image_shape
         if self._num_pictures:
-            x, y = (part[: self._num_pictures] for part in self.probe)
-            archive.save_arrays("probe", {"x": self._as_images(x), "y": y})
+            few = slice(0, self._num_pictures)
+            x = continuous(self.model, rows(self.probe[0], few))
+            leaf = leaf_at(x, wrt_key(x, wrt_of(self.model)))
+            archive.save_arrays("probe", {"x": self._as_images(leaf), "y": self.probe[1][few]})
 
     def restore(self, history: History) -> None:
         """Go on after the rows of an earlier part of the same training."""
@@ -164,11 +177,11 @@ class Monitor:
             self._next = self.schedule.after(int(history.steps[-1]))
 
     def _measured(self, step: int) -> dict[str, float]:
-        device = next((p.device for p in self.model.parameters()), self.probe[0].device)
-        x, y = (part.to(device) for part in self.probe)
+        device = next((p.device for p in self.model.parameters()), self.probe[1].device)
+        x, y = on_device(self.probe[0], device), self.probe[1].to(device)
         test = None
         if self.test is not None:
-            test = self.test[0].to(device), self.test[1].to(device)
+            test = on_device(self.test[0], device), self.test[1].to(device)
         probe = Probe(self.model, x, self._chunk_size, y, test)
         row = {f"probe_{name}": value for name, value in self._scores(x, y).items()}
         if test is not None:
@@ -194,20 +207,21 @@ class Monitor:
     def _as_images(self, x: Tensor) -> Tensor:
         return x if self._image_shape is None else x.reshape(len(x), *self._image_shape)
 
-    def _scores(self, x: Tensor, y: Tensor) -> dict[str, float]:
+    def _scores(self, x: Batch, y: Tensor) -> dict[str, float]:
         with torch.no_grad():
-            targets = self._objective.targets(y, self.model(x[:1]))
+            targets = self._objective.targets(y, outputs_of(self.model, rows(x, slice(0, 1))))
         loss, accuracy = loss_and_accuracy(self.model, self._objective, x, targets, y)
         return {"loss": loss, "accuracy": accuracy}
 
 
-def _pair(name: str, pair: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _pair(name: str, pair: tuple[Batch, Tensor]) -> tuple[Batch, Tensor]:
     x, y = pair
-    if len(x) == 0:
+    n = batch_size(x, name)
+    if n == 0:
         raise ValueError(f"{name} is empty: give it at least one example")
-    if len(x) != len(y):
-        raise ValueError(f"{name} holds {len(x)} inputs but {len(y)} labels; give one for each")
-    return aligned(x.detach()), y.detach()
+    if n != len(y):
+        raise ValueError(f"{name} holds {n} inputs but {len(y)} labels; give one for each")
+    return map_leaves(lambda leaf: aligned(leaf.detach()), x), y.detach()
 
 
 def _resolve(

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from grokscope.measures.batches import leaf_at, wrt_key
 from grokscope.measures.robustness import Dims, gaussian_noise, perturbed_accuracy
+from grokscope.measures.view import wrt_of
 from grokscope.training.archive import Archive
 from grokscope.training.measure_with_memory import MeasureWithMemory
 from grokscope.training.measurements import Probe
@@ -62,14 +64,21 @@ class NoiseAccuracy(MeasureWithMemory):
         if probe.test is None:
             raise ValueError("noise_accuracy needs test points: give the monitor test=(x, y)")
         x, y = probe.test
+        leaf = leaf_at(x, wrt_key(x, wrt_of(probe.model)))
         if self._noise is None:
-            self._noise = gaussian_noise(x, self.dims, torch.Generator().manual_seed(self.seed))
-        if self._noise.shape != x.shape:
+            self._noise = gaussian_noise(leaf, self.dims, torch.Generator().manual_seed(self.seed))
+        if self._noise.shape != leaf.shape:
             raise ValueError(
-                f"noise must have the shape of the test points, {tuple(x.shape)}: got "
+                f"noise must have the shape of the test points, {tuple(leaf.shape)}: got "
                 f"{tuple(self._noise.shape)}"
             )
         found = perturbed_accuracy(
-            probe.model, x, y, self._noise.to(x), self.std, self.threshold, probe.chunk_size
+            probe.model,
+            x,
+            y,
+            self._noise.to(leaf.device),
+            self.std,
+            self.threshold,
+            probe.chunk_size,
         )
         return {f"noise_accuracy/{s:g}": value for s, value in zip(self.std, found, strict=True)}

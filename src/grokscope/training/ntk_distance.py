@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from grokscope.measures.batches import rows
 from grokscope.measures.kernels import kernel_distance, kernel_distance_matrix
 from grokscope.runs import History
 from grokscope.training.archive import Archive
@@ -78,7 +79,7 @@ class NTKDistance(MeasureWithMemory):
 
     def measure(self, probe: Probe, step: int, archive: Archive) -> dict[str, float]:
         """The figures at a step; its kernel goes to the archive."""
-        x = probe.x[: self.num_points]
+        x = rows(probe.x, slice(0, self.num_points))
         kernel = tangent_kernel(probe.model, x, reduce=self.reduce, chunk_size=self.chunk_size)
         archive.save_arrays(_name(step), {"kernel": _compact(kernel)})
         self.steps = sorted({*self.steps, step})

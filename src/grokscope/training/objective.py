@@ -11,6 +11,9 @@ from torch import Tensor
 from torch.func import vmap
 from torch.nn import functional as F
 
+from grokscope.measures.batches import Batch, rows
+from grokscope.measures.inputs import class_labels
+from grokscope.measures.view import Model, outputs_of
 from grokscope.methods.stablemax import stablemax_cross_entropy
 from grokscope.spelling import unknown_name
 
@@ -55,6 +58,7 @@ class Objective:
     def targets(self, y: Tensor, outputs: Tensor) -> Tensor:
         """The labels in the form that the loss takes, given outputs of the model for shape."""
         many = outputs.ndim == 2 and outputs.shape[1] > 1
+        y = class_labels(y) if not callable(self.loss) else y
         if self.loss in OF_LABELS:
             if not many:
                 raise ValueError(
@@ -139,32 +143,32 @@ class NetworksObjective:
 
 @torch.no_grad()
 def loss_and_accuracy(
-    model: Callable[[Tensor], Tensor],
+    model: Model,
     objective: Objective,
-    x: Tensor,
+    x: Batch,
     targets: Tensor,
     y: Tensor,
     chunk_size: int = 10_000,
 ) -> tuple[float, float]:
     """Mean loss and share of correct answers over a whole data set."""
     loss, correct = loss_and_correct(model, objective, x, targets, y, chunk_size)
-    return loss, int(correct.sum()) / len(x)
+    return loss, int(correct.sum()) / len(y)
 
 
 @torch.no_grad()
 def loss_and_correct(
-    model: Callable[[Tensor], Tensor],
+    model: Model,
     objective: Objective,
-    x: Tensor,
+    x: Batch,
     targets: Tensor,
     y: Tensor,
     chunk_size: int = 10_000,
 ) -> tuple[float, Bool[Tensor, " n"]]:
     """Mean loss over a whole data set, and which answers are correct."""
     total, correct = 0.0, []
-    for part in range(0, len(x), chunk_size):
+    for part in range(0, len(y), chunk_size):
         chunk = slice(part, part + chunk_size)
-        outputs = model(x[chunk])
+        outputs = outputs_of(model, rows(x, chunk))
         total += float(objective(outputs, targets[chunk])) * len(outputs)
         correct.append(objective.correct(outputs, y[chunk]))
-    return total / len(x), torch.cat(correct)
+    return total / len(y), torch.cat(correct)

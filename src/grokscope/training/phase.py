@@ -98,12 +98,20 @@ def _name(history: History, train: str, test: float) -> str:
 
 
 def _level_and_gain(history: History, name: str) -> tuple[float, float]:
-    """The level of a column and its rise over the last octave, by medians of three readings."""
+    """The level of a column and its rise over the last factor of two in steps.
+
+    Both ends are medians of three values, of fewer where six are not there: the two must not be
+    of the same values. Where the factor of two holds one value, the rise is from the one before.
+    """
     if name not in history:
         return math.nan, math.nan
     column, steps = history[name], history.steps
     known = ~np.isnan(column)
     column, steps = column[known], steps[known]
-    octave = column[steps >= steps[-1] / 2]
-    level = float(np.median(octave[-3:]))
-    return level, level - float(np.median(octave[:3]))
+    first = int(np.searchsorted(steps, steps[-1] / 2))
+    octave = column[min(first, max(len(column) - 2, 0)) :]
+    if len(octave) < 2:
+        return float(octave[-1]), math.nan
+    size = min(3, len(octave) // 2)
+    level = float(np.median(octave[-size:]))
+    return level, level - float(np.median(octave[:size]))
