@@ -40,6 +40,9 @@ from grokscope.measures.inputs import (
 from grokscope.measures.magnitudes import norms, power_of_two, scaled, wide
 from grokscope.measures.view import continuous, outputs_of, unwrapped, wrt_of
 
+# squared lengths of rows, relative to the largest, below which float32 loses digits of them
+_SMALL = 1e-24
+
 
 class Products(NamedTuple):
     """What every measure of the Jacobian A (n, k, d) at x is made of.
@@ -59,6 +62,17 @@ class Products(NamedTuple):
         return squares.sum(1).sqrt() * largest
 
 
+def products_of(jacobian: Float[Tensor, "n k d"], x: Float[Tensor, "n d"]) -> Products:
+    """What measures are made of, from the Jacobian itself."""
+    rows, sizes = scaled(jacobian)
+    return Products(
+        gram=rows @ rows.mT,
+        along_x=(rows @ x.unsqueeze(2)).squeeze(2),
+        centroid=jacobian.sum(1),
+        sizes=sizes,
+    )
+
+
 class ChainMap:
     """The local map of a chain, from its factors: O(n k h^2) without an (n, k, d) tensor.
 
@@ -67,6 +81,7 @@ class ChainMap:
 
     def __init__(self, chain: Chain, x: Tensor) -> None:
         self._weights = [wide(weight) for weight in chain.weights]
+        self._x = wide(x).flatten(1)
         self._point: ChainPoint = chain.run(x)
         if x.dtype != self._weights[0].dtype:  # half precision; the activations were decided in it
             self._point = _widened(self._point, wide(x) @ self._weights[0].mT)
@@ -100,8 +115,13 @@ class ChainMap:
         v = self._above_first_layer()
         rows, sizes = scaled(v)
         product, first_size = self._times_first_gram(rows)
+        gram_of_rows = product @ rows.mT
+        small = gram_of_rows.diagonal(dim1=1, dim2=2) < _SMALL
+        if bool(small.any()) and bool((small & (rows.abs().amax(2) > 0)).any()):
+            # rows of W_1 far below its largest: each needs a size of its own
+            return products_of(self.jacobian(), self._x)
         return Products(
-            gram=product @ rows.mT,
+            gram=gram_of_rows,
             # faster than n products
             along_x=(rows * self._point.first_product.unsqueeze(1)).sum(2) / first_size,
             centroid=v.sum(1) @ self._weights[0],
@@ -147,15 +167,7 @@ class AutogradMap:
 
     def products(self) -> Products:
         """The Gram matrix, A x and the centroid from one pass."""
-        jacobian = self.jacobian()
-        rows, sizes = scaled(jacobian)
-        x = wide(self._leaf.detach()).flatten(1)
-        return Products(
-            gram=rows @ rows.mT,
-            along_x=(rows @ x.unsqueeze(2)).squeeze(2),
-            centroid=jacobian.sum(1),
-            sizes=sizes,
-        )
+        return products_of(self.jacobian(), wide(self._leaf.detach()).flatten(1))
 
     def _rows(self) -> Iterator[Float[Tensor, "n d"]]:
         for index in range(self.outputs.shape[1]):

@@ -157,7 +157,7 @@ def outputs_of(model: Model, x: Batch) -> Tensor:
         outputs = call(model, x)
     except torch.OutOfMemoryError:
         raise
-    except (RuntimeError, TypeError, LookupError) as error:
+    except (RuntimeError, TypeError, LookupError, AssertionError) as error:
         parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         theirs = "" if parameter is None else f"; its weights are {_kind(parameter)}"
         raise ValueError(f"model does not run on {_described(x)}{theirs}: {error}") from error
