@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from grokscope.measures.chain import chain_of
 from grokscope.models import ACTIVATIONS, MLP, MODELS, Scale, build
@@ -142,3 +144,14 @@ def test_build_names_mistakes(name: str, options: dict, problem: str) -> None:
 
 def test_every_model_is_callable_by_name() -> None:
     assert "mlp" in MODELS
+
+
+def test_a_seed_means_the_same_numbers_in_many_threads() -> None:
+    def weights(seed: int) -> Tensor:
+        return torch.cat([p.flatten() for p in MLP(300, [200], 5, seed=seed).parameters()])
+
+    alone = [weights(seed) for seed in range(8)]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(5):
+            together = list(pool.map(weights, range(8)))
+            assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))

@@ -1,0 +1,124 @@
+"""The second paper's EMNIST figures from a run directory: docs/results/rich-emnist.
+
+Run it: python benchmarks/rich_results.py RUN, with a run of rich-emnist, finished or not. The .json
+has the evaluations at kept checkpoints, the onsets and which claims held; the .png shows accuracy,
+and where it was measured the geometry of each layer and the distance of the kernel.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import numpy as np
+from matplotlib import pyplot as plt
+
+from figures_results import rounded
+from grokscope.findings import onset
+from grokscope.findings.claims import verdicts
+from grokscope.runs import History, Run
+from records import RESULTS, environment_of, write_record
+
+RESULT = RESULTS / "rich-emnist.json"
+SCORES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
+NORMS = ("weight_norm", "last_layer_norm")
+GEOMETRY = ("capacity", "radius", "dimension")
+
+
+def evaluations(run: Run, arm: str, seed: int) -> list[dict[str, float]]:
+    """The rows at kept checkpoints, to four digits."""
+    history = run.history(arm, seed)
+    kept = set(run.checkpoint_steps(arm, seed))
+    wanted = [
+        name
+        for name in history.names
+        if name in (*SCORES, *NORMS)
+        or name.startswith("ntk_distance")
+        or name.removeprefix("test_").split("/")[0] in GEOMETRY
+    ]
+    return [
+        {"step": row["step"]}
+        | {name: rounded(row[name]) for name in wanted if row.get(name) is not None}
+        for row in history
+        if row["step"] in kept
+    ]
+
+
+def record(run: Run) -> dict[str, Any]:
+    """What the run holds so far."""
+    arms: dict[str, Any] = {}
+    for arm, seed in run.trials:
+        history = run.history(arm, seed)
+        found = onset(history)
+        arms[arm] = {
+            "title": run.spec["arms"][arm]["title"],
+            "steps_run": int(history.steps[-1]),
+            "steps_planned": run.spec["arms"][arm]["training"]["max_steps"],
+            "state": found.state,
+            **{moment: found.at(moment) for moment in ("memorised", "start", "middle", "end")},
+            "highest_test_accuracy": rounded(float(np.nanmax(history["test_accuracy"]))),
+            "evaluations": evaluations(run, arm, seed),
+        }
+    judged = [
+        {
+            "says": verdict.claim.says,
+            "source": verdict.claim.source,
+            "state": verdict.state,
+            "value": None if verdict.measured is None else rounded(verdict.measured.median.low),
+        }
+        for verdict in verdicts(run)
+    ]
+    return {"environment": environment_of(run), "arms": arms, "claims": judged}
+
+
+def draw(run: Run) -> None:
+    """Test accuracy of all settings; capacity of each layer and kernel distance where measured."""
+    measured = [
+        arm for arm in run.arms if "ntk_distance_init" in run.history(arm, run.seeds(arm)[0])
+    ]
+    figure, places = plt.subplots(
+        1, 1 + len(measured), figsize=(4.6 * (1 + len(measured)), 3.6), layout="constrained"
+    )
+    first, *others = np.atleast_1d(places)
+    for arm in run.arms:
+        history = run.history(arm, run.seeds(arm)[0])
+        title = run.spec["arms"][arm]["title"]
+        first.plot(history.steps, history["test_accuracy"], label=title)
+    first.set(xscale="symlog", xlabel="step", title="test accuracy", ylim=(0, 0.7))
+    first.legend(frameon=False, fontsize="x-small")
+    for axes, arm in zip(others, measured, strict=True):
+        _draw_geometry(axes, run.history(arm, run.seeds(arm)[0]), run.spec["arms"][arm]["title"])
+    for axes in (first, *others):
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(RESULT.with_suffix(".png"), dpi=100)
+
+
+def _draw_geometry(axes: Any, history: History, title: str) -> None:
+    layers = [name for name in history.names if name.startswith("test_capacity/")]
+    for place, name in enumerate(layers):
+        known = np.isfinite(history[name])
+        axes.plot(
+            history.steps[known],
+            history[name][known],
+            color=plt.get_cmap("viridis")(place / max(1, len(layers) - 1)),
+            label=name.removeprefix("test_capacity/"),
+        )
+    known = np.isfinite(history["ntk_distance_init"])
+    right = axes.twinx()
+    right.plot(history.steps[known], history["ntk_distance_init"][known], "k--", linewidth=1)
+    right.set(ylim=(0, 1), ylabel="kernel distance (dashed)")
+    axes.set(xscale="symlog", xlabel="step", title=f"capacity, {title}")
+    axes.legend(frameon=False, fontsize="x-small")
+
+
+def main() -> None:
+    """Write the record and the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run")
+    run = Run(parser.parse_args().run)
+    write_record(RESULT, record(run))
+    draw(run)
+
+
+if __name__ == "__main__":
+    main()
