@@ -46,12 +46,12 @@ def test_a_table_of_several_experiments_is_reproduced_in_a_folder_each(
 
     monkeypatch.setattr("grokscope.cli.reproduce.train_and_report", noted)
     reproduce("grokalign/table1", out=tmp_path)
-    reproduce("grokalign/fig7", out=tmp_path)
+    reproduce("grokalign/fig6", out=tmp_path)
     reproduce("grokalign/table1")
-    pair = ["mnist-table1", "mnist-table1-mse"]
-    assert called[:2] == [(name, tmp_path / name) for name in pair]
-    assert called[2] == ("mnist-constrain", tmp_path)
-    assert called[3:] == [(name, None) for name in pair]
+    several = ["mnist-table1", "mnist-table1-mse", "mnist-table1-published"]
+    assert called[:3] == [(name, tmp_path / name) for name in several]
+    assert called[3] == ("mnist-centroids", tmp_path)
+    assert called[4:] == [(name, None) for name in several]
 
 
 def test_a_second_run_takes_the_next_free_folder(finished) -> None:
