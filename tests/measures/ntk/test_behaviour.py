@@ -328,7 +328,7 @@ def test_what_the_plan_promises_of_common_layers() -> None:
         "tied weights": set(),
         "folded": set(),
         "folded, positions first": set(),
-        "transformer": {"place.weight"},
+        "transformer": set(),
         "tied transpose": {"encode.weight"},
         "raw transformer": set(),
         "attention": set(),

@@ -192,7 +192,7 @@ def _recorded(
     def is_wanted(rule: Rule) -> bool:
         return not wanted.isdisjoint(rule.key[1:])
 
-    with Recorder() as recorder:
+    with Recorder(source.found.shared, len(source)) as recorder:
         outputs = (
             outputs_with(source.model, leaves, source.x)
             if leaves

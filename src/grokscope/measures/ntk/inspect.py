@@ -32,6 +32,7 @@ from grokscope.measures.view import outputs_of
 # a copy's own leading axis of one stands for the batch; or that many axes follow the batch axis
 _LEADING = -1
 _WAYS = (_LEADING, 0, 1, 2)
+_NO_BATCH = "called once for all examples"
 # examples and bytes of the passes that look for parameters which few examples use
 _LOOKED_AT, _LOOKED_BYTES = 256, 200_000_000
 
@@ -58,6 +59,7 @@ class Inspection:
         calls: the calls of known operations, in order.
         num_uses: how often each parameter, by id, is used.
         three: the examples.
+        shared: keys of the look-ups that are made once for all examples.
         company: their outputs, to compare with those of the whole batch.
         outputs: (3, k).
         weights: (k,), of the outputs in ``gradients``.
@@ -70,6 +72,7 @@ class Inspection:
     calls: list[Call]
     num_uses: Counter[int]
     three: Batch
+    shared: frozenset[Any]
     company: Company
     outputs: Tensor
     weights: Tensor
@@ -92,11 +95,37 @@ def inspected(
     model: nn.Module, x: Batch, parameters: Mapping[str, nn.Parameter], name: str = "x"
 ) -> Inspection:
     """Pass three examples of ``x`` through ``model`` and say how it uses ``parameters``."""
+    found = _inspected(model, x, parameters, name, frozenset())
+    shared = frozenset(
+        call.rule.key
+        for call in found.calls
+        if call.rule.family == "lookup"
+        and call.reason == _NO_BATCH
+        and (call.rule.input.ndim == 1 or len(call.rule.input) == 1)
+    )
+    if shared:
+        # positions are looked up once for all examples: try a copy of them for each
+        try:
+            again = _inspected(model, x, parameters, name, shared)
+        except (RuntimeError, ValueError, TypeError):
+            return found
+        if _close(again.outputs, found.outputs):
+            return again
+    return found
+
+
+def _inspected(
+    model: nn.Module,
+    x: Batch,
+    parameters: Mapping[str, nn.Parameter],
+    name: str,
+    shared: frozenset[Any],
+) -> Inspection:
     index = few(batch_size(x))
     three = rows(x, index)
-    outputs, long, saved = _watched(model, three)
+    outputs, long, saved = _watched(model, three, shared)
     company = Company(model, x, index, name, outputs)
-    with Recorder() as short:
+    with Recorder(shared, 2) as short:
         company.compare(outputs_at(model, rows(three, slice(0, 2))), [0, 1])
     wanted = list(parameters.values())
     edges: list[Any] = [r.output for r in long.records]
@@ -123,6 +152,7 @@ def inspected(
         calls=calls,
         num_uses=_num_uses(outputs),
         three=three,
+        shared=shared,
         company=company,
         outputs=outputs.detach(),
         weights=weights,
@@ -132,7 +162,9 @@ def inspected(
     )
 
 
-def _watched(model: nn.Module, three: Batch) -> tuple[Tensor, Recorder, int]:
+def _watched(
+    model: nn.Module, three: Batch, shared: frozenset[Any]
+) -> tuple[Tensor, Recorder, int]:
     """The outputs, the calls made, and the bytes that an example keeps for the backward pass."""
     saved: dict[int, int] = {}
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
@@ -143,7 +175,7 @@ def _watched(model: nn.Module, three: Batch) -> tuple[Tensor, Recorder, int]:
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with Recorder() as recorder, saved_tensors_hooks(note, lambda t: t):
+    with Recorder(shared, 3) as recorder, saved_tensors_hooks(note, lambda t: t):
         outputs = outputs_at(model, three)
     if not bool(torch.isfinite(outputs.detach()).all()):
         raise ValueError("model returns NaN or infinity at x; its kernel is not defined there")
@@ -181,7 +213,7 @@ def _located(record: Record, short: Record | None, grad: Tensor | None) -> Call:
     input_axis = _axis(tuple(short.rule.input.shape), tuple(rule.input.shape))
     output_axis = _axis(short.output_shape, record.output_shape)
     if input_axis is None or output_axis is None:
-        return Call(rule, reason=f"a call of {name} has no batch axis")
+        return Call(rule, reason=_NO_BATCH)
     if grad is not None and output_axis.fold > 1:
         order = _folding(grad.movedim(output_axis.axis, 0), output_axis.fold)
         input_axis = BatchAxis(input_axis.axis, input_axis.fold, order)

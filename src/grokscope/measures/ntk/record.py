@@ -37,13 +37,19 @@ class Record:
 class Recorder(TorchFunctionMode):
     """Records, while active, every differentiable call of a known operation on a parameter.
 
+    Args:
+        shared: keys of the look-ups that are made once for all examples, as of positions: each
+            example then gets its own copy of what was looked up, and so a cotangent of its own.
+        count: the number of examples.
+
     Attributes:
         records: the calls, in order.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shared: frozenset[Any] = frozenset(), count: int = 0) -> None:
         super().__init__()
         self.records: list[Record] = []
+        self._shared, self._count = shared, count
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -57,8 +63,18 @@ class Recorder(TorchFunctionMode):
         output = func(*args, **kwargs)
         rule = RULES.get(func)
         if rule is not None and isinstance(output, Tensor) and output.requires_grad:
-            self._note(rule(*args, **kwargs), output)
+            made = rule(*args, **kwargs)
+            if made is not None and made.key in self._shared:
+                output = self._spread(made, output)
+            self._note(made, output)
         return output
+
+    def _spread(self, rule: Rule, output: Tensor) -> Tensor:
+        """The output of a look-up with an axis for the examples, as broadcasting would give it."""
+        if rule.input.ndim == 1:
+            rule.input, output = rule.input.unsqueeze(0), output.unsqueeze(0)
+        rule.input = rule.input.expand(self._count, *rule.input.shape[1:])
+        return output.expand(self._count, *output.shape[1:])
 
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         """``F.linear``, recorded."""
