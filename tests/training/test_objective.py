@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import grokscope as gs
-from grokscope.training.objective import Objective, loss_and_accuracy
+from grokscope.training.objective import Objective, loss_and_correct
 
 OUTPUTS = torch.tensor([[2.0, 0.0, -1.0], [0.0, 1.0, 3.0]])
 LABELS = torch.tensor([0, 1])
@@ -59,10 +59,11 @@ def test_scores_over_chunks_equal_scores_at_once() -> None:
     x = torch.randn(23, 3)
     y = torch.arange(23) % 3
     objective = Objective("cross_entropy")
-    whole = loss_and_accuracy(lambda x: 2 * x, objective, x, y, y)
-    parts = loss_and_accuracy(lambda x: 2 * x, objective, x, y, y, chunk_size=5)
-    assert parts == pytest.approx(whole)
-    assert whole[1] == float((x.argmax(1) == y).double().mean())
+    whole = loss_and_correct(lambda x: 2 * x, objective, x, y, y)
+    parts = loss_and_correct(lambda x: 2 * x, objective, x, y, y, chunk_size=5)
+    assert parts[0] == pytest.approx(whole[0])
+    assert torch.equal(parts[1], whole[1])
+    assert torch.equal(whole[1], x.argmax(1) == y)
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,14 @@ class History:
     def __len__(self) -> int:
         return len(self.rows)
 
+    def __repr__(self) -> str:
+        if not self.rows:
+            return "History(no rows)"
+        steps = self.steps
+        return (
+            f"History({len(self)} rows, steps {steps[0]} to {steps[-1]}: {', '.join(self.names)})"
+        )
+
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.rows)
 

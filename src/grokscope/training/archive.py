@@ -23,21 +23,25 @@ class Archive(Protocol):
 
 
 class MemoryArchive:
-    """Tensors kept in memory, for a monitor in a loop without a run directory."""
+    """Tensors kept in memory, for a monitor in a loop without a run directory.
+
+    Attributes:
+        kept: the tensors by the name they were saved under, and their own.
+    """
 
     def __init__(self) -> None:
-        self._kept: dict[str, dict[str, Tensor]] = {}
+        self.kept: dict[str, dict[str, Tensor]] = {}
 
     def save_arrays(self, name: str, arrays: Mapping[str, Tensor]) -> None:
         """Keep a copy of tensors under a name, in place of what was there."""
-        self._kept[name] = {
+        self.kept[name] = {
             key: value.detach().cpu().contiguous().clone() for key, value in arrays.items()
         }
 
     def arrays(self, name: str) -> dict[str, Tensor] | None:
         """The tensors under a name; None where there are none."""
-        return self._kept.get(name)
+        return self.kept.get(name)
 
     def drop_arrays(self, name: str) -> None:
         """Remove the tensors under a name, if there are any."""
-        self._kept.pop(name, None)
+        self.kept.pop(name, None)

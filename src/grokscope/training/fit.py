@@ -9,11 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from grokscope.data import Dataset, dataset_of
+from grokscope.measures.inputs import class_labels
 from grokscope.methods.base import Method, joined
 from grokscope.methods.networks import Networks, OneNetwork
 from grokscope.runs import RunDirectory, Trial, TrialGroup
@@ -30,7 +33,7 @@ from grokscope.training.stackable import obstacle, slower
 from grokscope.training.stacked_networks import StackedNetworks
 from grokscope.training.state import TrainingState
 
-Data = Dataset | Sequence[Tensor]
+Data = Dataset | Sequence[Tensor] | Sequence[NDArray[Any]]
 OnSeedEvaluation = Callable[[int, dict[str, Any], float], None]
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +57,8 @@ def fit(
 
     Args:
         model: the network; it is moved to the device and trained in place.
-        data: a ``Dataset``, or training inputs, training labels, test inputs and test labels.
+        data: a ``Dataset``, or training inputs, training labels, test inputs and test labels:
+            tensors or NumPy arrays.
         methods: what brings generalisation forward, such as ``GrokAlign()``.
         monitor: measures the network's geometry; its figures join the history.
         seed: decides the order of the batches; the initialization is the model's own.
@@ -117,7 +121,8 @@ def fit_seeds(
 
     Args:
         build: makes the network of a seed, a new one at each call.
-        data: a ``Dataset``, or training inputs, training labels, test inputs and test labels.
+        data: a ``Dataset``, or training inputs, training labels, test inputs and test labels:
+            tensors or NumPy arrays.
         seeds: one for each network, all different.
         methods: makes the methods of a seed.
         monitor: makes the monitor of a network.
@@ -204,6 +209,11 @@ class _Own:
     def member(self, data: Dataset, how: TrainingSettings, place: torch.device) -> Member:
         """The network moved to its place, with its data."""
         self.model.to(device=place, dtype=how.dtype)
+        if self.monitor is not None and not _share(self.monitor.model, self.model):
+            raise ValueError(
+                "monitor measures another model than the one to train: pass monitor=gs.Monitor("
+                "model, ...) with the same model"
+            )
         if not any(own.requires_grad for own in self.model.parameters()):
             raise ValueError("model has no parameter to train: all are frozen, or there are none")
         evaluation = Evaluation(self.model, data, how.objective)
@@ -313,7 +323,16 @@ def data_of(data: Data) -> Dataset:
         raise ValueError(
             f"data must be a Dataset or (train_x, train_y, test_x, test_y): got {len(data)} tensors"
         )
-    return dataset_of("data", *data)
+    train_x, train_y, test_x, test_y = (
+        torch.as_tensor(own) if isinstance(own, np.ndarray) else own for own in data
+    )
+    return dataset_of("data", train_x, class_labels(train_y), test_x, class_labels(test_y))
+
+
+def _share(one: nn.Module, other: nn.Module) -> bool:
+    """Whether two modules have parameters in common, as a view and its model have."""
+    own = {id(parameter) for parameter in one.parameters()}
+    return one is other or any(id(parameter) in own for parameter in other.parameters())
 
 
 def _check_seeds(seeds: Sequence[int], vectorize: bool | str) -> None:

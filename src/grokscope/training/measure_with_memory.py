@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from grokscope.runs import History
 from grokscope.training.archive import Archive
@@ -24,6 +24,13 @@ class MeasureWithMemory:
 
     def restore(self, history: History) -> None:
         """Go on after the rows of an earlier part of the same training."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What cannot be restored from the history and the archive: tensors, numbers, strings."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what ``state_dict`` returned."""
 
     def finish(self, archive: Archive) -> None:
         """Put into the archive what needs all steps."""

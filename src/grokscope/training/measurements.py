@@ -82,14 +82,21 @@ def tangent_kernel(
 
 
 def _weight_norm(probe: Probe) -> Tensor:
-    return norms(torch.stack([norms(wide(p.detach().flatten())) for p in probe.model.parameters()]))
+    return _norm(list(probe.model.parameters()))
 
 
 def _last_layer_norm(probe: Probe) -> Tensor:
     """The norm of weight and bias of the last module that has parameters of its own."""
     own = [list(module.parameters(recurse=False)) for module in probe.model.modules()]
     last = [parameters for parameters in own if parameters][-1]
-    return norms(torch.stack([norms(wide(p.detach().flatten())) for p in last]))
+    return _norm(last)
+
+
+def _norm(parameters: list[nn.Parameter]) -> Tensor:
+    """The Euclidean norm of all of them together; 0 of none, as in a view of a function."""
+    if not parameters:
+        return torch.zeros(())
+    return norms(torch.stack([norms(wide(own.detach().flatten())) for own in parameters]))
 
 
 def _point_ntk(probe: Probe) -> Tensor:

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
-from grokscope.measures.batches import (
-    Batch,
-    batch_size,
-    leaf_at,
-    map_leaves,
-    on_device,
-    rows,
-    wrt_key,
-)
+from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, on_device, rows, wrt_key
 from grokscope.measures.guard import undisturbed
-from grokscope.measures.view import continuous, outputs_of, wrt_of
+from grokscope.measures.inputs import check_model
+from grokscope.measures.view import continuous, wrt_of
 from grokscope.runs import History
 from grokscope.spelling import unknown_name
 from grokscope.training.archive import Archive, MemoryArchive
-from grokscope.training.evaluation import aligned
+from grokscope.training.examples import PROBE_EXAMPLES, TEST_EXAMPLES, examples
 from grokscope.training.layer_geometry import LayerGeometry
 from grokscope.training.measure_with_memory import MeasureWithMemory
 from grokscope.training.measurements import MEASUREMENTS, Probe, summary
 from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.ntk_distance import NTKDistance
-from grokscope.training.objective import Objective, loss_and_accuracy
+from grokscope.training.objective import Objective
 from grokscope.training.phase import Phase, phase
 from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
+from grokscope.training.scores import ScoreFunction, Scores
 
 Measure = Callable[[nn.Module, Any, Tensor], "Tensor | float"]
+_FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 WITH_MEMORY: dict[str, type[MeasureWithMemory]] = {
     LayerGeometry.name: LayerGeometry,
     NoiseAccuracy.name: NoiseAccuracy,
@@ -57,88 +55,198 @@ DEFAULT_MEASURES = (
 class Monitor:
     """Measures a network at scheduled steps, without disturbing its training.
 
-    Call ``step(i)`` at every step of any loop: it does nothing but compare two integers until
-    the schedule says so. While it measures, the network is in eval mode; mode, gradients and the
-    state of the random generators are put back as they were.
+    Call ``step()`` at every step of any loop, or ``attach`` the monitor to the optimizer: it does
+    nothing but compare integers until the schedule says so. While it measures, the network is in
+    eval mode; mode, gradients and the state of the random generators are put back as they were.
 
     Args:
-        model: the network.
-        probe: a batch of inputs and labels (n,), some 256 training points; inputs are a tensor
-            (n, ...), or a tuple, list or dictionary of tensors (see `View`).
+        model: the network, also wrapped, compiled, in half precision, or as a ``gs.View``.
+        probe: some 256 training points: inputs and labels (x, y), where x may be a tuple or
+            dictionary of tensors; a dictionary with its labels under "labels", "label" or "y"; a
+            ``Dataset`` or a ``DataLoader``, of which the first 256 examples are taken.
         measures: names (see ``MEASURES``), functions ``(model, x, y) -> float or (n,)``,
             recorded under the function's name, or a measure with a memory such as
             ``NTKDistance(128)``.
         schedule: "log" (12 steps per decade), every so many steps, a list of steps, or a
             ``Schedule``.
-        test: inputs and labels of a test set, for the test accuracy that ``phase`` looks at.
-        loss: "cross_entropy", "mse", "binary_cross_entropy" or a function, for the accuracies.
+        test: the same of a test set, for the test accuracy that ``phase`` looks at; of a
+            ``Dataset`` or ``DataLoader`` the first 2,048 examples.
+        loss: "cross_entropy", "mse", "binary_cross_entropy" or a function, for the scores.
+        scores: "auto", loss and the accuracy of class labels (n,), or (n, t) for tokens; a function
+            of outputs and labels that gives a number or several by name; None for none. They are
+            recorded as ``probe_NAME`` and ``test_NAME``.
+        log: called with every measured row, as ``log(row, step=step)``: ``wandb.log``,
+            ``trackio.log``, ``mlflow.log_metrics``, ``accelerator.log``; or a TensorBoard
+            ``SummaryWriter``.
         pictures: how many probe points have their centroids kept at each measured step, in
             ``archive`` as ``step-00000100``.
         chunk_size: how many probe points are measured at once; None for all.
 
+    Raises:
+        TypeError: if the model is no ``nn.Module``, or probe or test hold no tensors.
+        ValueError: if an argument is wrong; the message names it.
+
     Example:
         >>> import torch, grokscope as gs
         >>> model = gs.MLP(5, [8], 3, seed=0)
-        >>> monitor = gs.Monitor(model, probe=(torch.randn(16, 5), torch.arange(16) % 3))
-        >>> for i in range(11):  # a training loop
-        ...     _ = monitor.step(i)
-        >>> monitor.history["centroid_alignment"].shape == monitor.history.steps.shape
-        True
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        >>> x, y = torch.randn(16, 5), torch.arange(16) % 3
+        >>> with gs.Monitor(model, probe=(x, y)).attach(optimizer) as monitor:
+        ...     for _ in range(20):  # a training loop
+        ...         torch.nn.functional.cross_entropy(model(x), y).backward()
+        ...         optimizer.step()
+        >>> monitor.history.steps
+        array([ 0,  1,  2,  3,  4,  5,  6,  7,  8, 10, 12, 15, 18, 20])
     """
 
     def __init__(
         self,
         model: nn.Module,
-        probe: tuple[Batch, Tensor],
+        probe: Any,
         measures: Sequence[str | Measure | MeasureWithMemory] = DEFAULT_MEASURES,
         schedule: str | int | Sequence[int] | Schedule = "log",
         *,
-        test: tuple[Batch, Tensor] | None = None,
+        test: Any = None,
         loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy",
+        scores: str | ScoreFunction | None = "auto",
+        log: Any = None,
         pictures: int = 0,
         chunk_size: int | None = None,
     ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(
+                f"model must be an nn.Module: got {type(model).__name__}; a function of a batch "
+                "serves as gs.View(function)"
+            )
+        check_model(model)
         self.model = model
         self.schedule = Schedule.of(schedule)
         self.history = History()
         self.archive: Archive = MemoryArchive()
-        self.probe = _pair("probe", probe)
-        self.test = None if test is None else _pair("test", test)
-        self._objective = Objective(loss)
+        self.probe = examples("probe", probe, PROBE_EXAMPLES)
+        self.test = None if test is None else examples("test", test, TEST_EXAMPLES)
+        self._scores = Scores(scores, Objective(loss))
+        self._log = logged_by(log)
         self._num_pictures = min(pictures, len(self.probe[1]))
         self._image_shape: tuple[int, ...] | None = None
         self._chunk_size = chunk_size
         self._measures = _resolve(measures)
         self._next: int | None = 0
+        self._last = -1  # the step of the last call
+        self._measured_at: int | None = None
+        self._version: int | None = None
+        self._hook: RemovableHandle | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        seen = "nothing measured yet" if not len(self.history) else str(self.history)
+        tests = "" if self.test is None else f", {len(self.test[1])} test examples"
+        return (
+            f"Monitor({type(self.model).__name__}, {len(self.probe[1])} probe examples{tests}, "
+            f"measures {', '.join(self._measures) or 'none'}; {seen})"
+        )
 
     @property
     def due(self) -> int | None:
         """The next step at which the monitor measures; None when its schedule has run out."""
         return self._next
 
-    def step(self, step: int, *, always: bool = False, **figures: float) -> dict[str, Any] | None:
+    def step(
+        self, step: int | None = None, *, always: bool = False, **figures: float
+    ) -> dict[str, Any] | None:
         """Measure if ``step`` is due, and return the new row; otherwise return None at once.
 
         Args:
-            step: number of steps trained so far; 0 is the network before training.
+            step: number of steps trained so far; 0 is the network before training. None counts the
+                calls: 0, 1, 2, ...
             always: measure whether due or not, as for a last step.
             figures: figures of your own, such as ``train_accuracy`` and ``test_accuracy``; they
                 join the history even where the step is not due.
+
+        Raises:
+            ValueError: if the step is before that of the last call.
         """
+        step = self._last + 1 if step is None else self._checked(step)
+        self._last, self._closed = step, False
+        self._version = self._parameter_version()
         due = self._next is not None and step >= self._next
         if not due and not always:
             if figures:
                 self.history.append({"step": step, **figures})
             return None
-        self._next = self.schedule.after(step)
         # The caller's own figures win: they may be of all test points, ours of a few.
         row = {"step": step, **figures, **self.measure(step), **figures}
+        self._next = self.schedule.after(step)
+        self._measured_at = step
         self.history.append(row)
+        if self._log is not None:
+            self._log({name: value for name, value in row.items() if name != "step"}, step)
         return row
+
+    def attach(self, optimizer: Any) -> Monitor:
+        """Take a step whenever the optimizer does, from now on; step 0 is measured at once.
+
+        It serves a plain loop, Accelerate and Lightning alike: steps are those of the optimizer,
+        whatever is accumulated in between, and one that a ``GradScaler`` skips is none. ``close``
+        detaches it again.
+
+        Raises:
+            TypeError: if there is no ``torch.optim.Optimizer`` in what is given.
+            ValueError: if the monitor is attached already.
+        """
+        if self._hook is not None:
+            raise ValueError("the monitor is attached to an optimizer already: close() it first")
+        inner = optimizer
+        # Accelerate's and Lightning's own optimizers hold PyTorch's, which alone has the hook.
+        while isinstance(getattr(inner, "optimizer", None), Optimizer):
+            inner = inner.optimizer
+        if not isinstance(inner, Optimizer):
+            raise TypeError(
+                f"optimizer must be a torch.optim.Optimizer: got {type(optimizer).__name__}"
+            )
+        self._closed = False
+        if self._last < 0:
+            self.step(0)
+
+        def after_step(*_: Any) -> None:
+            self.step()
+
+        self._hook = inner.register_step_post_hook(after_step)
+        return self
+
+    def close(self) -> None:
+        """Measure the last network if that has not been done, finish, and detach.
+
+        Where parameters have changed since the last ``step(i)``, it is of step i + 1.
+        """
+        attached = self._hook is not None
+        self._detach()
+        if self._last >= 0 and not self._closed:
+            moved = not attached and self._parameter_version() != self._version
+            last = self._last + moved
+            if last != self._measured_at:
+                self.step(last, always=True)
+        self._closed = True
+        self.finish()
+
+    def __enter__(self) -> Monitor:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, KeyboardInterrupt):
+            self.close()
+        else:
+            self._detach()
 
     def measure(self, step: int) -> dict[str, float]:
         """The figures of the network as it is now, whatever the schedule says."""
-        with undisturbed(self.model, training=False):
+        device = self._place().device
+        with (
+            undisturbed(self.model, training=False),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.autocast(device.type, enabled=False),
+        ):
             return self._measured(step)
 
     def finish(self) -> None:
@@ -165,8 +273,8 @@ class Monitor:
         if self._num_pictures:
             few = slice(0, self._num_pictures)
             x = continuous(self.model, rows(self.probe[0], few))
-            leaf = leaf_at(x, wrt_key(x, wrt_of(self.model)))
-            archive.save_arrays("probe", {"x": self._as_images(leaf), "y": self.probe[1][few]})
+            shown = self._as_images(leaf_at(x, wrt_key(x, wrt_of(self.model))))
+            archive.save_arrays("probe", {"x": shown, "y": self.probe[1][few]})
 
     def restore(self, history: History) -> None:
         """Go on after the rows of an earlier part of the same training."""
@@ -174,19 +282,99 @@ class Monitor:
         for measure in self._with_memory():
             measure.restore(history)
         if len(history):
-            self._next = self.schedule.after(int(history.steps[-1]))
+            self._last = self._measured_at = int(history.steps[-1])
+            self._next = self.schedule.after(self._last)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs, for its checkpoint: numbers, strings and tensors.
+
+        Tensors kept in memory are part of it; those in a run directory stay there.
+        """
+        archive = self.archive.kept if isinstance(self.archive, MemoryArchive) else {}
+        return {
+            "rows": [dict(row) for row in self.history],
+            "last": self._last,
+            "measured_at": self._measured_at,
+            "next": self._next,
+            "measures": {own.name: own.state_dict() for own in self._with_memory()},
+            "archive": {name: dict(arrays) for name, arrays in archive.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from what ``state_dict`` returned, after that step.
+
+        Raises:
+            ValueError: if it is not the state of a monitor with these measures.
+        """
+        missing = {"rows", "last", "measured_at", "next", "measures", "archive"} - set(state)
+        if missing:
+            raise ValueError(f"state is not that of a Monitor: it lacks {sorted(missing)}")
+        own = {measure.name: measure for measure in self._with_memory()}
+        if set(state["measures"]) != set(own):
+            raise ValueError(
+                f"state is of a Monitor that remembers {sorted(state['measures'])}: this one "
+                f"remembers {sorted(own)}; give it the same measures"
+            )
+        if isinstance(self.archive, MemoryArchive):
+            for name, arrays in state["archive"].items():
+                self.archive.save_arrays(name, arrays)
+        self.restore(History(state["rows"]))
+        for name, measure in own.items():
+            measure.load_state_dict(state["measures"][name])
+        self._last, self._measured_at = state["last"], state["measured_at"]
+        self._next = state["next"]
+        self._version = self._parameter_version()
+
+    def _checked(self, step: int) -> int:
+        """The step as an int; raise where it is none or goes backwards."""
+        try:
+            number = operator.index(step)
+        except TypeError:
+            raise TypeError(f"step must be an integer: got {type(step).__name__}") from None
+        if number < max(self._last, 0):
+            last = f"the last call was step {self._last}" if self._last >= 0 else "steps count up"
+            raise ValueError(
+                f"step {number} goes backwards: {last}; sort checkpoints by their steps, and for "
+                "another training make another Monitor"
+            )
+        return number
+
+    def _detach(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def _parameter_version(self) -> int | None:
+        """A number that changes when an optimizer moves the network."""
+        trained = next((own for own in self.model.parameters() if own.requires_grad), None)
+        return None if trained is None or trained.is_inference() else trained._version
+
+    def _place(self) -> Tensor:
+        """A tensor of the device and precision of the network."""
+        floating = (own for own in self.model.parameters() if own.dtype in _FLOATING)
+        return next(floating, next(iter(leaves(self.probe[0]).values())))
+
+    def _moved(self, pair: tuple[Batch, Tensor]) -> tuple[Batch, Tensor]:
+        """Examples where the network is; floating-point inputs in its precision."""
+        place = self._place()
+
+        def moved(leaf: Tensor) -> Tensor:
+            return leaf.to(place) if leaf.is_floating_point() else leaf.to(place.device)
+
+        x, y = pair
+        if not place.is_floating_point():
+            return on_device(x, place.device), y.to(place.device)
+        return map_leaves(moved, x), y.to(place.device)
 
     def _measured(self, step: int) -> dict[str, float]:
-        device = next((p.device for p in self.model.parameters()), self.probe[1].device)
-        x, y = on_device(self.probe[0], device), self.probe[1].to(device)
-        test = None
-        if self.test is not None:
-            test = on_device(self.test[0], device), self.test[1].to(device)
+        x, y = self._moved(self.probe)
+        test = None if self.test is None else self._moved(self.test)
         probe = Probe(self.model, x, self._chunk_size, y, test)
-        row = {f"probe_{name}": value for name, value in self._scores(x, y).items()}
-        if test is not None:
-            scores = self._scores(*test)
-            row |= {f"test_{name}": value for name, value in scores.items()}
+        row: dict[str, float] = {}
+        for split, pair in (("probe", (x, y)), ("test", test)):
+            if pair is not None:
+                scores = self._scores(self.model, *pair, self._chunk_size)
+                row |= {f"{split}_{name}": value for name, value in scores.items()}
         for name, measure in self._measures.items():
             if isinstance(measure, MeasureWithMemory):
                 row |= measure.measure(probe, step, self.archive)
@@ -207,21 +395,28 @@ class Monitor:
     def _as_images(self, x: Tensor) -> Tensor:
         return x if self._image_shape is None else x.reshape(len(x), *self._image_shape)
 
-    def _scores(self, x: Batch, y: Tensor) -> dict[str, float]:
-        with torch.no_grad():
-            targets = self._objective.targets(y, outputs_of(self.model, rows(x, slice(0, 1))))
-        loss, accuracy = loss_and_accuracy(self.model, self._objective, x, targets, y)
-        return {"loss": loss, "accuracy": accuracy}
 
+def logged_by(log: Any) -> Callable[[dict[str, float], int], None] | None:
+    """How to hand a row to a tracker: a function ``log(row, step=step)``, or a ``SummaryWriter``.
 
-def _pair(name: str, pair: tuple[Batch, Tensor]) -> tuple[Batch, Tensor]:
-    x, y = pair
-    n = batch_size(x, name)
-    if n == 0:
-        raise ValueError(f"{name} is empty: give it at least one example")
-    if n != len(y):
-        raise ValueError(f"{name} holds {n} inputs but {len(y)} labels; give one for each")
-    return map_leaves(lambda leaf: aligned(leaf.detach()), x), y.detach()
+    Raises:
+        TypeError: if it is neither.
+    """
+    if log is None:
+        return None
+    if hasattr(log, "add_scalar"):
+
+        def write(row: dict[str, float], step: int) -> None:
+            for name, value in row.items():
+                log.add_scalar(name, value, step)
+
+        return write
+    if not callable(log):
+        raise TypeError(
+            "log must be a function log(row, step=...), such as wandb.log, or a SummaryWriter: got "
+            f"{type(log).__name__}"
+        )
+    return lambda row, step: log(row, step=step)
 
 
 def _resolve(

@@ -27,8 +27,9 @@ class Objective:
 
     ``cross_entropy`` takes class labels, and so does ``stablemax``, which is cross-entropy with
     StableMax in place of softmax. ``mse`` takes one-hot targets and averages over all
-    elements, as ``nn.MSELoss`` does; with one output it takes the labels as they are.
-    ``binary_cross_entropy`` takes one logit and labels 0 or 1. Any other function of outputs and
+    elements, as ``nn.MSELoss`` does; with one output, and with targets of the shape of the
+    outputs, it takes them as they are. ``binary_cross_entropy`` takes one logit and labels 0 or 1,
+    or as many of both for an example. Any other function of outputs and
     labels serves as well; it is given the labels as they are. ``label_smoothing`` spreads that
     share of each target evenly over the classes; it is for classes of several outputs. With
     ``in_float64`` a loss by name is taken of the outputs in float64.
@@ -58,6 +59,8 @@ class Objective:
     def targets(self, y: Tensor, outputs: Tensor) -> Tensor:
         """The labels in the form that the loss takes, given outputs of the model for shape."""
         many = outputs.ndim == 2 and outputs.shape[1] > 1
+        if self._takes_as_it_is(y, outputs):
+            return y.to(outputs.dtype)
         y = class_labels(y) if not callable(self.loss) else y
         if self.loss in OF_LABELS:
             if not many:
@@ -68,6 +71,13 @@ class Objective:
             if y.is_floating_point():
                 raise ValueError(f"{self.loss} needs integer class labels: y is {y.dtype}")
         if many and not callable(self.loss):
+            if y.is_floating_point() or y.ndim != 1:
+                raise ValueError(
+                    f"{self.loss} of {outputs.shape[1]} outputs needs integer class labels (n,) or "
+                    f"targets (n, {outputs.shape[1]}): y is {y.dtype} of shape {tuple(y.shape)}"
+                )
+            if int(y.min()) < 0:
+                raise ValueError(f"y holds class {int(y.min())}: classes count from 0")
             top = int(y.max())
             if top >= outputs.shape[1]:
                 raise ValueError(
@@ -83,7 +93,17 @@ class Objective:
             return y
         if self.label_smoothing:
             raise ValueError("label_smoothing needs one output for each class: the model gives one")
+        if y.numel() != len(y):
+            raise ValueError(
+                f"{self.loss} needs targets of the shape of the outputs: the model gives "
+                f"{tuple(outputs.shape[1:])} for an example, and y has {tuple(y.shape[1:])}"
+            )
         return y.to(outputs.dtype).reshape(-1, *([1] * (outputs.ndim - 1)))
+
+    def _takes_as_it_is(self, y: Tensor, outputs: Tensor) -> bool:
+        """Whether each output has a target of its own, as in regression and multi-label tasks."""
+        own = outputs.ndim > 1 and y.shape[1:] == outputs.shape[1:] and outputs[0].numel() > 1
+        return own and self.loss in ("mse", "binary_cross_entropy") and not self.label_smoothing
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of outputs, a scalar."""
@@ -139,20 +159,6 @@ class NetworksObjective:
         if self.objective.loss == "mse":  # labels 0 and 1, or -1 and 1
             between = 0.5 * (~(sign < 0).any(1, keepdim=True)).to(score)
         return (score > between) == (sign > 0)
-
-
-@torch.no_grad()
-def loss_and_accuracy(
-    model: Model,
-    objective: Objective,
-    x: Batch,
-    targets: Tensor,
-    y: Tensor,
-    chunk_size: int = 10_000,
-) -> tuple[float, float]:
-    """Mean loss and share of correct answers over a whole data set."""
-    loss, correct = loss_and_correct(model, objective, x, targets, y, chunk_size)
-    return loss, int(correct.sum()) / len(y)
 
 
 @torch.no_grad()

@@ -1,0 +1,171 @@
+"""Inputs and labels from what people have: tensors, a data set, a data loader, dictionaries.
+
+A pair (x, y) is taken whole. Of a ``Dataset`` or ``DataLoader`` the first so many examples are
+taken, in the order of the data set: 256 for a probe, 2,048 for a test, whose accuracy then has a
+standard error of at most 1.1 %. An item is (x, y), (x1, x2, ..., y) or a dictionary that holds its
+labels under "labels", "label" or "y".
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    default_collate,
+)
+
+from grokscope import data
+from grokscope.measures.batches import Batch, batch_size, concatenated, map_leaves, rows
+from grokscope.measures.inputs import class_labels
+from grokscope.training.evaluation import aligned
+
+PROBE_EXAMPLES = 256
+TEST_EXAMPLES = 2048
+LABELS = ("labels", "label", "y")
+
+_WHOLE_SET = (SequentialSampler, RandomSampler, DistributedSampler)
+
+
+def examples(name: str, source: Any, most: int) -> tuple[Batch, Tensor]:
+    """Inputs and labels, one for each; integer labels of any type as int64.
+
+    Args:
+        name: "probe" or "test", for messages; of a ``grokscope.Dataset`` which half is meant.
+        source: a pair, a dictionary with its labels, a data set or a data loader.
+        most: how many examples to take of a data set or a loader.
+
+    Raises:
+        TypeError: if it is none of these.
+        ValueError: if it is empty, has no labels, or not one for each input.
+
+    Example:
+        >>> pixels, labels = torch.ones(9, 3), torch.arange(9, dtype=torch.uint8)
+        >>> x, y = examples("probe", torch.utils.data.TensorDataset(pixels, labels), 4)
+        >>> x.shape, y
+        (torch.Size([4, 3]), tensor([0, 1, 2, 3]))
+    """
+    x: Batch
+    if isinstance(source, data.Dataset):
+        pair = (
+            (source.test_x, source.test_y) if name == "test" else (source.train_x, source.train_y)
+        )
+        return examples(name, (pair[0][:most], pair[1][:most]), most)
+    if isinstance(source, Mapping | tuple | list):
+        x, y = _divided(name, source)
+    elif hasattr(source, "__getitem__") or hasattr(source, "__iter__"):
+        with _undrawn(source):
+            x, y = _first(name, source, most)
+    else:
+        raise TypeError(
+            f"{name} must be (x, y), a dictionary with labels, a Dataset or a DataLoader: got "
+            f"{type(source).__name__}"
+        )
+    size = batch_size(x, name)
+    if size == 0:
+        raise ValueError(f"{name} is empty: give it at least one example")
+    if y.ndim == 0 or len(y) != size:
+        labels = len(y) if y.ndim else "one number as"
+        raise ValueError(f"{name} holds {size} inputs but {labels} labels; give one for each")
+    return map_leaves(lambda leaf: aligned(leaf.detach()), x), class_labels(y.detach())
+
+
+def _divided(name: str, batch: Any) -> tuple[Batch, Tensor]:
+    """Inputs and labels of one batch."""
+    if isinstance(batch, Mapping):
+        key = next((key for key in LABELS if key in batch), None)
+        if key is None:
+            raise ValueError(
+                f"{name} has no labels: a dictionary holds them under "
+                f"{', '.join(map(repr, LABELS))}; it has {', '.join(map(repr, batch))}"
+            )
+        x: Any = {other: batch[other] for other in batch if other != key}
+        y = batch[key]
+    elif isinstance(batch, tuple | list) and len(batch) >= 2:
+        *inputs, y = batch
+        x = inputs[0] if len(inputs) == 1 else tuple(inputs)
+    else:
+        kind = type(batch).__name__
+        raise ValueError(f"{name} has no labels: expected (x, y) or a dictionary, got {kind}")
+    x = _tensors(x)
+    if isinstance(y, np.ndarray | list):
+        y = torch.as_tensor(y)
+    if not isinstance(y, Tensor):
+        raise TypeError(f"the labels of {name} must be a tensor: got {type(y).__name__}")
+    return x, y
+
+
+def _tensors(x: Any) -> Any:
+    """NumPy arrays as tensors, also within a batch; all else as it is."""
+    if isinstance(x, np.ndarray):
+        return torch.as_tensor(x)
+    if isinstance(x, Mapping):
+        return {key: _tensors(value) for key, value in x.items()}
+    if isinstance(x, tuple | list) and any(isinstance(value, np.ndarray) for value in x):
+        return tuple(_tensors(value) for value in x)
+    return x
+
+
+def _first(name: str, source: Any, most: int) -> tuple[Batch, Tensor]:
+    """The first examples of a data set or loader."""
+    collate = source.collate_fn if isinstance(source, DataLoader) else default_collate
+    dataset: Any = source.dataset if isinstance(source, DataLoader) else source
+    sampled = isinstance(source, DataLoader) and not isinstance(source.sampler, _WHOLE_SET)
+    indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    # A loader is run where it alone knows which examples are its own. Else its data set is read in
+    # order: no worker starts, and shuffling has no say.
+    if indexed and not sampled and not isinstance(dataset, IterableDataset) and collate is not None:
+        count = min(most, len(dataset))
+        if count == 0:
+            raise ValueError(f"{name} is empty: give it at least one example")
+        return _divided(name, collate([dataset[index] for index in range(count)]))
+    parts: list[tuple[Batch, Tensor]] = []
+    missing = most
+    for item in source:
+        batch = item if isinstance(source, DataLoader) else default_collate([item])
+        x, y = _divided(name, batch)
+        parts.append((x, y))
+        missing -= len(y)
+        if missing <= 0:
+            break
+    if not parts:
+        raise ValueError(f"{name} is empty: give it at least one example")
+    try:
+        x, y = concatenated([x for x, _ in parts]), torch.cat([y for _, y in parts])
+    except RuntimeError as error:
+        raise ValueError(
+            f"{name}: batches of different shapes cannot be joined ({error}); pass one batch as "
+            "(x, y), padded to one length"
+        ) from error
+    return rows(x, slice(0, most)), y[:most]
+
+
+@contextmanager
+def _undrawn(source: Any) -> Iterator[None]:
+    """Leave the global generators and those of a loader as they were."""
+    own = [
+        generator
+        for holder in (source, getattr(source, "sampler", None))
+        if isinstance(generator := getattr(holder, "generator", None), torch.Generator)
+    ]
+    states = [generator.get_state() for generator in own]
+    python_state = random.getstate()
+    numpy_state = np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        for generator, state in zip(own, states, strict=True):
+            generator.set_state(state)
