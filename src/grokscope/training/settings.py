@@ -96,8 +96,7 @@ class TrainingSettings:
             raise ValueError(
                 f"batch_size must be a positive integer or None: got {self.batch_size}"
             )
-        if isinstance(self.stop_at, Target) and self.stop_at.metric not in ACCURACIES:
-            raise ValueError(unknown_name("metric", self.stop_at.metric, ACCURACIES))
+        self._check_stop()
         _ = self.objective
         Schedule.of(self.evaluate)
 
@@ -109,6 +108,20 @@ class TrainingSettings:
             if name not in known:
                 raise ValueError(unknown_name(f"setting of {function}", name, known))
         return cls(**given)
+
+    def _check_stop(self) -> None:
+        rule = self.stop_at
+        if rule is None or isinstance(rule, StopWhenSettled):
+            return
+        if not isinstance(rule, Target):
+            raise TypeError(
+                f"stop_at must be a Target, a StopWhenSettled or None: got {rule!r}; an accuracy "
+                "to stop at is gs.Target('test_accuracy', 0.9)"
+            )
+        if rule.metric not in ACCURACIES:
+            raise ValueError(unknown_name("metric", rule.metric, ACCURACIES))
+        if not 0 <= rule.target <= 1:
+            raise ValueError(f"stop_at: {rule.metric} runs from 0 to 1: got {rule.target}")
 
     @property
     def objective(self) -> Objective:
