@@ -12,7 +12,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -73,7 +73,7 @@ def training(methods: Sequence[Method], loss: str = "cross_entropy") -> Callable
 
 
 def medians(
-    steps: dict[str, Callable[[], None]], rounds: int, steps_a_turn: int = STEPS_A_TURN
+    steps: Mapping[str, Callable[[], object]], rounds: int, steps_a_turn: int = STEPS_A_TURN
 ) -> dict[str, float]:
     """Median seconds of each step over the rounds."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}

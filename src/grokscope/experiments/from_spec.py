@@ -189,4 +189,5 @@ def build_monitor(
         test=test,
         loss=loss,
         pictures=spec.pictures,
+        exact=True,
     )

@@ -86,7 +86,7 @@ def centroid_alignment(
 
     def measure(local: LocalMap, part: Tensor) -> tuple[Tensor, Tensor]:
         centroid, x = _flat_centroids(local), part.flatten(1)
-        noise = _noise(local, centroid)
+        noise = noise_of(local, centroid)
         return torch.where(noise, torch.nan, cosines(centroid, x)), noise
 
     found, noise = over_batch(model, x, chunk_size, measure)
@@ -198,7 +198,7 @@ def warn_of_noise(noise: Bool[Tensor, " n"]) -> None:
         )
 
 
-def _noise(local: LocalMap, centroid: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
+def noise_of(local: LocalMap, centroid: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
     """Where the centroid is rounding noise.
 
     The Jacobian is asked for more only where the outputs' sum is about the same for all examples.

@@ -70,14 +70,19 @@ def jacobian_geometry(model: Model, x: Batch, *, chunk_size: int | None = None) 
         >>> geometry.norm, geometry.centroid_alignment
         (tensor([2.8284]), tensor([0.9899]))
     """
-    parts = over_batch(model, x, chunk_size, _measure)
-    warn_of_noise(parts[-1])
-    parts = parts[:-1]
+    return geometry_of(model, x, over_batch(model, x, chunk_size, measured_in_full))
+
+
+def geometry_of(model: Model, x: Batch, parts: tuple[Tensor, ...]) -> JacobianGeometry:
+    """The measures of a batch, from what `measured_in_full` returned; warns once of noise."""
+    *measures, noise = parts
+    warn_of_noise(noise)
     by = continuous(model, x)
-    return JacobianGeometry(leaf_at(by, wrt_key(by, wrt_of(model))).detach(), *parts)
+    return JacobianGeometry(leaf_at(by, wrt_key(by, wrt_of(model))).detach(), *measures)
 
 
-def _measure(local: LocalMap, x: Tensor) -> tuple[Tensor, ...]:
+def measured_in_full(local: LocalMap, x: Tensor) -> tuple[Tensor, ...]:
+    """The fields of `JacobianGeometry` but its inputs, and where the centroid is noise."""
     products, flat = local.products(), x.flatten(1)
     norm = products.norm()
     noise = is_noise(norms(products.centroid), norm, local.outputs.shape[1])

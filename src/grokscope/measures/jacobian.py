@@ -14,6 +14,8 @@ answer needs none. Memory grows with n; ``chunk_size`` bounds it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -101,18 +103,10 @@ def jacobian_norm(
         generator = torch.Generator()
         generator.seed()
 
-    remaining: list[Tensor] = []
+    following = directions_by_chunk(batch_size(x), projections, generator)
 
-    def measure(local: LocalMap, part: Tensor) -> tuple[Tensor]:
-        if not remaining:  # drawn for the whole batch at once, so that chunks do not matter
-            k = local.outputs.shape[1]
-            remaining.extend(
-                unit_vectors((batch_size(x), projections, k), generator, local.outputs)
-            )
-        directions = torch.stack(remaining[: len(part)])
-        del remaining[: len(part)]
-        lengths = norms(local.vjp(directions).flatten(1))
-        return ((directions.shape[2] / projections) ** 0.5 * lengths,)
+    def measure(local: LocalMap, _: Tensor) -> tuple[Tensor]:
+        return (projected_norm(local.vjp(following(local.outputs)), local.outputs.shape[1]),)
 
     return over_batch(model, x, chunk_size, measure)[0]
 
@@ -216,6 +210,31 @@ def affine_map(
 
     jacobian, offset = over_batch(model, x, chunk_size, measure)
     return jacobian, offset
+
+
+def directions_by_chunk(
+    n: int, projections: int, generator: torch.Generator
+) -> Callable[[Tensor], Float[Tensor, "m r k"]]:
+    """A function of a chunk's outputs (m, k), which returns the random directions of its examples.
+
+    They are drawn for the whole batch at once, so that chunks do not matter.
+    """
+    remaining: list[Tensor] = []
+
+    def following(outputs: Tensor) -> Tensor:
+        m, k = outputs.shape
+        if not remaining:
+            remaining.extend(unit_vectors((n, projections, k), generator, outputs))
+        directions = torch.stack(remaining[:m])
+        del remaining[:m]
+        return directions
+
+    return following
+
+
+def projected_norm(products: Float[Tensor, "n r d"], num_outputs: int) -> Float[Tensor, " n"]:
+    """The root of the estimate of ||A||^2 from r products u_i^T A with random unit vectors."""
+    return (num_outputs / products.shape[1]) ** 0.5 * norms(products.flatten(1))
 
 
 def unit_vectors(

@@ -81,6 +81,10 @@ class Monitor:
         pictures: how many probe points have their centroids kept at each measured step, in
             ``archive`` as ``step-00000100``.
         chunk_size: how many probe points are measured at once; None for all.
+        exact: take the whole Jacobian at every probe point. Otherwise, for networks of 10 outputs
+            and more that are no chain of linear layers, alignment of rows and PC1 are those of the
+            ``jacobian_points`` that the row names, and the norm at the others is estimated from
+            ``jacobian_projections`` random directions.
 
     Raises:
         TypeError: if the model is no ``nn.Module``, or probe or test hold no tensors.
@@ -112,6 +116,7 @@ class Monitor:
         log: Any = None,
         pictures: int = 0,
         chunk_size: int | None = None,
+        exact: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(
@@ -130,6 +135,7 @@ class Monitor:
         self._num_pictures = min(pictures, len(self.probe[1]))
         self._image_shape: tuple[int, ...] | None = None
         self._chunk_size = chunk_size
+        self._exact = exact
         self._measures = _resolve(measures)
         self._next: int | None = 0
         self._last = -1  # the step of the last call
@@ -369,7 +375,7 @@ class Monitor:
     def _measured(self, step: int) -> dict[str, float]:
         x, y = self._moved(self.probe)
         test = None if self.test is None else self._moved(self.test)
-        probe = Probe(self.model, x, self._chunk_size, y, test)
+        probe = Probe(self.model, x, self._chunk_size, y, test, self._exact)
         row: dict[str, float] = {}
         for split, pair in (("probe", (x, y)), ("test", test)):
             if pair is not None:
@@ -382,6 +388,7 @@ class Monitor:
                 row |= summary(name, MEASUREMENTS[name](probe))
             else:
                 row |= summary(name, measure(self.model, x, y))
+        row |= probe.sampled
         if self._num_pictures:
             centroids = self._as_images(probe.geometry.centroids[: self._num_pictures])
             self.archive.save_arrays(f"step-{step:08d}", {"centroids": centroids})
