@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from grokscope.integrations.extras import MissingExtra
+from grokscope.extras import MissingExtra
 from grokscope.integrations.ray_engine import RayEngine
 from tests.cli.running import start
 from tests.cli.sweeping import SWEPT, assert_same, kill, plain_runs, wait_for_rows

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from grokscope.experiments.sweep import Job, plan_sweep, work_through
-from grokscope.integrations.extras import MissingExtra
+from grokscope.extras import MissingExtra
 from grokscope.integrations.slurm_engine import ResumableWork, SlurmEngine
 from tests.cli.running import SOURCE
 from tests.cli.sweeping import SWEPT, assert_same, plain_runs

@@ -13,7 +13,7 @@ from typing import Any
 
 from grokscope.experiments.sweep import Job, Outcome, work
 from grokscope.experiments.sweep.engine import LAST_LINES
-from grokscope.integrations.extras import require
+from grokscope.extras import require
 
 MAX_RETRIES = 5
 _STOP_SECONDS = 30.0

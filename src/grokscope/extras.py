@@ -20,12 +20,13 @@ def require(module: str, extra: str) -> ModuleType:
         >>> require("no_such_module", "ray")
         Traceback (most recent call last):
             ...
-        grokscope.integrations.extras.MissingExtra: no_such_module is not installed: pip install
+        grokscope.extras.MissingExtra: no_such_module is not installed: pip install
         'grokscope[ray]'
     """
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
-        if error.name != module:
+        if error.name not in (module, module.partition(".")[0]):
             raise
-        raise MissingExtra(f"{module} is not installed: pip install 'grokscope[{extra}]'") from None
+        name = module.partition(".")[0]
+        raise MissingExtra(f"{name} is not installed: pip install 'grokscope[{extra}]'") from None

@@ -1,0 +1,54 @@
+"""Histories as data frames, as data sets and as plots."""
+
+from __future__ import annotations
+
+import math
+import sys
+
+import matplotlib
+import pytest
+
+from grokscope.extras import MissingExtra
+from grokscope.runs import History
+
+matplotlib.use("Agg")
+ROWS = [
+    {"step": 0, "arm": "a", "seed": 0, "test_accuracy": 0.1, "norm": 3.0},
+    {"step": 10, "test_accuracy": 0.4, "norm": 2.0, "norm_min": 1.0, "norm_max": 4.0},
+    {"step": 100, "test_accuracy": 0.9},
+]
+
+
+def test_columns_go_to_pandas_and_xarray_by_step() -> None:
+    history = History(ROWS)
+    frame, data = history.to_pandas(), history.to_xarray()
+    assert list(frame.columns) == ["test_accuracy", "norm", "norm_min", "norm_max"]
+    assert frame.index.name == "step"
+    assert frame.loc[10, "norm_max"] == 4.0
+    assert math.isnan(frame.loc[100, "norm"])
+    assert float(data["test_accuracy"].sel(step=100)) == 0.9
+    assert list(data) == list(frame.columns)
+
+
+def test_a_plot_has_a_line_for_each_column_and_a_band_where_there_is_one() -> None:
+    history = History(ROWS)
+    figure, axes = history.plot("test_accuracy", "norm")
+    accuracy, norm = axes.get_lines()
+    assert accuracy.get_xydata().tolist() == [[0, 0.1], [10, 0.4], [100, 0.9]]
+    assert norm.get_xydata().tolist() == [[0, 3], [10, 2]]
+    assert len(axes.collections) == 1
+    assert axes.get_xscale() == "symlog"
+    again, same = history.plot(ax=axes)
+    assert (again, same) == (figure, axes)
+    assert axes.get_lines()[2].get_label() == "test_accuracy"
+    with pytest.raises(KeyError, match="no column 'accuracy'"):
+        history.plot("accuracy")
+
+
+def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("pandas", "xarray"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingExtra, match=r"pandas is not installed.*grokscope\[frames\]"):
+        History(ROWS).to_pandas()
+    with pytest.raises(MissingExtra, match=r"xarray is not installed.*grokscope\[frames\]"):
+        History(ROWS).to_xarray()
