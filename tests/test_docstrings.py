@@ -72,7 +72,7 @@ def faults(text: str) -> Iterator[str]:
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in sorted(SOURCE.rglob("*.py")) if "ntk" not in path.parts],
+    sorted(SOURCE.rglob("*.py")),
     ids=lambda path: str(path.relative_to(SOURCE)),
 )
 def test_docstrings_have_one_dialect(path: Path) -> None:

@@ -93,7 +93,8 @@ def stream_layer_activations(
         Name and activations (n, features).
 
     Raises:
-        ValueError, TypeError: as `layer_activations` does.
+        TypeError: as for `layer_activations`.
+        ValueError: as for `layer_activations`.
 
     Example:
         >>> import grokscope as gs, torch

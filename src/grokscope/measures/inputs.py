@@ -128,8 +128,9 @@ def check_number(
 def class_labels(y: Tensor) -> Tensor:
     """Labels that index: integers of any type, and booleans, as int64; others as they are.
 
-    >>> class_labels(torch.tensor([True, False]))
-    tensor([1, 0])
+    Example:
+        >>> class_labels(torch.tensor([True, False]))
+        tensor([1, 0])
     """
     return y if y.is_floating_point() or y.is_complex() else y.long()
 

@@ -21,8 +21,9 @@ def wide(tensor: Tensor) -> Tensor:
 def power_of_two(size: Tensor) -> Tensor:
     """The powers of two next below some sizes; 1 for zero, infinity and NaN.
 
-    >>> power_of_two(torch.tensor([0.0, 3.0, 0.3]))
-    tensor([1.0000, 2.0000, 0.2500])
+    Example:
+        >>> power_of_two(torch.tensor([0.0, 3.0, 0.3]))
+        tensor([1.0000, 2.0000, 0.2500])
     """
     exponent = (torch.frexp(size).exponent - 1).clamp(-126, 126)  # the normal ones of float32
     usable = (size > 0) & torch.isfinite(size)
@@ -43,8 +44,9 @@ def scaled(vectors: Float[Tensor, "*n d"]) -> tuple[Float[Tensor, "*n d"], Float
 def norms(vectors: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
     """The Euclidean norms of vectors.
 
-    >>> norms(torch.tensor([3e-30, 4e-30]))
-    tensor(5.0000e-30)
+    Example:
+        >>> norms(torch.tensor([3e-30, 4e-30]))
+        tensor(5.0000e-30)
     """
     small, size = scaled(vectors)
     return torch.linalg.vector_norm(small, dim=-1) * size
@@ -53,8 +55,9 @@ def norms(vectors: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
 def cosines(a: Float[Tensor, "*n d"], b: Float[Tensor, "*n d"]) -> Float[Tensor, "*n"]:
     """The cosines between vectors, within [-1, 1]; 0 where one of the two is zero.
 
-    >>> cosines(torch.tensor([3e-30, 4e-30]), torch.tensor([3e20, 4e20]))
-    tensor(1.)
+    Example:
+        >>> cosines(torch.tensor([3e-30, 4e-30]), torch.tensor([3e20, 4e20]))
+        tensor(1.)
     """
     a, b = scaled(a)[0], scaled(b)[0]
     lengths = torch.linalg.vector_norm(a, dim=-1) * torch.linalg.vector_norm(b, dim=-1)

@@ -25,13 +25,13 @@ def robustness(
     """Test accuracy of the last network of every condition, without and under attack.
 
     Args:
-        trained: An experiment whose training is over.
+        trained: an experiment whose training is over.
         attack: "pgd", "apgd" or "autoattack" (extra ``[attack]``).
         norm: "Linf", "L2" or for AutoAttack "L1".
-        eps: Radius of the ball for inputs from 0 to 1, scaled with them where ``data.normalize``
+        eps: radius of the ball for inputs from 0 to 1, scaled with them where ``data.normalize``
             is given.
-        num_points: How many test points are attacked, the first.
-        seed: Of the attack.
+        num_points: how many test points are attacked, the first.
+        seed: of the attack.
 
     Returns:
         ``finding``: a sentence. ``arms``: by condition, lists over seeds of ``clean`` and

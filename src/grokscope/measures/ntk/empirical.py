@@ -92,11 +92,11 @@ def empirical_ntk(
         ``kernel.permute(2, 0, 3, 1).reshape(k * n1, k * n2)`` gives back without a copy.
 
     Raises:
-        TypeError: ``model`` is no module.
-        ValueError: an example's output depends on the rest of its batch or on chance
+        TypeError: if ``model`` is no module.
+        ValueError: if an example's output depends on the rest of its batch or on chance
             (BatchNorm or dropout in training mode, a mask held by a closure), an input is
             malformed, or a name in ``parameters`` is unknown or frozen.
-        MemoryError: the result does not fit in free memory; raised before it is computed.
+        MemoryError: if the result does not fit in free memory; raised before it is computed.
 
     Cost: k backward passes to the layers' outputs (1 for "sum"); then for a Linear of O outputs
     n1 n2 k^2 O multiply-adds ("trace": n1 n2 k O), halved where x2 is x1.

@@ -116,7 +116,8 @@ def ntk_plan(
         "unused" or "frozen", ``plan.parameters[name].how`` says how or why.
 
     Raises:
-        TypeError, ValueError: as ``empirical_ntk`` does.
+        TypeError: as for ``empirical_ntk``.
+        ValueError: as for ``empirical_ntk``.
 
     Cost: one forward pass of two and one forward and backward pass of three examples, and of some
     thirty for the estimate of seconds.
