@@ -186,6 +186,13 @@ def is_noise(
     return (centroid > 0) & (centroid <= level * jacobian)
 
 
+def weights_across(num_outputs: int) -> Float[Tensor, " k"]:
+    """Random weights of outputs that sum to zero, and so see what their sum does not."""
+    generator = torch.Generator().manual_seed(0)
+    weights = torch.randn(num_outputs, generator=generator, dtype=torch.float64)
+    return weights - weights.mean()
+
+
 def warn_of_noise(noise: Bool[Tensor, " n"]) -> None:
     """Warn once where the cosines of some centroids were left out."""
     if bool(noise.any()):
@@ -211,8 +218,7 @@ def noise_of(local: LocalMap, centroid: Float[Tensor, "n d"]) -> Bool[Tensor, " 
     spread = total.amax() - total.amin()
     if k == 1 or (n > 1 and bool(spread > 1e-3 * outputs.abs().amax())):
         return torch.zeros_like(total, dtype=torch.bool)
-    weights = torch.randn(k, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    weights = (weights - weights.mean()).to(outputs)
+    weights = weights_across(k).to(outputs)
     across, both = local.vjp(torch.stack([weights, 1 + weights]).expand(n, 2, k)).unbind(1)
     length = norms(centroid)
     jacobian = norms(across) / weights.norm() * k**0.5

@@ -33,32 +33,33 @@ def weight_norms(model: nn.Module) -> dict[str, Float[Tensor, ""]]:
     check_model(model)
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module: got {type(model).__name__}")
-    numbers, buffers = weights_in_buffers(model)
-    if numbers:
+    buffers = weights_in_buffers(model)
+    if buffers:
+        numbers = sum(buffer.numel() for buffer in buffers.values())
         warnings.warn(
-            f"model keeps {numbers} numbers in {buffers} floating-point buffers, more than in its "
-            "parameters, and these are left out: a converted model has its weights there; make "
-            "them parameters",
+            f"model keeps {numbers} numbers in {len(buffers)} floating-point buffers, more than in "
+            "its parameters, and these are left out: a converted model has its weights there; "
+            "make them parameters",
             RuntimeWarning,
             stacklevel=2,
         )
     return {name: norms(_as_vector(p)) for name, p in model.named_parameters()}
 
 
-def weights_in_buffers(model: nn.Module) -> tuple[int, int]:
-    """Numbers and floating-point buffers of a model, where they are more than its parameters'.
+def weights_in_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The floating-point buffers of a model by name, where they hold more than its parameters.
 
     Running statistics of a normalization are none of them.
     """
-    found = [
-        buffer
-        for module in model.modules()
+    found = {
+        f"{prefix}.{name}" if prefix else name: buffer
+        for prefix, module in model.named_modules()
         if not hasattr(module, "running_mean")
-        for buffer in module.buffers(recurse=False)
+        for name, buffer in module.named_buffers(recurse=False)
         if buffer.is_floating_point()
-    ]
-    size = sum(buffer.numel() for buffer in found)
-    return (size, len(found)) if size > sum(p.numel() for p in model.parameters()) else (0, 0)
+    }
+    size = sum(buffer.numel() for buffer in found.values())
+    return found if size > sum(p.numel() for p in model.parameters()) else {}
 
 
 def _as_vector(parameter: nn.Parameter) -> Tensor:

@@ -52,9 +52,9 @@ def test_leaves_a_training_model_in_training() -> None:
     ).double()
     x = torch.randn(4, 2, 5, dtype=torch.float64)
     before = state_of(model)
-    kernel = gs.empirical_ntk(model, x, reduce="sum")
+    kernel = gs.empirical_ntk(model, x)  # normalized outputs sum to zero: no reduction to "sum"
     assert same(before, state_of(model))
-    torch.testing.assert_close(kernel, full_kernel(model, x, x).sum((2, 3)))
+    torch.testing.assert_close(kernel, full_kernel(model, x, x))
 
 
 def test_removes_its_hooks_after_an_error() -> None:
@@ -372,3 +372,49 @@ def test_expanded_parameters_where_batch_and_positions_are_equally_many() -> Non
 def test_unknown_reduction() -> None:
     with pytest.raises(ValueError, match="reduce must be"):
         plan.check_reduction("mean")
+
+
+class Converted(nn.Module):
+    """A network as converters make it: its weights are buffers but for one."""
+
+    def __init__(self, *, trained: bool) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.randn(4, 3))
+        self.register_buffer("count", torch.zeros(100, dtype=torch.int64))
+        self.bias = nn.Parameter(torch.zeros(4), requires_grad=trained)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.mT + self.bias
+
+
+def test_the_plan_names_weights_that_are_buffers() -> None:
+    plan = gs.ntk_plan(Converted(trained=True), torch.randn(5, 3)).parameters
+    assert {name: p.path for name, p in plan.items()} == {
+        "bias": plan["bias"].path,
+        "weight": "buffer",
+    }
+    statistics = nn.Sequential(nn.Linear(3, 2, bias=False), nn.BatchNorm1d(2, affine=False)).eval()
+    assert "buffer" not in {
+        p.path for p in gs.ntk_plan(statistics, torch.randn(5, 3)).parameters.values()
+    }
+
+
+def test_weights_that_are_buffers_are_spoken_of() -> None:
+    with pytest.raises(ValueError, match="but 1 floating-point buffers, where a converted"):
+        gs.empirical_ntk(Converted(trained=False), torch.randn(5, 3))
+    with pytest.warns(RuntimeWarning, match="keeps 12 numbers in 1 floating-point buffers"):
+        assert list(gs.weight_norms(Converted(trained=True))) == ["bias"]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 30.0])  # 30: saturated
+def test_a_kernel_of_a_constant_sum_is_called_noise(dtype: torch.dtype, scale: float) -> None:
+    torch.manual_seed(0)
+    logits = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 5)).to(dtype)
+    with torch.no_grad():
+        logits[2].weight.mul_(scale)
+    x = torch.randn(7, 4, dtype=dtype)
+    with pytest.warns(RuntimeWarning, match="summed outputs is rounding noise"):
+        gs.empirical_ntk(nn.Sequential(logits, nn.Softmax(1)), x, reduce="sum")
+    gs.empirical_ntk(nn.Sequential(logits, nn.Softmax(1)), x, reduce="trace")
+    gs.empirical_ntk(logits, x, reduce="sum")

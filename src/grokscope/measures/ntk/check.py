@@ -13,12 +13,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from grokscope.measures.batches import Batch, batch_size
+from grokscope.measures.batches import Batch, batch_size, rows
+from grokscope.measures.centroid import is_noise, weights_across
 from grokscope.measures.company import outputs_at
 
 # relative errors that rounding explains, by the type that the model computes in
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _LOW_PRECISION = 5e-2
+_FEW = 8
 
 
 def tolerance(dtype: torch.dtype) -> float:
@@ -58,15 +60,15 @@ def relative_error(
         directions: (r, k).
     """
     generator = torch.Generator(device="cpu").manual_seed(0)
-    rows, n1, _, n2 = kernel.shape
+    r, n1, _, n2 = kernel.shape
     limit = tolerance(lowest_precision(parameters, directions.dtype))
 
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(kernel)
 
     wide = directions.to(kernel.dtype)
-    v = random(rows, n2)
-    product = (kernel.reshape(rows * n1, rows * n2) @ v.flatten()).view(rows, n1)
+    v = random(r, n2)
+    product = (kernel.reshape(r * n1, r * n2) @ v.flatten()).view(r, n1)
     pulled = _pulled_back(model, parameters, x2, v.T @ wide)
     try:
         pushed = _pushed_forward(model, parameters, x1, pulled).to(kernel.dtype)
@@ -76,7 +78,7 @@ def relative_error(
             return error
     except (NotImplementedError, RuntimeError):
         pass
-    w = random(rows, n1)
+    w = random(r, n1)
     other = _pulled_back(model, parameters, x1, w.T @ wide)
     inner = sum(float((other[name].double() * pulled[name].double()).sum()) for name in parameters)
     sizes = (
@@ -84,6 +86,30 @@ def relative_error(
         for x in (x1, x2)
     )
     return abs(float((w * product).sum()) - inner) / max(math.prod(sizes), 1e-300)
+
+
+def sum_is_noise(model: nn.Module, parameters: Mapping[str, nn.Parameter], x: Batch) -> bool:
+    """Whether the gradients of the summed outputs are what rounding leaves of those that cancel.
+
+    As for centroids (`measures.centroid.noise_of`), two signs tell, on a few examples.
+    """
+    few = rows(x, checked_examples(batch_size(x))[:_FEW])
+    n, k = outputs_at(model, few).shape
+    if k == 1:
+        return False
+    weights = weights_across(k)
+    summed, across, both = (
+        _pulled_back(model, parameters, few, w.expand(n, k))
+        for w in (torch.ones_like(weights), weights, 1 + weights)
+    )
+    size = _norm(across) / float(weights.norm()) * k**0.5
+    length = _norm(summed)
+    if length == 0 or size == 0:
+        return length < size
+    dtype = lowest_precision(parameters, torch.float64)
+    level = torch.tensor([length / size], dtype=dtype)
+    apart = {name: both[name] - across[name] - summed[name] for name in both}
+    return bool(is_noise(level, torch.ones_like(level), k)) or _norm(apart) > 0.1 * length
 
 
 def lowest_precision(parameters: Mapping[str, nn.Parameter], dtype: torch.dtype) -> torch.dtype:

@@ -26,6 +26,7 @@ from grokscope.measures.ntk.check import (
     checked_examples,
     lowest_precision,
     relative_error,
+    sum_is_noise,
     tolerance,
 )
 from grokscope.measures.ntk.contract import add_diagonal, add_full, symmetrise
@@ -76,7 +77,8 @@ def empirical_ntk(
             dictionary of tensors (see `View`).
         x2: n2 examples of the same kind; ``x1`` again where None.
         reduce: "full" for all pairs of outputs; "trace" for the mean over outputs of
-            ``K[:, :, i, i]``; "sum" for the kernel of the summed outputs.
+            ``K[:, :, i, i]``; "sum" for the kernel of the summed outputs, with a warning where it
+            is rounding noise because they sum to a constant.
         chunk_size: examples that go through the model at once; None chooses so that the peak
             stays under 2 GB beyond the result.
         parameters: names to restrict theta to, for the kernel of a layer; None for all that are
@@ -152,6 +154,14 @@ def _kernel(
     kernel = _checked(pairs, terms) if check else _unchecked(pairs, terms)
     if reduce == "trace":
         return kernel.div_(k)
+    if reduce == "sum" and sum_is_noise(model, chosen, x1):
+        warnings.warn(
+            "the kernel of the summed outputs is rounding noise, as they sum to a constant (a "
+            'softmax, or two logits of opposite sign): take the logits, reduce="trace", or a '
+            "difference of outputs with gs.View",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     return kernel.view(shape) if kernel.ndim == 2 else kernel.permute(1, 3, 0, 2)
 
 

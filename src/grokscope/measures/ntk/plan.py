@@ -26,6 +26,7 @@ from grokscope.measures.inputs import (
     explained_refusals,
 )
 from grokscope.measures.local_map import full_precision
+from grokscope.measures.norms import weights_in_buffers
 from grokscope.measures.ntk.inspect import Inspection, inspected, ways_to_expand
 from grokscope.measures.ntk.memory import at_once, readable
 from grokscope.measures.ntk.terms import (
@@ -50,11 +51,11 @@ class ParameterPlan:
     Attributes:
         path: "structured" through the calls of its modules, "expanded" with one copy for each
             example in the same pass, "generic" through its per-example Jacobian in a pass of its
-            own, "unused" or "frozen" where it has no part in the kernel.
+            own, "unused", "frozen" or "buffer" where it has no part in the kernel.
         how: what the path does, or why the parameter cannot take the structured one.
     """
 
-    path: Literal["structured", "expanded", "generic", "unused", "frozen"]
+    path: Literal["structured", "expanded", "generic", "unused", "frozen", "buffer"]
     how: str
 
 
@@ -63,7 +64,9 @@ class NTKPlan:
     """What ``empirical_ntk`` would do; ``print(plan)`` shows it as a table, by groups.
 
     Attributes:
-        parameters: a ``ParameterPlan`` for every name; a tied weight goes by its first name.
+        parameters: a ``ParameterPlan`` for every name; a tied weight goes by its first name. Where
+            a model keeps more numbers in floating-point buffers than in parameters, as a converted
+            one does, they come last.
         num_outputs: k.
         seconds: about how long it would take here, without the check.
         num_bytes: about how much memory it would take, the kernel included.
@@ -113,7 +116,7 @@ def ntk_plan(
 
     Returns:
         The plan: ``plan.parameters[name].path`` is "structured", "expanded", "generic",
-        "unused" or "frozen", ``plan.parameters[name].how`` says how or why.
+        "unused", "frozen" or "buffer", ``plan.parameters[name].how`` says how or why.
 
     Raises:
         TypeError: as for ``empirical_ntk``.
@@ -148,8 +151,10 @@ def ntk_plan(
     for name, parameter in plain.named_parameters() if parameters is None else ():
         if not parameter.requires_grad:
             plans[name] = ParameterPlan("frozen", "requires_grad is False")
-    order = [name for name, _ in plain.named_parameters() if name in plans]
-    return NTKPlan({name: plans[name] for name in order}, k, seconds, result + beyond)
+    ordered = {name: plans[name] for name, _ in plain.named_parameters() if name in plans}
+    for name in weights_in_buffers(plain) if parameters is None else ():
+        ordered[name] = ParameterPlan("buffer", "left out: if it is a weight, make it a parameter")
+    return NTKPlan(ordered, k, seconds, result + beyond)
 
 
 def _seconds(
@@ -212,6 +217,11 @@ def check_module(model: nn.Module) -> None:
             f"{type(model).__name__}"
         )
     if not any(p.requires_grad for p in model.parameters()):
+        if buffers := weights_in_buffers(model):
+            raise ValueError(
+                f"model has no trainable parameters but {len(buffers)} floating-point buffers, "
+                "where a converted model has its weights: make them parameters"
+            )
         raise ValueError("model has no trainable parameters; call .requires_grad_() on some")
     check_not_scripted(model)
     for name, parameter in model.named_parameters():
