@@ -28,7 +28,7 @@ class Affine:
 
 
 @dataclass
-class Bend:
+class Kinked:
     """Entry by entry: between kinks i - 1 and i the function slopes[j][i] x + intercepts[i]."""
 
     kinks: Sequence[float]
@@ -50,8 +50,8 @@ class Residual:
     steps: list[Any]
 
 
-def relu(width: int) -> Bend:
-    return Bend([0.0], [[0.0, 1.0]] * width, [0.0, 0.0])
+def relu(width: int) -> Kinked:
+    return Kinked([0.0], [[0.0, 1.0]] * width, [0.0, 0.0])
 
 
 def dense(module: nn.Module, shape: Sequence[int]) -> Affine:

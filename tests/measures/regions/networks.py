@@ -102,7 +102,7 @@ def residual_case() -> Case:
     first, inner, outer = (exact.dense(m, (w,)) for m, w in
                            ((model.first, 4), (model.inner, 5), (model.outer, 3)))  # fmt: skip
     norm = exact.dense(model.norm, (5,))
-    leaky = exact.Bend([0.0], [[0.2, 1.0]] * 5, [0.0, 0.0])
+    leaky = exact.Kinked([0.0], [[0.2, 1.0]] * 5, [0.0, 0.0])
     block = exact.Residual([inner, exact.relu(3), outer])
     steps = [first, exact.relu(5), block, exact.Residual([norm, leaky])]
     return Case(model.float(), (2, 2), [*steps, exact.dense(model.last, (5,))])
@@ -124,12 +124,12 @@ def conv1d_case() -> Case:
     prelu, tail = nn.PReLU(3), nn.Linear(6, 2, bias=False)
     prelu.weight.data = torch.tensor([0.5, -0.25, 0.125])
     model = nn.Sequential(conv, prelu, pool, nn.Flatten(), tail)
-    bend = exact.Bend(
+    kinked = exact.Kinked(
         [0.0], [[slope, 1.0] for slope in (0.5, -0.25, 0.125) for _ in range(3)], [0.0, 0.0]
     )
     steps = [
         exact.dense(conv, (2, 6)),
-        bend,
+        kinked,
         exact.dense(nn.Sequential(pool, nn.Flatten()), (3, 3)),
         exact.dense(tail, (6,)),
     ]
@@ -152,9 +152,11 @@ def hard_case() -> Case:
         layers[1].weight.mul_(8)
         layers[2].weight.mul_(20)
     first, second, third, last = (exact.dense(m, (m.in_features,)) for m in layers)
-    hard_tanh = exact.Bend([-0.5, 1.0], [[0.0, 1.0, 0.0]] * 6, [-0.5, 0.0, 1.0])
-    hard_sigmoid = exact.Bend([-3.0, 3.0], [[0.0, exact.Fraction(1, 6), 0.0]] * 5, [0.0, 0.5, 1.0])
-    six = exact.Bend([0.0, 6.0], [[0.0, 1.0, 0.0]] * 4, [0.0, 0.0, 6.0])
+    hard_tanh = exact.Kinked([-0.5, 1.0], [[0.0, 1.0, 0.0]] * 6, [-0.5, 0.0, 1.0])
+    hard_sigmoid = exact.Kinked(
+        [-3.0, 3.0], [[0.0, exact.Fraction(1, 6), 0.0]] * 5, [0.0, 0.5, 1.0]
+    )
+    six = exact.Kinked([0.0, 6.0], [[0.0, 1.0, 0.0]] * 4, [0.0, 0.0, 6.0])
     return Case(model.float(), (3,), [first, hard_tanh, second, hard_sigmoid, third, six, last])
 
 
@@ -169,7 +171,7 @@ def max_min_case() -> Case:
         + [[exact.Fraction(0)] * 4] * 4,
         [exact.Fraction(0)] * 4 + [exact.Fraction(-float(c)) for c in model.ceiling.tolist()],
     )
-    absolute = exact.Bend([0.0], [[-1.0, 1.0]] * 4, [0.0, 0.0])
+    absolute = exact.Kinked([0.0], [[-1.0, 1.0]] * 4, [0.0, 0.0])
     pairs = exact.Max([[i, i + 4] for i in range(4)])
     steps = [exact.dense(both, (3,)), pairs, negated, pairs, absolute, exact.dense(model.out, (4,))]
     return Case(model.float(), (3,), steps)
@@ -190,8 +192,8 @@ class Shrink(nn.Module):
 def shrink_case() -> Case:
     model = Shrink()
     a, b, out = (exact.dense(m, (m.in_features,)) for m in (model.a, model.b, model.out))
-    wide = exact.Bend([-0.25, 0.25], [[1.0, 0.0, 1.0]] * 5, [0.25, 0.0, -0.25])
-    narrow = exact.Bend([-0.125, 0.125], [[1.0, 0.0, 1.0]] * 4, [0.125, 0.0, -0.125])
+    wide = exact.Kinked([-0.25, 0.25], [[1.0, 0.0, 1.0]] * 5, [0.25, 0.0, -0.25])
+    narrow = exact.Kinked([-0.125, 0.125], [[1.0, 0.0, 1.0]] * 4, [0.125, 0.0, -0.125])
     return Case(model.float(), (3,), [a, wide, b, narrow, out])
 
 

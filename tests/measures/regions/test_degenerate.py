@@ -165,7 +165,7 @@ def test_many_parallel_lines() -> None:
     check_planar(regions)
 
 
-def test_no_bends_at_all() -> None:
+def test_no_kinks_at_all() -> None:
     regions = gs.linear_regions(nn.Linear(2, 3), square())
     assert len(regions) == 1
     assert regions.counts == {}

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from grokscope.experiments.analyses.bend_lines import bend_lines
+from grokscope.experiments.analyses.kink_lines import kink_lines
 from grokscope.measures import jacobian
 from grokscope.measures.regions import LinearRegions, Slice, linear_regions
 
@@ -43,7 +43,7 @@ def picture(
     """A slice as it is now.
 
     ``norms`` (r, r): the operator norm at the centers of square pixels, the top row first;
-    ``lines`` (m, 2) and ``line_start``: see ``bend_lines``; ``boundary`` (s, 2, 2): the decision
+    ``lines`` (m, 2) and ``line_start``: see ``kink_lines``; ``boundary`` (s, 2, 2): the decision
     boundary; ``count``: the number of regions; ``centroids`` and ``rows`` (3, [c, h, w]): of each
     point the centroid and the row of its label in the Jacobian.
 
@@ -53,7 +53,7 @@ def picture(
     """
     regions = linear_regions(model, plane)
     width = float((plane.polygon.amax(0) - plane.polygon.amin(0)).max())
-    lines, start = bend_lines(regions, width / _LINE_DETAIL)
+    lines, start = kink_lines(regions, width / _LINE_DETAIL)
     at_points = jacobian.input_jacobian(model, x)
     rows = at_points[torch.arange(len(x)), y]
     return {

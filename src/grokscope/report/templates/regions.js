@@ -87,7 +87,7 @@ const regionsReader = ({ data, named, channels, paint, player }) => {
     }
   };
 
-  const bends = (context, dark, width) => {
+  const kinks = (context, dark, width) => {
     context.strokeStyle = dark ? "rgba(255, 255, 255, 0.34)" : "rgba(20, 0, 30, 0.42)";
     context.lineWidth = width;
     context.lineJoin = "round";
@@ -136,7 +136,7 @@ const regionsReader = ({ data, named, channels, paint, player }) => {
     drawImage(context, frame, colors, width);
     context.beginPath();
     trace(context, frame.lines_lengths, frame.lines_x, frame.lines_y, place, false);
-    bends(context, isDark(colors[Math.round(middle(frame.image))]), 0.5);
+    kinks(context, isDark(colors[Math.round(middle(frame.image))]), 0.5);
     strokeBoundary(context, frame.boundary, place, 1.8);
     drawPoints(context, film, width);
   };

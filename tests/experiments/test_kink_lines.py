@@ -1,4 +1,4 @@
-"""Bend lines: all edges of a partition, joined and simplified."""
+"""Kink lines: all edges of a partition, joined and simplified."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import grokscope as gs
-from grokscope.experiments.analyses.bend_lines import bend_lines, chains, simplified
+from grokscope.experiments.analyses.kink_lines import chains, kink_lines, simplified
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +34,8 @@ def distance_to_path(points: np.ndarray, path: np.ndarray) -> np.ndarray:
     return found
 
 
-def test_without_tolerance_lines_have_every_bend_and_nothing_else(regions) -> None:
-    lines, start = bend_lines(regions, 0.0)
+def test_without_tolerance_lines_have_every_kink_and_nothing_else(regions) -> None:
+    lines, start = kink_lines(regions, 0.0)
     inner = regions.edges[regions.edge_layer >= 0]
     ends = regions.vertices[inner]
     total = (ends[:, 1] - ends[:, 0]).norm(dim=1).sum()
@@ -48,8 +48,8 @@ def test_without_tolerance_lines_have_every_bend_and_nothing_else(regions) -> No
 
 @pytest.mark.parametrize("tolerance", [0.01, 0.1])
 def test_no_edge_is_further_from_its_line_than_the_tolerance(regions, tolerance: float) -> None:
-    lines, start = bend_lines(regions, tolerance)
-    exact, _ = bend_lines(regions, 0.0)
+    lines, start = kink_lines(regions, tolerance)
+    exact, _ = kink_lines(regions, 0.0)
     nearest = np.full(len(exact), np.inf)
     for path in paths(lines, start):
         nearest = np.minimum(nearest, distance_to_path(exact.numpy(), path))
@@ -60,10 +60,10 @@ def test_no_edge_is_further_from_its_line_than_the_tolerance(regions, tolerance:
     assert float(apart.max()) < 1e-12
 
 
-def test_a_network_without_bends_has_no_lines() -> None:
+def test_a_network_without_kinks_has_no_lines() -> None:
     model = torch.nn.Linear(3, 2)
     plane = gs.Slice(torch.zeros(3), torch.eye(3)[:2])
-    lines, start = bend_lines(gs.linear_regions(model, plane), 0.1)
+    lines, start = kink_lines(gs.linear_regions(model, plane), 0.1)
     assert lines.shape == (0, 2)
     assert start.tolist() == [0]
 

@@ -1,4 +1,4 @@
-"""The lines along which the units of a network bend, from the edges of its linear regions."""
+"""The lines along which units have their kinks, from the edges of linear regions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from grokscope.measures.regions import LinearRegions
 Floats = NDArray[np.float64]
 
 
-def bend_lines(regions: LinearRegions, tolerance: float) -> tuple[Tensor, Tensor]:
+def kink_lines(regions: LinearRegions, tolerance: float) -> tuple[Tensor, Tensor]:
     """The zero set of each unit as polylines, for drawing: a few thousand corners for all edges.
 
     The edges of a partition are cut wherever two lines cross, which a picture does not show. Those
