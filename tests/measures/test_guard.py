@@ -258,7 +258,7 @@ def test_a_parameter_without_a_copy_is_an_error(monkeypatch: pytest.MonkeyPatch)
         kept(torch.randn(7, 4))
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.cuda
 def test_cuda_random_state() -> None:
     model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5)).cuda()
     before = torch.cuda.get_rng_state()

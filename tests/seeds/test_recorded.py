@@ -145,11 +145,6 @@ def test_what_cannot_be_recorded_is_named(method: Method, named: str, tmp_path: 
     assert not (tmp_path / "run").exists()
 
 
-on_a_gpu = pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="CUDA graphs need a CUDA device"
-)
-
-
 def assert_close(ours: list[gs.FitResult], theirs: list[gs.FitResult]) -> None:
     """Equal up to rounding, which CUDA's products do otherwise from call to call."""
     for one, other in zip(ours, theirs, strict=True):
@@ -160,7 +155,7 @@ def assert_close(ours: list[gs.FitResult], theirs: list[gs.FitResult]) -> None:
             )
 
 
-@on_a_gpu
+@pytest.mark.cuda
 @pytest.mark.parametrize("vectorize", [True, False])
 @pytest.mark.parametrize("name", METHODS)
 def test_graphs_take_the_steps_of_a_plain_training(name: str, vectorize: bool) -> None:
@@ -169,7 +164,7 @@ def test_graphs_take_the_steps_of_a_plain_training(name: str, vectorize: bool) -
     assert_close(train(made, compile=True, **settings), train(made, **settings))
 
 
-@on_a_gpu
+@pytest.mark.cuda
 @pytest.mark.parametrize(
     "settings",
     [
@@ -199,7 +194,7 @@ class Syncing(Method):
         return True
 
 
-@on_a_gpu
+@pytest.mark.cuda
 def test_what_cannot_be_captured_says_so() -> None:
     with pytest.raises(RuntimeError, match="could not be captured as a CUDA graph"):
         train(lambda seed: [Syncing()], compile=True, vectorize=True, device="cuda")

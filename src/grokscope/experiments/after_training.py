@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -54,10 +55,12 @@ def measure_after_training(
             if on_measured:
                 on_measured(arm, seed)
         return
+    # Sections of a spec are classes made from signatures, which do not pickle: plain values do.
+    written = experiment.model_dump(mode="json")
     # Spawned: a forked process would inherit torch's thread pool without its threads.
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         pending: dict[Future[None], tuple[str, int]] = {
-            pool.submit(_measure_in_process, experiment, path, arm, seed, data_dir): (arm, seed)
+            pool.submit(_measure_in_process, written, path, arm, seed, data_dir): (arm, seed)
             for arm, seed in tasks
         }
         for done in as_completed(pending):
@@ -67,8 +70,9 @@ def measure_after_training(
 
 
 def _measure_in_process(
-    experiment: Experiment, path: Path, arm: str, seed: int, data_dir: str | Path | None
+    written: dict[str, Any], path: Path, arm: str, seed: int, data_dir: str | Path | None
 ) -> None:
+    experiment = Experiment.model_validate(written)
     torch.set_num_threads(experiment.threads or 1)
     measure_checkpoints(experiment.arms[arm], path, arm, seed, data_dir)
 
