@@ -46,7 +46,7 @@ def make(**changes) -> Dataset:
         ({"test_parts": {"odd": torch.ones(11).bool()}}, r"bool of shape \(6,\) on cpu: got .*11"),
         ({"test_parts": {"odd": torch.ones(6)}}, r"test_parts\['odd'\] must be a mask"),
         ({"test_parts": {"odd": torch.zeros(6).bool()}}, "marks no example: leave it out"),
-        ({"train_x": torch.rand(11, 2, 3, 4, device="meta")}, "is on meta"),
+        ({"train_x": torch.rand(11, 2, 3, 4, device="meta")}, "is on the meta device"),
     ],
 )
 def test_disagreeing_tensors_are_refused(changes: dict, problem: str) -> None:

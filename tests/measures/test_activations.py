@@ -85,9 +85,7 @@ def test_mistakes_are_named() -> None:
     model, x = _network(), torch.randn(7, 2, 4, 4)
     with pytest.raises(ValueError, match=r"layers names 'fc1', which the model has not got"):
         gs.layer_activations(model, x, ["fc1"])
-    with pytest.raises(
-        TypeError, match=r"layers must be a list of names: got the string '0'; pass \['0'\]"
-    ):
+    with pytest.raises(TypeError, match=r"layers must be a list or None: got '0'; pass \['0'\]"):
         gs.layer_activations(model, x, "0")
     with pytest.raises(TypeError, match=r"model must be a torch.nn.Module: got function"):
         gs.layer_activations(lambda x: x, x)  # type: ignore[arg-type]

@@ -112,7 +112,7 @@ def test_an_activation_may_be_a_class() -> None:
         ((6, [5], 0), {}, "out_features must be a positive integer: got 0"),
         ((6, [5], 3), {"activation": "relyu"}, "unknown activation 'relyu'; did you mean 'relu'"),
         ((6, [5], 3), {"weight_scale": 0.0}, "weight_scale must be a positive number: got 0.0"),
-        ((6, [5], 3), {"output_scale": float("nan")}, "output_scale must be a positive number"),
+        ((6, [5], 3), {"output_scale": float("nan")}, "output_scale must be a finite number"),
     ],
 )
 def test_mistakes_are_named(arguments: tuple, options: dict, problem: str) -> None:

@@ -147,7 +147,7 @@ def test_the_network_is_left_in_training_mode_with_its_own_dropout() -> None:
         ({"max_steps": 0}, "max_steps must be a positive integer: got 0"),
         ({"batch_size": 0}, "batch_size must be a positive integer"),
         ({"device": "gpu"}, 'device must be "auto", "cpu", "cuda" or "mps"'),
-        ({"evaluate": "lgo"}, "schedule must be"),
+        ({"evaluate": "lgo"}, "evaluate must be"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: dict[str, Any], said: str) -> None:

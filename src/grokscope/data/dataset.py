@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from grokscope.arguments import check_fields
 from grokscope.spelling import unknown_name
 
 SubsetRule = Literal["first", "seeded"]
@@ -57,6 +58,7 @@ class Dataset:
     value_range: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         _check_split("train", self.train_x, self.train_y, self.num_classes)
         _check_split("test", self.test_x, self.test_y, self.num_classes)
         for kind in ("x", "y"):
@@ -201,11 +203,14 @@ class Dataset:
 
     def _per_channel(self, name: str, value: float | Sequence[float]) -> Tensor:
         channels = 1 if self.image_shape is None else self.image_shape[0]
+        entries = value if isinstance(value, Sequence) else [value]
+        if any(isinstance(e, bool) or not isinstance(e, int | float) for e in entries):
+            raise TypeError(f"normalize must hold a mean and a std, numbers: got {name} {value!r}")
         numbers = torch.as_tensor(value).to(self.train_x).reshape(-1)
         if len(numbers) not in (1, channels) or not bool(torch.isfinite(numbers).all()):
             raise ValueError(
-                f"{name} must be a finite number, or one for each of {channels} channel(s) of "
-                f"{self.name}: got {value}"
+                f"normalize: {name} must be a finite number, or one for each of {channels} "
+                f"channel(s) of {self.name}: got {value}"
             )
         return numbers.reshape(-1, 1, 1)
 
@@ -263,7 +268,7 @@ def _check_part(name: str, mask: Tensor, test_y: Tensor) -> None:
 
 def _check_same(what: str, train: object, test: object) -> None:
     if train != test:
-        raise ValueError(f"train and test must agree in {what}: got {train} and {test}")
+        raise ValueError(f"train_x and test_x must agree in {what}: got {train} and {test}")
 
 
 def _check_split(split: str, x: Tensor, y: Tensor, num_classes: int | None) -> None:
@@ -279,9 +284,12 @@ def _check_split(split: str, x: Tensor, y: Tensor, num_classes: int | None) -> N
         raise ValueError(
             f"{split}_x must be floating point, int64 (tokens) or uint8 (pixels): got {x.dtype}"
         )
+    if x.is_floating_point() and not bool(torch.isfinite(x.sum()) or torch.isfinite(x).all()):
+        row = int((~torch.isfinite(x.flatten(1))).any(1).nonzero()[0])
+        raise ValueError(f"{split}_x holds NaN or infinity: the first such example is row {row}")
     if tuple(y.shape) != (len(x),):
         raise ValueError(
-            f"{split}_y must have one target for each of the {len(x)} examples, shape "
+            f"{split}_y must have one target for each of the {len(x)} examples of {split}_x, shape "
             f"({len(x)},): got {tuple(y.shape)}"
         )
     if x.device != y.device:
@@ -296,5 +304,6 @@ def _check_split(split: str, x: Tensor, y: Tensor, num_classes: int | None) -> N
         raise ValueError(f"{split}_y must be int64 class labels: got {y.dtype}")
     elif int(y.min()) < 0 or int(y.max()) >= num_classes:
         raise ValueError(
-            f"{split}_y must lie in 0..{num_classes - 1}: got {int(y.min())}..{int(y.max())}"
+            f"{split}_y must lie in 0..{num_classes - 1}: got {int(y.min())}..{int(y.max())} "
+            f"with num_classes={num_classes}"
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from grokscope.arguments import checked_arguments
 from grokscope.data import cifar10, emnist, mnist
 from grokscope.data.dataset import Dataset, SubsetRule, check_floating
 from grokscope.data.digits import load_digits
@@ -60,6 +61,7 @@ DATASETS: dict[str, DatasetEntry] = {
 }
 
 
+@checked_arguments
 def load(
     name: str,
     *,
@@ -128,6 +130,8 @@ def load(
     if data.train_x.dtype == torch.uint8:
         data = data.scaled(dtype)
     if normalize is not None:
+        if len(normalize) != 2 or isinstance(normalize, str):
+            raise ValueError(f"normalize must be (mean, std): got {normalize!r}")
         data = data.normalized(*normalize)
     return data.flattened() if flatten else data
 

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from grokscope.arguments import checked_arguments
 from grokscope.runs.history import History
 
 Column = NDArray[np.float64]
@@ -107,6 +108,7 @@ class Onset:
         )
 
 
+@checked_arguments
 def onset(
     history: History | Mapping[str, Any],
     *,
@@ -141,6 +143,9 @@ def onset(
         >>> found.state, round(found.start), round(found.middle), round(found.end)
         ('delayed', 2297, 4000, 6964)
     """
+    for name, value in (("memorised", memorised), ("least_rise", least_rise)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be from 0 to 1: got {value}")
     history = _as_history(history)
     if train is None:
         train = "train_accuracy" if "train_accuracy" in history else "probe_accuracy"
@@ -191,6 +196,10 @@ def value_at(history: History, name: str, step: float) -> float:
 def _as_history(history: History | Mapping[str, Any]) -> History:
     if isinstance(history, History):
         return history
+    if not isinstance(history, Mapping):
+        raise TypeError(
+            f"history must be a gs.History or a dictionary of columns: got {type(history).__name__}"
+        )
     if "step" not in history:
         raise ValueError(f"history has no 'step': it has {', '.join(map(str, history)) or 'none'}")
     lengths = {name: len(values) for name, values in history.items()}

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
+from grokscope.arguments import check_fields
 from grokscope.findings.statistics import SeedValues
 from grokscope.runs.history import History
 
@@ -38,6 +39,9 @@ class Target:
 
     metric: str = "test_accuracy"
     target: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def is_reached(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is at or above the target; a row without the metric is not."""

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, batch_size, chunks, rows
 from grokscope.measures.company import few, refuse_company, tolerance
 from grokscope.measures.guard import undisturbed, without_wrappers
@@ -25,13 +26,14 @@ from grokscope.measures.inputs import (
     check_not_batch_dependent,
     check_not_scripted,
 )
-from grokscope.measures.view import call
+from grokscope.measures.view import explained_call
 
 # Layers that only pass on or reshape what an earlier layer computed.
 _PASSING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 _COMPILED = "_orig_mod."
 
 
+@checked_arguments
 def layer_activations(
     model: Model,
     x: Batch,
@@ -73,6 +75,7 @@ def layer_activations(
     return _of_batch(plain, x, chosen, layers, chunk_size, max_features)
 
 
+@checked_arguments
 def stream_layer_activations(
     model: Model,
     x: Batch,
@@ -224,7 +227,7 @@ def _activations(
 
     handles = [module.register_forward_hook(keep(name)) for name, module in chosen.items()]
     try:
-        call(model, x)
+        explained_call(model, x)
     finally:
         for handle in handles:
             handle.remove()

@@ -34,6 +34,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.centers import CenterStructure, center_structure, mean_correlation
 from grokscope.measures.inputs import check_chunk_size
 from grokscope.measures.manifolds import (
@@ -87,6 +88,7 @@ class ManifoldGeometry:
 
 
 @torch.no_grad()
+@checked_arguments
 def manifold_geometry(
     manifolds: Sequence[Tensor] | Tensor,
     margin: float = 0.0,

@@ -27,7 +27,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures._center_search import minimize, stability
+from grokscope.measures.inputs import check_batch, check_count
 
 _SEARCH_GRADIENT = 1e-5  # gradient norm at which a start is far enough to be compared
 _SEARCH_STEPS = 200
@@ -60,6 +62,7 @@ class CenterStructure:
         return self.subspace.shape[1]
 
 
+@checked_arguments
 def center_structure(
     centers: Float[Tensor, "P N"],
     num_starts: int = 10,
@@ -84,6 +87,12 @@ def center_structure(
         >>> gs.center_structure(centers).num_components
         1
     """
+    if len(centers) < 2:
+        raise ValueError(f"centers must hold two or more, a row each: got {tuple(centers.shape)}")
+    check_batch(centers, "centers")
+    check_count("num_starts", num_starts)
+    if min_components not in (0, 1):
+        raise ValueError(f"min_components must be 0 or 1: got {min_components}")
     centered = centers.double() - centers.double().mean(0)
     coordinates, basis = _principal_coordinates(centered)
     correlation = mean_correlation(centered)

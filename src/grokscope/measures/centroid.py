@@ -23,12 +23,14 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch
 from grokscope.measures.inputs import Model
 from grokscope.measures.local_map import LocalMap, over_batch
 from grokscope.measures.magnitudes import cosines, norms
 
 
+@checked_arguments
 def centroids(model: Model, x: Batch, *, chunk_size: int | None = None) -> Float[Tensor, " n *d"]:
     """The centroid A_x^T 1 of every example, in the shape of the input.
 
@@ -58,6 +60,7 @@ def centroids(model: Model, x: Batch, *, chunk_size: int | None = None) -> Float
     return over_batch(model, x, chunk_size, measure)[0]
 
 
+@checked_arguments
 def centroid_alignment(
     model: Model, x: Batch, *, chunk_size: int | None = None
 ) -> Float[Tensor, " n"]:
@@ -94,6 +97,7 @@ def centroid_alignment(
     return found
 
 
+@checked_arguments
 def centroid_inner_product(
     model: Model, x: Batch, *, chunk_size: int | None = None
 ) -> Float[Tensor, " n"]:
@@ -126,6 +130,7 @@ def centroid_inner_product(
     return over_batch(model, x, chunk_size, measure)[0]
 
 
+@checked_arguments
 def radii(model: Model, x: Batch, *, chunk_size: int | None = None) -> Float[Tensor, " n"]:
     """The radius ||mu_x||^2 + 2 1^T b_x of every example's region, for its centroid mu_x.
 

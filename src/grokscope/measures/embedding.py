@@ -10,10 +10,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures.inputs import check_batch, check_count, check_number
+from grokscope.arguments import checked_arguments
+from grokscope.measures.inputs import check_count, check_features, check_number
 from grokscope.measures.magnitudes import wide
 
 
+@checked_arguments
 def embedding_2d(
     features: Tensor,
     num_neighbors: int = 15,
@@ -32,13 +34,13 @@ def embedding_2d(
         ModuleNotFoundError: if umap-learn is not installed.
         ValueError: for NaN, no rows, or fewer rows than neighbours.
     """
-    check_batch(features, "features")
+    check_features(features, "features")
     check_count("num_neighbors", num_neighbors, least=2)
     check_number("min_distance", min_distance, least=0)
     if not 2 <= num_neighbors < len(features):
         raise ValueError(
-            f"num_neighbors must lie between 2 and the {len(features) - 1} other rows: got "
-            f"{num_neighbors}"
+            f"num_neighbors must lie between 2 and the {len(features) - 1} other rows of "
+            f"features: got {num_neighbors}"
         )
     try:
         import umap

@@ -12,9 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
+from grokscope.measures.inputs import check_batch
 from grokscope.measures.sparsity import gini
 
 
+@checked_arguments
 def fourier_gini(weight: Float[Tensor, "m d"], modulus: int) -> Float[Tensor, ""]:
     """The Gini coefficient of the lengths of a weight's Fourier components over the residues.
 
@@ -42,6 +45,7 @@ def fourier_gini(weight: Float[Tensor, "m d"], modulus: int) -> Float[Tensor, ""
     return gini(_lengths(weight, modulus))
 
 
+@checked_arguments
 def fourier_spectrum(weight: Float[Tensor, "m d"], modulus: int) -> Float[Tensor, " f"]:
     """The length of a weight's Fourier component at each frequency, cosine and sine together.
 
@@ -81,6 +85,7 @@ def _lengths(weight: Float[Tensor, "m d"], modulus: int) -> Float[Tensor, " p"]:
             f"weight needs a row for each of the {modulus} residues: got shape "
             f"{tuple(weight.shape)}; pass its transpose if the columns belong to the residues"
         )
+    check_batch(weight, "weight")
     return (fourier_basis(modulus, weight) @ weight.detach()[:modulus]).norm(dim=1)
 
 

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, leaf_at, wrt_key
 from grokscope.measures.centroid import is_noise, warn_of_noise
 from grokscope.measures.inputs import Model
@@ -46,6 +47,7 @@ class JacobianGeometry:
         return norms(self.centroids.flatten(1))
 
 
+@checked_arguments
 def jacobian_geometry(model: Model, x: Batch, *, chunk_size: int | None = None) -> JacobianGeometry:
     """All Jacobian and centroid measures of a batch, sharing one pass.
 

@@ -34,7 +34,8 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from grokscope.measures.inputs import check_chunk_size
+from grokscope.arguments import checked_arguments
+from grokscope.measures.inputs import check_chunk_size, check_count
 from grokscope.measures.manifolds import check_manifolds
 from grokscope.measures.nnls import nonnegative_least_squares
 
@@ -65,6 +66,7 @@ class GlueGeometry:
 
 
 @torch.no_grad()
+@checked_arguments
 def glue_geometry(
     manifolds: Sequence[Tensor] | Tensor,
     num_samples: int = 200,
@@ -97,6 +99,7 @@ def glue_geometry(
     """
     clouds = check_manifolds(manifolds)
     check_chunk_size(chunk_size)
+    check_count("num_samples", num_samples)
     columns = torch.cat(clouds).mT
     sizes = torch.tensor([len(points) for points in clouds])
     owner = torch.repeat_interleave(torch.arange(len(clouds)), sizes).to(columns.device)

@@ -16,6 +16,11 @@ from grokscope.measures.batches import Batch, Key, batch_size, leaf_name, leaves
 from grokscope.measures.guard import modules_within
 from grokscope.measures.view import Model, output_tensor
 
+NO_GRADIENT = (
+    "model's outputs carry no gradient to x: it runs under torch.no_grad, detaches on the way or "
+    "returns a constant; pass a differentiable model"
+)
+
 
 def check_batch(x: Batch, name: str = "x") -> None:
     """Raise unless ``x`` is a non-empty, finite batch with a batch axis.
@@ -24,15 +29,33 @@ def check_batch(x: Batch, name: str = "x") -> None:
     as in an additive attention mask; NaN may not.
     """
     check_batch_shape(x, name)
+    check_numbers(x, name)
+
+
+def check_numbers(x: Batch, name: str = "x") -> None:
+    """Raise where a batch of any shape holds NaN, or as one tensor infinity, or no numbers."""
     for key, leaf in leaves(x, name).items():
+        _refuse_meta(leaf, key, name)
         if leaf.is_floating_point() and not _is_finite(leaf):
             _refuse_non_finite(leaf, key, name)
+
+
+def check_features(x: Tensor, name: str) -> None:
+    """Raise unless ``x`` is a non-empty, finite batch of real features."""
+    check_batch(x, name)
+    if x.is_complex():
+        raise TypeError(f"{name} must be real: got {x.dtype}; pass torch.view_as_real({name})")
 
 
 def check_finite(leaf: Tensor, key: Key, name: str = "x") -> None:
     """Raise unless the tensor that derivatives are taken by is finite."""
     if key is not None and not _is_finite(leaf):
         _refuse_non_finite(leaf, key, name, infinity=True)
+
+
+def _refuse_meta(leaf: Tensor, key: Key, name: str) -> None:
+    if leaf.is_meta:
+        raise ValueError(f"{leaf_name(key, name)} is on the meta device, without numbers")
 
 
 def _refuse_non_finite(leaf: Tensor, key: Key, name: str, infinity: bool = False) -> None:
@@ -58,8 +81,7 @@ def check_batch_shape(x: Batch, name: str = "x") -> None:
         )
     batch_size(x, name)
     for key, leaf in leaves(x, name).items():
-        if leaf.is_meta:
-            raise ValueError(f"{leaf_name(key, name)} is on the meta device, without numbers")
+        _refuse_meta(leaf, key, name)
         if leaf.numel() == 0:
             raise ValueError(
                 f"{leaf_name(key, name)} is empty: got shape {tuple(leaf.shape)}; pass at least "

@@ -20,12 +20,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, batch_size
 from grokscope.measures.inputs import Model
 from grokscope.measures.local_map import LocalMap, Products, over_batch
 from grokscope.measures.magnitudes import cosine, norms, scaled
 
 
+@checked_arguments
 def input_jacobian(
     model: Model, x: Batch, *, chunk_size: int | None = None
 ) -> Float[Tensor, "n k *d"]:
@@ -57,6 +59,7 @@ def input_jacobian(
     return over_batch(model, x, chunk_size, measure)[0]
 
 
+@checked_arguments
 def jacobian_norm(
     model: Model,
     x: Batch,
@@ -111,6 +114,7 @@ def jacobian_norm(
     return over_batch(model, x, chunk_size, measure)[0]
 
 
+@checked_arguments
 def jacobian_alignment(
     model: Model, x: Batch, *, chunk_size: int | None = None
 ) -> Float[Tensor, "n k"]:
@@ -143,6 +147,7 @@ def jacobian_alignment(
     return over_batch(model, x, chunk_size, measure)[0]
 
 
+@checked_arguments
 def jacobian_pc1(model: Model, x: Batch, *, chunk_size: int | None = None) -> Float[Tensor, " n"]:
     """The share of the Jacobian's first principal component, sigma_1^2 / sum_i sigma_i^2.
 
@@ -175,6 +180,7 @@ def jacobian_pc1(model: Model, x: Batch, *, chunk_size: int | None = None) -> Fl
     return over_batch(model, x, chunk_size, measure)[0]
 
 
+@checked_arguments
 def affine_map(
     model: Model, x: Batch, *, chunk_size: int | None = None
 ) -> tuple[Float[Tensor, "n k *d"], Float[Tensor, "n k"]]:

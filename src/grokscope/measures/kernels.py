@@ -15,12 +15,14 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.magnitudes import wide
 
 # numbers converted to float64 at once, so that no second copy of a kernel is made
 _BLOCK = 2**22
 
 
+@checked_arguments
 def kernel_distance(
     K1: Shaped[Tensor, "..."],
     K2: Shaped[Tensor, "..."],
@@ -55,6 +57,7 @@ def kernel_distance(
     return (total / 2).to(_result_type(K1, K2))
 
 
+@checked_arguments
 def kernel_distance_matrix(
     kernels: Sequence[Shaped[Tensor, "..."]],
 ) -> Float[Tensor, "t t"]:
@@ -78,15 +81,7 @@ def kernel_distance_matrix(
     kernels = list(kernels)
     if not kernels:
         raise ValueError("kernels is empty; pass at least one kernel")
-    for i, kernel in enumerate(kernels):
-        if kernel.shape != kernels[0].shape:
-            raise ValueError(
-                f"kernels must have one shape: kernels[0] has {_sizes(kernels[0])}, "
-                f"kernels[{i}] has {_sizes(kernel)}"
-            )
-    for i, kernel in enumerate(kernels):
-        check_kernel(kernel, f"kernels[{i}]")
-    norms = [_norm(kernel, f"kernels[{i}]") for i, kernel in enumerate(kernels)]
+    norms = check_kernels(kernels)
     gram = torch.zeros(len(kernels), len(kernels), dtype=torch.float64, device=kernels[0].device)
     block = max(1, _BLOCK // len(kernels))
     for pieces in zip(*(_pieces(kernel, block) for kernel in kernels), strict=True):
@@ -98,6 +93,7 @@ def kernel_distance_matrix(
     return distances.fill_diagonal_(0).to(_result_type(*kernels))
 
 
+@checked_arguments
 def ntk_velocity(
     kernels: Sequence[Shaped[Tensor, "..."]], steps: Sequence[float] | None = None
 ) -> Float[Tensor, " intervals"]:
@@ -130,10 +126,12 @@ def ntk_velocity(
     lengths = [later - earlier for earlier, later in pairwise(steps)]
     if not all(length > 0 for length in lengths):
         raise ValueError(f"steps must increase: got {steps}")
+    check_kernels(kernels)
     pairs = zip(kernels[:-1], kernels[1:], lengths, strict=True)
     return torch.stack([kernel_distance(a, b) / length for a, b, length in pairs])
 
 
+@checked_arguments
 def kernel_alignment(
     K: Shaped[Tensor, "..."],
     y: Shaped[Tensor, "..."],
@@ -186,6 +184,19 @@ def kernel_alignment(
     return (inner / (norm * label_norm)).to(K.dtype)
 
 
+def check_kernels(kernels: Sequence[Tensor]) -> list[float]:
+    """The norms of kernels of one shape; raise, naming the kernel, where one is none."""
+    for i, kernel in enumerate(kernels):
+        if kernel.shape != kernels[0].shape:
+            raise ValueError(
+                f"kernels must have one shape: kernels[0] has {_sizes(kernels[0])}, "
+                f"kernels[{i}] has {_sizes(kernel)}"
+            )
+    for i, kernel in enumerate(kernels):
+        check_kernel(kernel, f"kernels[{i}]")
+    return [_norm(kernel, f"kernels[{i}]") for i, kernel in enumerate(kernels)]
+
+
 def check_kernel(kernel: Tensor, name: str) -> None:
     """Raise unless a kernel holds real numbers."""
     if not isinstance(kernel, Tensor):
@@ -208,7 +219,7 @@ def _result_type(*kernels: Tensor) -> torch.dtype:
 def _targets(y: Tensor, kernel: Tensor) -> Tensor:
     """Targets (n, k) in float64."""
     n, outputs = kernel.shape[0], kernel.shape[2] if kernel.ndim == 4 else None
-    if len(y) != n:
+    if y.ndim == 0 or len(y) != n:
         raise ValueError(f"y must have one entry for each of {n} examples: got {_sizes(y)}")
     if y.is_floating_point():
         if not bool(torch.isfinite(y).all()):

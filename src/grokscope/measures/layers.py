@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, Key, leaf_at, with_leaf
 from grokscope.measures.centroid import power_radius
 from grokscope.measures.company import Company
@@ -18,6 +19,7 @@ from grokscope.measures.local_map import differentiable_outputs, fresh_leaf, in_
 _REARRANGING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 
 
+@checked_arguments
 def layer_centroids(
     model: nn.Module,
     x: Batch,
@@ -69,6 +71,7 @@ def layer_centroids(
     return _by_layer(model, x, layers, chunk_size, centroid)
 
 
+@checked_arguments
 def layer_radii(
     model: nn.Module,
     x: Batch,

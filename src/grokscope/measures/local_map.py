@@ -29,6 +29,7 @@ from grokscope.measures.chain import Chain, ChainPoint, Fold, chain_of, gram, pu
 from grokscope.measures.company import Company
 from grokscope.measures.guard import undisturbed
 from grokscope.measures.inputs import (
+    NO_GRADIENT,
     Model,
     check_batch,
     check_chunk_size,
@@ -289,8 +290,5 @@ def differentiable_outputs(model: Model, x: Batch, key: Key = None) -> Float[Ten
         given = with_leaf(x, key, leaf_at(x, key).clone())
         outputs = check_outputs(outputs_of(model, given), batch_size(x))
     if not outputs.requires_grad:
-        raise ValueError(
-            "model's outputs carry no gradient to x: it runs under torch.no_grad, detaches on the "
-            "way or returns a constant; pass a differentiable model"
-        )
+        raise ValueError(NO_GRADIENT)
     return outputs

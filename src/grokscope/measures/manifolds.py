@@ -11,11 +11,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.centers import principal_signs
+from grokscope.measures.inputs import check_count, check_features
 
 _VANISHED = 1e-10  # center norm, relative to the data, below which there is nothing to divide by
 
 
+@checked_arguments
 def class_manifolds(
     features: Tensor,
     labels: Tensor,
@@ -38,6 +41,9 @@ def class_manifolds(
         >>> [len(m) for m in gs.class_manifolds(torch.eye(5), torch.tensor([3, 1, 3, 3, 1]))]
         [2, 3]
     """
+    check_features(features, "features")
+    if num_points is not None:
+        check_count("num_points", num_points, fix="or None for all")
     if labels.is_floating_point() or labels.shape != features.shape[:1]:
         raise ValueError(
             f"labels must be integers of shape ({len(features)},), one for each row of features: "

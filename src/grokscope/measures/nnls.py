@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
+
 _BLOCK = 8  # points that one round may admit to a passive set
 _NEAR_BEST = 0.5  # ... if their gradient is at least this share of the steepest
 _GRAM_LIMIT = 4096  # points up to which the Gram matrix (m, m) is kept
@@ -162,6 +164,7 @@ def _descend(
     return current, passive, dependent
 
 
+@checked_arguments
 def nonnegative_least_squares(
     points: Float[Tensor, "*T D m"],
     targets: Float[Tensor, "T D"],
@@ -186,6 +189,15 @@ def nonnegative_least_squares(
         >>> gs.nonnegative_least_squares(points, target).coefficients
         tensor([[3., 0.]], dtype=torch.float64)
     """
+    for name, given in (("points", points), ("targets", targets)):
+        if given.numel() == 0 or not bool(torch.isfinite(given).all()):
+            state = "holds NaN or infinity" if given.numel() else "is empty"
+            raise ValueError(f"{name} {state}: got shape {tuple(given.shape)}")
+    if points.ndim not in (2, 3) or (points.ndim == 3 and len(points) != len(targets)):
+        raise ValueError(
+            f"points must be (D, m), or ({len(targets)}, D, m), one for each row of targets: got "
+            f"{tuple(points.shape)}"
+        )
     problems = _Problems(points, targets, signs)
     coefficients, passive, num_rounds = _active_sets(problems)
     slope = problems.gradient(torch.arange(len(targets), device=points.device), coefficients)

@@ -8,10 +8,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.inputs import check_model
 from grokscope.measures.magnitudes import norms, wide
 
 
+@checked_arguments
 def weight_norms(model: nn.Module) -> dict[str, Float[Tensor, ""]]:
     """The Euclidean norm of every parameter, by name.
 

@@ -19,7 +19,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from grokscope.measures.inputs import check_batch, check_count, check_number, class_labels
+from grokscope.arguments import checked_arguments
+from grokscope.measures.inputs import check_count, check_features, check_number, class_labels
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class ProbeResult(NamedTuple):
 
 
 @torch.no_grad()
+@checked_arguments
 def linear_probe(
     train_features: Tensor,
     train_y: Tensor,
@@ -115,6 +117,7 @@ def linear_probe(
 
 
 @torch.no_grad()
+@checked_arguments
 def sgd_probe(
     train_features: Tensor,
     train_y: Tensor,
@@ -194,14 +197,15 @@ def _check_split(
 ) -> tuple[Float[Tensor, "n N"], Float[Tensor, "n_test N"]]:
     """The features as detached float64 matrices; raise unless everything fits."""
     for split, features, y in (("train", train_features, train_y), ("test", test_features, test_y)):
-        check_batch(features, f"{split}_features")
+        check_features(features, f"{split}_features")
         if not isinstance(y, Tensor):
             raise TypeError(f"{split}_y must be a torch.Tensor: got {type(y).__name__}")
         y = class_labels(y)
         if y.is_floating_point() or y.shape != features.shape[:1] or int(y.min()) < 0:
             raise ValueError(
-                f"{split}_y must be integers from 0 of shape ({len(features)},): got {y.dtype} of "
-                f"shape {tuple(y.shape)}"
+                f"{split}_y must be integers from 0 of shape ({len(features)},), one for each row "
+                f"of {split}_features: got {y.dtype} of shape "
+                f"{tuple(y.shape)}"
             )
     x, x_test = (f.detach().flatten(1).double() for f in (train_features, test_features))
     if x.shape[1] != x_test.shape[1]:

@@ -27,6 +27,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.fourier import fourier_spectrum
 
 
@@ -46,6 +47,7 @@ class ProgressMeasures:
     logit_share: float
 
 
+@checked_arguments
 def key_frequencies(weight: Float[Tensor, "m d"], modulus: int, num: int = 5) -> list[int]:
     """The ``num`` frequencies at which a weight over residues is largest, the constant left out.
 
@@ -72,6 +74,7 @@ def key_frequencies(weight: Float[Tensor, "m d"], modulus: int, num: int = 5) ->
     return sorted(int(place) + 1 for place in spectrum.topk(num).indices)
 
 
+@checked_arguments
 def progress_measures(
     logits: Float[Tensor, "n p"],
     results: Int64[Tensor, " n"],
@@ -146,6 +149,8 @@ def _check(logits: Tensor, results: Tensor, train: Tensor, frequencies: Sequence
         )
     if not bool(train.any()):
         raise ValueError("train marks no pair: the excluded loss is of the training pairs")
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError("logits holds NaN or infinity")
     highest = modulus // 2
     if not frequencies or len(set(frequencies)) < len(frequencies):
         raise ValueError(f"frequencies must be one or more, each once: got {list(frequencies)}")

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.attacks import autoattack
 from grokscope.measures.attacks.apgd import apgd
 from grokscope.measures.attacks.autoattack import Attack, standard_attacks
@@ -76,6 +77,7 @@ def robust_accuracy(
     progress: Progress | None = ...,
     return_inputs: Literal[True],
 ) -> tuple[float, Batch]: ...
+@checked_arguments
 def robust_accuracy(
     model: Model,
     x: Batch,
@@ -143,7 +145,7 @@ def robust_accuracy(
     leaf = leaf_at(x, key).detach()
     check_differentiable(leaf)
     check_labels(y, len(leaf))
-    _check_settings(attack, norm, eps, bounds, steps)
+    check_attack(attack, norm, eps, bounds, steps)
     _check_range(leaf, bounds)
     if attack == "autoattack" and key is not None:
         raise ValueError(
@@ -247,13 +249,14 @@ def _attacks(
     return {"apgd": by_gradient, **{f"apgd-target-{rank - 1}": towards(rank) for rank in ranks}}
 
 
-def _check_settings(
+def check_attack(
     attack: str,
     norm: str,
     eps: float,
     bounds: tuple[float, float] | None,
     steps: int | None,
 ) -> None:
+    """Raise unless there is such an attack, with settings that it can have."""
     if attack not in ATTACKS:
         raise ValueError(unknown_name("attack", attack, ATTACKS))
     norms = autoattack.NORMS if attack == "autoattack" else NORMS

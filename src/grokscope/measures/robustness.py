@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, batch_size, chunks, leaf_at, with_leaf, wrt_key
 from grokscope.measures.company import Company, outputs_at
 from grokscope.measures.guard import undisturbed
@@ -37,6 +38,7 @@ from grokscope.measures.view import wrt_of
 Dims = slice | Sequence[int]
 
 
+@checked_arguments
 def robust_radius(
     model: Model,
     x: Batch,
@@ -90,6 +92,7 @@ def robust_radius(
     return over_batch(model, x, chunk_size, measure)[0]
 
 
+@checked_arguments
 def noise_accuracy(
     model: Model,
     x: Batch,
@@ -152,6 +155,8 @@ def gaussian_noise(
     noise = noise.to(x.device)
     if dims is None:
         return noise
+    if not isinstance(dims, slice) and len(dims) == 0:
+        raise ValueError("dims is empty: name at least one feature, or pass None for all")
     hit = torch.zeros(x[0].numel(), dtype=torch.bool, device=x.device)
     try:
         hit[dims if isinstance(dims, slice) else list(dims)] = True
@@ -178,7 +183,7 @@ def perturbed_accuracy(
     n = batch_size(x)
     check_labels(y, n)
     check_number("threshold", threshold)
-    if not all(0 <= s < torch.inf for s in std):
+    if not std or not all(0 <= s < torch.inf for s in std):
         raise ValueError(f"std must be 0 or positive, and finite: got {list(std)}")
     key, labels = wrt_key(x, wrt_of(model)), class_labels(y).to(noise.device)
     plain = leaf_at(x, key)

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.manifolds import check_manifolds
 from grokscope.measures.nnls import nonnegative_least_squares
 
@@ -43,6 +44,7 @@ class SimulatedCapacity:
 
 
 @torch.no_grad()
+@checked_arguments
 def simulated_capacity(
     manifolds: Sequence[Tensor] | Tensor,
     num_trials: int = 100,

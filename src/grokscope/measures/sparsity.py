@@ -6,7 +6,10 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 
+
+@checked_arguments
 def gini(x: Shaped[Tensor, "*n"]) -> Float[Tensor, ""]:
     """The Gini coefficient of the absolute values of all elements.
 

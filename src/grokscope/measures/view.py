@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, Key, leaf_name, leaves
 
 Model = nn.Module | Callable[..., Any]
@@ -61,6 +62,7 @@ class View(nn.Module):
     _view_wrt: Key
     _view_embed: Callable[[Any, Any], Any] | None
 
+    @checked_arguments
     def __init__(
         self,
         model: Model,
@@ -153,15 +155,19 @@ def outputs_of(model: Model, x: Batch) -> Tensor:
         TypeError: if what it returns holds no tensor, or several of a dictionary without "logits".
         ValueError: if it does not run on the batch.
     """
+    return output_tensor(explained_call(model, x))
+
+
+def explained_call(model: Model, x: Batch) -> Any:
+    """What the model returns on a batch; raise, with the shapes that met, where it does not run."""
     try:
-        outputs = call(model, x)
+        return call(model, x)
     except torch.OutOfMemoryError:
         raise
     except (RuntimeError, TypeError, LookupError, AssertionError) as error:
         parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
         theirs = "" if parameter is None else f"; its weights are {_kind(parameter)}"
         raise ValueError(f"model does not run on {_described(x)}{theirs}: {error}") from error
-    return output_tensor(outputs)
 
 
 def output_tensor(outputs: Any) -> Tensor:

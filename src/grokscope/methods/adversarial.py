@@ -25,13 +25,22 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from grokscope.measures.inputs import class_labels
+from grokscope.arguments import checked_arguments
+from grokscope.measures.inputs import (
+    NO_GRADIENT,
+    check_batch,
+    check_model,
+    check_number,
+    class_labels,
+)
 from grokscope.methods.base import Loss, Method
 from grokscope.methods.networks import Networks, OneNetwork, normal_numbers
+from grokscope.methods.stablemax import check_targets
 
 OwnLoss = Callable[[Tensor, Tensor], Tensor]
 
 
+@checked_arguments
 def noisy_inputs(
     x: Float[Tensor, " n *d"],
     std: float | Tensor,
@@ -46,10 +55,14 @@ def noisy_inputs(
         >>> gs.noisy_inputs(torch.zeros(2, 3), 0.1, torch.Generator().manual_seed(0)).shape
         torch.Size([2, 3])
     """
+    check_batch(x)
+    if not isinstance(std, Tensor):
+        check_number("std", std, least=0)
     (noise,) = normal_numbers([generator], x.shape, x.device, x.dtype)
     return x + noise * std
 
 
+@checked_arguments
 def adversarial_inputs(
     model: nn.Module,
     x: Float[Tensor, " n *d"],
@@ -69,6 +82,10 @@ def adversarial_inputs(
         >>> torch.allclose((moved - x).abs(), torch.tensor(0.1))
         True
     """
+    check_batch(x)
+    check_model(model)
+    if not isinstance(eps, Tensor):
+        check_number("eps", eps, least=0)
     whole = x.unsqueeze(0), _labels(y, loss).unsqueeze(0)
     return x + _uphill(OneNetwork(model), *whole, _LossOfOne(loss)).squeeze(0) * eps
 
@@ -109,6 +126,7 @@ class AdversarialTraining(Method):
 
     name: ClassVar[str] = "adversarial"
 
+    @checked_arguments
     def __init__(
         self,
         eps: float = 0.03,
@@ -192,7 +210,10 @@ def _uphill(
     """The sign of the gradient of each network's loss by its inputs, in eval mode."""
     leaf = x.detach().clone().requires_grad_()
     with networks.evaluating(), torch.enable_grad():
-        (gradient,) = torch.autograd.grad(loss(networks(leaf), y), leaf)
+        value = loss(networks(leaf), y)
+        if not value.requires_grad:
+            raise ValueError(NO_GRADIENT)
+        (gradient,) = torch.autograd.grad(value, leaf, materialize_grads=True)
     return gradient.sign()
 
 
@@ -208,7 +229,10 @@ class _LossOfOne:
     loss: OwnLoss
 
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return self.loss(outputs.squeeze(0), targets.squeeze(0))
+        outputs, targets = outputs.squeeze(0), targets.squeeze(0)
+        if self.loss is F.cross_entropy and outputs.ndim > 1:
+            check_targets(targets, outputs)
+        return self.loss(outputs, targets)
 
     def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
         return is_right(outputs.squeeze(0), targets.squeeze(0)).unsqueeze(0)

@@ -15,6 +15,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from grokscope.arguments import checked_arguments
 from grokscope.methods.base import Method
 from grokscope.methods.networks import Networks, OneNetwork
 
@@ -42,6 +43,7 @@ class GradientClipping(Method):
     name: ClassVar[str] = "clipping"
     stays_in_span: ClassVar[bool] = True
 
+    @checked_arguments
     def __init__(self, max_norm: float = 1.0) -> None:
         if not max_norm > 0:
             raise ValueError(f"max_norm must be positive: got {max_norm}")

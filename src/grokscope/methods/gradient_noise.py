@@ -15,10 +15,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grokscope.arguments import checked_arguments
+from grokscope.measures.inputs import check_count, check_number
 from grokscope.methods.base import Method
 from grokscope.methods.networks import Networks, OneNetwork, normal_numbers
 
 
+@checked_arguments
 def noise_deviation(step: int, variance: float = 0.01, decay: float = 0.55) -> float:
     """The standard deviation of the noise at a step, counted from 1.
 
@@ -27,6 +30,9 @@ def noise_deviation(step: int, variance: float = 0.01, decay: float = 0.55) -> f
         >>> gs.noise_deviation(1, variance=0.25), gs.noise_deviation(16, variance=0.25, decay=0.5)
         (0.5, 0.25)
     """
+    check_count("step", step)
+    check_number("variance", variance, least=0)
+    check_number("decay", decay, least=0)
     return (variance / step**decay) ** 0.5
 
 
@@ -54,6 +60,7 @@ class GradientNoise(Method):
 
     name: ClassVar[str] = "gradient_noise"
 
+    @checked_arguments
     def __init__(self, variance: float = 0.01, decay: float = 0.55, seed: int = 0) -> None:
         for name, value in (("variance", variance), ("decay", decay)):
             if not 0 <= value < float("inf"):

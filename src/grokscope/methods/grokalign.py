@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, leaves, map_leaves
 from grokscope.measures.inputs import check_batch_shape
 from grokscope.measures.view import Model
@@ -65,6 +66,7 @@ class GrokAlign(Method):
     name: ClassVar[str] = "grokalign"
     stays_in_span: ClassVar[bool] = True
 
+    @checked_arguments
     def __init__(
         self,
         weight: float = 1e-3,

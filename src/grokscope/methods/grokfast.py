@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.magnitudes import wide
 from grokscope.methods.base import Method
 from grokscope.methods.networks import Networks, OneNetwork
@@ -28,6 +29,7 @@ from grokscope.methods.networks import Networks, OneNetwork
 _Rows = Tensor | None
 
 
+@checked_arguments
 def slow_gradient_ema(
     gradient: Float[Tensor, " *p"], mean: Float[Tensor, " *p"] | None, alpha: float = 0.98
 ) -> Float[Tensor, " *p"]:
@@ -46,9 +48,12 @@ def slow_gradient_ema(
         >>> gs.slow_gradient_ema(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), alpha=0.75)
         tensor([0.2500, 0.7500])
     """
+    if not 0 <= alpha < 1:
+        raise ValueError(f"alpha must be at least 0 and less than 1: got {alpha}")
     return gradient.clone() if mean is None else torch.lerp(mean, gradient, 1 - alpha)
 
 
+@checked_arguments
 def slow_gradient_ma(window: Float[Tensor, " w *p"]) -> Float[Tensor, " *p"]:
     """The mean of a parameter's last gradients, w of them in any order.
 
@@ -57,6 +62,8 @@ def slow_gradient_ma(window: Float[Tensor, " w *p"]) -> Float[Tensor, " *p"]:
         >>> gs.slow_gradient_ma(torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
         tensor([0.5000, 0.5000])
     """
+    if len(window) == 0:
+        raise ValueError("window is empty: pass at least one gradient")
     return window.mean(0)
 
 
@@ -90,6 +97,7 @@ class Grokfast(Method):
     name: ClassVar[str] = "grokfast"
     stays_in_span: ClassVar[bool] = True
 
+    @checked_arguments
     def __init__(
         self,
         kind: str = "ema",

@@ -19,7 +19,7 @@ from torch.func import functional_call
 from grokscope.measures.batches import Batch
 from grokscope.measures.chain import Chain, Fold, chain_of
 from grokscope.measures.guard import without_wrappers
-from grokscope.measures.view import Model, View, continuous, unwrapped
+from grokscope.measures.view import Model, View, continuous, explained_call, unwrapped
 from grokscope.methods.chain_terms import ChainPass
 from grokscope.methods.forward_capture import ForwardCapture
 from grokscope.methods.layer_chain import LayerPass, layers_of
@@ -146,7 +146,7 @@ class OneNetwork(Networks):
 
     def __call__(self, x: Shaped[Tensor, "1 n *d"]) -> Float[Tensor, "1 n *k"]:
         """The outputs of the model."""
-        return self._called(x.squeeze(0)).unsqueeze(0)
+        return explained_call(self._called, x.squeeze(0)).unsqueeze(0)
 
     def is_of(self, model: Model) -> bool:
         """Whether this is that model."""

@@ -19,11 +19,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grokscope.arguments import checked_arguments
+from grokscope.measures.inputs import check_number
 from grokscope.measures.magnitudes import scaled, wide
 from grokscope.methods.base import Method
 from grokscope.methods.networks import Networks, OneNetwork
 
 
+@checked_arguments
 def orthogonal_gradient(
     weight: Float[Tensor, " *p"],
     gradient: Float[Tensor, " *p"],
@@ -48,6 +51,9 @@ def orthogonal_gradient(
         >>> gs.orthogonal_gradient(torch.tensor([2.0, 0.0]), torch.tensor([3.0, 4.0]))
         tensor([0., 5.])
     """
+    check_number("strength", strength, least=0, most=1)
+    if not 0 <= batch_dims <= gradient.ndim:
+        raise ValueError(f"batch_dims must be from 0 to {gradient.ndim}: got {batch_dims}")
     lead = gradient.shape[:batch_dims]
     # Only directions matter until the end: scaled by powers of two, no square under- or overflows,
     # as of the gradients that a GradScaler has multiplied by 65,536.
@@ -89,6 +95,7 @@ class OrthoGrad(Method):
     name: ClassVar[str] = "orthograd"
     stays_in_span: ClassVar[bool] = True
 
+    @checked_arguments
     def __init__(self, strength: float = 1.0) -> None:
         if not 0 <= strength <= 1:
             raise ValueError(f"strength must be between 0 and 1: got {strength}")

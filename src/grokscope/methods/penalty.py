@@ -24,8 +24,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, wrt_key
-from grokscope.measures.inputs import check_batch_shape
+from grokscope.measures.inputs import check_batch, check_batch_shape, check_model
 from grokscope.measures.local_map import full_precision
 from grokscope.measures.view import Model, wrt_of
 from grokscope.methods.autograd_terms import autograd_terms
@@ -37,6 +38,7 @@ from grokscope.spelling import unknown_name
 ESTIMATORS = ("auto", "derivative", "difference")
 
 
+@checked_arguments
 def jacobian_penalty(
     model: Model,
     x: Batch,
@@ -94,7 +96,11 @@ def jacobian_penalty(
         >>> loss = torch.nn.functional.cross_entropy(model(x), y)
         >>> loss = loss + 1e-3 * gs.jacobian_penalty(model, x)
     """
-    check_batch_shape(x)
+    check_model(model)
+    # On an accelerator the numbers are not read, which would wait for it at each step; a batch with
+    # NaN makes the loss itself NaN there.
+    on_cpu = all(leaf.device.type == "cpu" for leaf in leaves(x).values())
+    (check_batch if on_cpu and not torch.compiler.is_compiling() else check_batch_shape)(x)
     check_projections(projections)
     check_estimate(examples, estimator, offset_weight)
     whole = map_leaves(lambda leaf: leaf.unsqueeze(0), x)

@@ -17,7 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from grokscope.arguments import checked_arguments
+from grokscope.measures.inputs import check_number
 
+
+@checked_arguments
 def stable_logits(logits: Float[Tensor, "*n k"]) -> Float[Tensor, "*n k"]:
     """Log s(z): the logits whose softmax is the StableMax of ``logits``.
 
@@ -31,6 +35,7 @@ def stable_logits(logits: Float[Tensor, "*n k"]) -> Float[Tensor, "*n k"]:
     return torch.where(logits >= 0, up, -down)
 
 
+@checked_arguments
 def stablemax_cross_entropy(
     logits: Float[Tensor, "n k"], y: Tensor, *, label_smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
@@ -47,4 +52,26 @@ def stablemax_cross_entropy(
         >>> torch.isclose(loss, torch.tensor(0.8).log().neg())
         tensor(True)
     """
+    check_number("label_smoothing", label_smoothing, least=0, most=1)
+    check_targets(y, logits)
     return F.cross_entropy(stable_logits(logits), y, label_smoothing=label_smoothing)
+
+
+def check_targets(y: Tensor, outputs: Tensor) -> None:
+    """Raise unless cross-entropy takes ``y`` as targets of these outputs."""
+    n, k = outputs.shape[0], outputs.shape[1]
+    if y.shape == outputs.shape and y.is_floating_point():
+        return
+    if y.shape != outputs[:, 0].shape:
+        raise ValueError(
+            f"y must hold a label for each of the {n} rows of logits: got {tuple(y.shape)}"
+        )
+    if y.is_floating_point():
+        raise TypeError(f"y must hold integer labels, or probabilities (n, k): got {y.dtype}")
+    # On an accelerator the kernel itself checks, and to read labels would wait for it.
+    wrong = (y != -100) & ((y < 0) | (y >= k)) if y.device.type == "cpu" else y[:0]
+    if bool(wrong.any()):
+        raise ValueError(
+            f"y must hold classes from 0 to {k - 1}, as logits have {k} columns: got "
+            f"{int(y.min())} to {int(y.max())}"
+        )

@@ -12,6 +12,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.scale import Normalize, Scale
 from grokscope.models.mlp import activation_class, check_scale, check_size
 from grokscope.models.seeding import seeded_initialization
@@ -69,6 +70,7 @@ class CNN(nn.Sequential):
         torch.Size([5, 10])
     """
 
+    @checked_arguments
     def __init__(
         self,
         in_shape: Sequence[int],

@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.scale import Scale
 from grokscope.models.seeding import seeded_initialization
 from grokscope.spelling import unknown_name
@@ -58,6 +59,7 @@ class MLP(nn.Sequential):
         torch.Size([5, 10])
     """
 
+    @checked_arguments
     def __init__(
         self,
         in_features: int,

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.view import Model, unwrapped
 from grokscope.models.mlp import activation_class, check_size
 from grokscope.models.seeding import seeded_initialization
@@ -55,6 +56,7 @@ class Transformer(nn.Module):
         (torch.Size([2, 7]), torch.Size([2, 3, 16]))
     """
 
+    @checked_arguments
     def __init__(
         self,
         modulus: int,

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from grokscope.arguments import check_fields
 from grokscope.findings.onset import onset
 from grokscope.runs import History
 
@@ -71,6 +72,7 @@ class StopWhenSettled:
     give_up: float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, value in (("patience", self.patience), ("give_up", self.give_up)):
             if value is not None and not 2 <= value < math.inf:
                 raise ValueError(f"{name} must be a factor of 2 or more: got {value}")

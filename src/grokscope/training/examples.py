@@ -27,7 +27,7 @@ from torch.utils.data import (
 
 from grokscope import data
 from grokscope.measures.batches import Batch, batch_size, concatenated, map_leaves, rows
-from grokscope.measures.inputs import class_labels
+from grokscope.measures.inputs import check_numbers, class_labels
 from grokscope.training.evaluation import aligned
 
 PROBE_EXAMPLES = 256
@@ -74,6 +74,7 @@ def examples(name: str, source: Any, most: int) -> tuple[Batch, Tensor]:
     size = batch_size(x, name)
     if size == 0:
         raise ValueError(f"{name} is empty: give it at least one example")
+    check_numbers(x, name)
     if y.ndim == 0 or len(y) != size:
         labels = len(y) if y.ndim else "one number as"
         raise ValueError(f"{name} holds {size} inputs but {labels} labels; give one for each")

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from grokscope.arguments import checked_arguments
 from grokscope.data import Dataset, dataset_of
-from grokscope.measures.inputs import class_labels
+from grokscope.measures.inputs import check_model, class_labels
 from grokscope.methods.base import Method, joined
 from grokscope.methods.networks import Networks, OneNetwork
 from grokscope.runs import RunDirectory, Trial, TrialGroup
@@ -40,6 +41,7 @@ _LOG = logging.getLogger(__name__)
 
 
 @takes_settings
+@checked_arguments
 def fit(
     model: nn.Module,
     data: Data,
@@ -96,6 +98,7 @@ def fit(
 
 
 @takes_settings
+@checked_arguments
 def fit_seeds(
     build: Callable[[int], nn.Module],
     data: Data,
@@ -208,6 +211,7 @@ class _Own:
 
     def member(self, data: Dataset, how: TrainingSettings, place: torch.device) -> Member:
         """The network moved to its place, with its data."""
+        check_model(self.model)
         self.model.to(device=place, dtype=how.dtype)
         if self.monitor is not None and not _share(self.monitor.model, self.model):
             raise ValueError(
@@ -319,6 +323,11 @@ def data_of(data: Data) -> Dataset:
     """A data set as it is, or one of bare tensors."""
     if isinstance(data, Dataset):
         return data
+    if not isinstance(data, Sequence):
+        raise TypeError(
+            "data must be a Dataset or (train_x, train_y, test_x, test_y): got "
+            f"{type(data).__name__}"
+        )
     if len(data) != 4:
         raise ValueError(
             f"data must be a Dataset or (train_x, train_y, test_x, test_y): got {len(data)} tensors"
@@ -338,6 +347,8 @@ def _share(one: nn.Module, other: nn.Module) -> bool:
 def _check_seeds(seeds: Sequence[int], vectorize: bool | str) -> None:
     if len(seeds) == 0:
         raise ValueError("seeds is empty: give it at least one seed")
+    if min(seeds) < 0:
+        raise ValueError(f"seeds must be 0 or positive: got {list(seeds)}")
     if len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds must all be different: got {list(seeds)}")
     if vectorize not in (True, False, "auto"):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.activations import layer_activations
 from grokscope.measures.capacity import manifold_geometry
 from grokscope.measures.manifolds import class_manifolds
@@ -50,6 +51,7 @@ class LayerGeometry(MeasureWithMemory):
 
     name = "manifold_geometry"
 
+    @checked_arguments
     def __init__(
         self,
         layers: Sequence[str] | None = None,

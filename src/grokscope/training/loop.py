@@ -124,6 +124,11 @@ class Loop:
             if penalty is not None:
                 loss = loss + penalty.sum()
         optimizer.zero_grad()
+        if not loss.requires_grad:
+            raise ValueError(
+                "model cannot be trained: its loss has no gradient to any parameter; it runs under "
+                "torch.no_grad, detaches on the way or returns a constant"
+            )
         loss.backward()
         for method in methods:
             method.filter_gradients(step, networks)

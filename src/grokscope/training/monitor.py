@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, on_device, rows, wrt_key
 from grokscope.measures.guard import undisturbed
-from grokscope.measures.inputs import check_model
+from grokscope.measures.inputs import check_chunk_size, check_count, check_model
 from grokscope.measures.view import continuous, wrt_of
 from grokscope.runs import History
 from grokscope.spelling import unknown_name
@@ -103,6 +104,7 @@ class Monitor:
         array([ 0,  1,  2,  3,  4,  5,  6,  7,  8, 10, 12, 15, 18, 20])
     """
 
+    @checked_arguments
     def __init__(
         self,
         model: nn.Module,
@@ -124,6 +126,8 @@ class Monitor:
                 "serves as gs.View(function)"
             )
         check_model(model)
+        check_count("pictures", pictures, least=0)
+        check_chunk_size(chunk_size)
         self.model = model
         self.schedule = Schedule.of(schedule)
         self.history = History()
@@ -434,12 +438,16 @@ def _resolve(
         if isinstance(measure, MeasureWithMemory):
             name = measure.name
         elif not isinstance(measure, str):
+            if not callable(measure):
+                raise TypeError(
+                    f"measures must hold names or functions (model, x, y): got {measure!r}"
+                )
             name = getattr(measure, "__name__", repr(measure))
         elif measure in MEASURES:
             name, measure = measure, WITH_MEMORY[measure]() if measure in WITH_MEMORY else measure
         else:
             raise ValueError(
-                f"{unknown_name('measure', measure, MEASURES)}; a function "
+                f"measures: {unknown_name('measure', measure, MEASURES)}; a function "
                 "(model, x, y) -> float or (n,) serves as well"
             )
         if name in resolved:

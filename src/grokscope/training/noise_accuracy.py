@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import leaf_at, wrt_key
 from grokscope.measures.robustness import Dims, gaussian_noise, perturbed_accuracy
 from grokscope.measures.view import wrt_of
@@ -42,6 +43,7 @@ class NoiseAccuracy(MeasureWithMemory):
 
     name = "noise_accuracy"
 
+    @checked_arguments
     def __init__(
         self,
         std: Sequence[float] = (0.2, 0.4, 0.6, 0.8, 1.0),
@@ -53,6 +55,8 @@ class NoiseAccuracy(MeasureWithMemory):
     ) -> None:
         if not std or any(not 0 <= s < float("inf") for s in std):
             raise ValueError(f"std must hold deviations of 0 or more: got {list(std)}")
+        if dims is not None and not isinstance(dims, slice) and len(dims) == 0:
+            raise ValueError("dims is empty: name at least one feature, or pass None for all")
         self.std = tuple(float(s) for s in std)
         self.dims = dims
         self.seed = seed

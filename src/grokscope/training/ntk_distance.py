@@ -11,7 +11,9 @@ import math
 import torch
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import rows
+from grokscope.measures.inputs import check_chunk_size
 from grokscope.measures.kernels import kernel_distance, kernel_distance_matrix
 from grokscope.runs import History
 from grokscope.training.archive import Archive
@@ -62,6 +64,7 @@ class NTKDistance(MeasureWithMemory):
 
     name = "ntk_distance"
 
+    @checked_arguments
     def __init__(
         self,
         num_points: int = 64,
@@ -71,6 +74,7 @@ class NTKDistance(MeasureWithMemory):
     ) -> None:
         if num_points < 1:
             raise ValueError(f"num_points must be a positive integer: got {num_points}")
+        check_chunk_size(chunk_size)
         self.num_points = num_points
         self.reduce = reduce
         self.chunk_size = chunk_size

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from grokscope.measures.robust_accuracy import robust_accuracy
+from grokscope.arguments import checked_arguments
+from grokscope.measures.robust_accuracy import check_attack, robust_accuracy
 from grokscope.measures.view import outputs_of
 from grokscope.training.archive import Archive
 from grokscope.training.measure_with_memory import MeasureWithMemory
@@ -40,6 +41,7 @@ class RobustAccuracy(MeasureWithMemory):
 
     name = "robust_accuracy"
 
+    @checked_arguments
     def __init__(
         self,
         attack: str = "pgd",
@@ -51,6 +53,7 @@ class RobustAccuracy(MeasureWithMemory):
         seed: int = 0,
         threshold: float = 0.0,
     ) -> None:
+        check_attack(attack, norm, eps, bounds, steps)
         self.attack = attack
         self.norm = norm
         self.eps = eps

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from grokscope.arguments import check_argument, check_fields
+
 Scheduled = "str | int | Sequence[int] | Schedule"
 
 
@@ -27,6 +29,7 @@ class Schedule:
     at: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, value in (("per_decade", self.per_decade), ("every", self.every)):
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be a positive integer or None: got {value}")
@@ -34,12 +37,13 @@ class Schedule:
             raise ValueError(f"at must hold steps from 0 on: got {min(self.at)}")
 
     @classmethod
-    def of(cls, schedule: str | int | Sequence[int] | Schedule) -> Schedule:
+    def of(cls, schedule: str | int | Sequence[int] | Schedule, name: str = "schedule") -> Schedule:
         """A schedule from what a user writes: "log", every so many steps, or the steps themselves.
 
         Raises:
             ValueError: if it is none of these.
         """
+        check_argument(name, schedule, "str | int | Sequence[int] | Schedule")
         if isinstance(schedule, Schedule):
             return schedule
         if schedule == "log":
@@ -49,7 +53,7 @@ class Schedule:
         if isinstance(schedule, Sequence) and not isinstance(schedule, str):
             return cls(per_decade=None, at=tuple(sorted(schedule)))
         raise ValueError(
-            f'schedule must be "log", a number of steps, a list of steps or a Schedule: '
+            f'{name} must be "log", a number of steps, a list of steps or a Schedule: '
             f"got {schedule!r}"
         )
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from grokscope.arguments import check_fields
 from grokscope.findings.target import Target
 from grokscope.spelling import unknown_name
 from grokscope.training.early_stopping import StopWhenSettled
@@ -86,10 +87,16 @@ class TrainingSettings:
     compile: bool = False
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if isinstance(self.optimizer, str) and self.optimizer not in OPTIMIZERS:
             raise ValueError(unknown_name("optimizer", self.optimizer, OPTIMIZERS))
         if self.decay not in DECAYS:
             raise ValueError(unknown_name("decay", self.decay, DECAYS))
+        for name in ("lr", "weight_decay", "momentum", "eps", "warmup", "checkpoint_seconds"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be 0 or positive: got {getattr(self, name)}")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas must be at least 0 and less than 1: got {self.betas}")
         if self.max_steps < 1:
             raise ValueError(f"max_steps must be a positive integer: got {self.max_steps}")
         if self.batch_size is not None and self.batch_size < 1:
@@ -98,7 +105,7 @@ class TrainingSettings:
             )
         self._check_stop()
         _ = self.objective
-        Schedule.of(self.evaluate)
+        Schedule.of(self.evaluate, "evaluate")
 
     @classmethod
     def of(cls, given: Mapping[str, Any], function: str) -> TrainingSettings:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from grokscope.measures.attacks.pgd import Logits
+from grokscope.measures.inputs import NO_GRADIENT
 
 # (outputs at points, examples (n, *d), their classes (n,)) -> perturbed examples (n, *d)
 Attack = Callable[[Logits, Tensor, Tensor], Tensor]
@@ -136,6 +137,8 @@ class _InputOnly(torch.autograd.Function):
         with torch.enable_grad():
             ctx.leaf = points.detach().requires_grad_()
             ctx.outputs = logits(ctx.leaf, examples)
+        if not ctx.outputs.requires_grad:
+            raise ValueError(NO_GRADIENT)
         return ctx.outputs.detach()
 
     @staticmethod

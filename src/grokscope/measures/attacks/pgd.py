@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from grokscope.measures.attacks.ball import Ball
+from grokscope.measures.inputs import NO_GRADIENT
 
 # (points (m, *d), which examples they are (m,)) -> outputs (m, k)
 Logits = Callable[[Tensor, Tensor], Tensor]
@@ -70,6 +71,8 @@ def outputs_and_slope(
     leaf = points.detach().clone().requires_grad_()
     with torch.enable_grad():
         outputs = logits(leaf, examples)
+        if not outputs.requires_grad:
+            raise ValueError(NO_GRADIENT)
         losses = loss(outputs, y)
         (slope,) = torch.autograd.grad(losses.sum(), leaf, materialize_grads=True)
     return outputs.detach(), losses.detach(), slope

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, batch_size, leaf_name, leaves, rows
 from grokscope.measures.company import Company
 from grokscope.measures.guard import without_wrappers
@@ -50,6 +51,7 @@ from grokscope.measures.ntk.plan import (
 from grokscope.measures.ntk.terms import Problem, Term
 
 
+@checked_arguments
 def empirical_ntk(
     model: nn.Module,
     x1: Batch,

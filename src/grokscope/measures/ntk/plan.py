@@ -16,6 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import nn
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, batch_size, leaves, map_leaves, rows
 from grokscope.measures.company import outputs_at
 from grokscope.measures.guard import undisturbed, without_wrappers
@@ -100,6 +101,7 @@ def _pattern(name: str) -> str:
     return re.sub(r"\d+", "*", name)
 
 
+@checked_arguments
 def ntk_plan(
     model: nn.Module,
     x: Batch,

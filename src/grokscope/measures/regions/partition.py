@@ -13,6 +13,7 @@ from typing import overload
 import numpy as np
 import torch
 
+from grokscope.arguments import checked_arguments
 from grokscope.measures.inputs import Model, check_outputs
 from grokscope.measures.regions.kinks import BreakpointFunctions
 from grokscope.measures.regions.mesh import Ints, Mesh
@@ -57,6 +58,7 @@ def linear_regions(
     partial: bool = ...,
     progress: Progress | None = ...,
 ) -> list[LinearRegions]: ...
+@checked_arguments
 def linear_regions(
     model: Model,
     slice: Slice | Sequence[Slice],
@@ -116,6 +118,8 @@ def linear_regions(
     """
     if max_regions < 1:
         raise ValueError(f"max_regions must be positive: got {max_regions}")
+    if not isinstance(slice, Slice | list | tuple):
+        raise TypeError(f"slice must be a gs.Slice or a list of them: got {type(slice).__name__}")
     planes = [slice] if isinstance(slice, Slice) else list(slice)
     _check_slices(planes)
     graph = trace(model)

@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.arguments import checked_arguments
+
 
 class Slice:
     """A convex piece of a plane in input space, with coordinates (a, b) on it.
@@ -24,6 +26,7 @@ class Slice:
         tensor([[ 1., -2.,  0.]], dtype=torch.float64)
     """
 
+    @checked_arguments
     def __init__(
         self,
         origin: Float[Tensor, "..."],
@@ -54,6 +57,8 @@ class Slice:
         for name, tensor in (("origin", origin), ("basis", basis)):
             if not bool(torch.isfinite(tensor).all()):
                 raise ValueError(f"{name} holds NaN or infinity")
+        if not 0 < half_width < float("inf"):
+            raise ValueError(f"half_width must be positive and finite: got {half_width}")
         self.origin = origin.detach().double()
         self.basis = basis.detach().double()
         directions = self.basis.flatten(1)
@@ -157,8 +162,6 @@ class Slice:
 
 
 def _square(half_width: float) -> Tensor:
-    if not 0 < half_width < float("inf"):
-        raise ValueError(f"half_width must be positive and finite: got {half_width}")
     corners = [[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]]
     return half_width * torch.tensor(corners, dtype=torch.float64, device="cpu")
 
