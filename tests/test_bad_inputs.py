@@ -696,4 +696,5 @@ def test_bad_inputs_are_refused_in_one_clear_line() -> None:
 
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
+    torch.manual_seed(0)
     print(json.dumps(_faults()))

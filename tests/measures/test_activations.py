@@ -62,7 +62,7 @@ def test_model_in_training_mode_is_left_as_it_was(fails: bool) -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
     if fails:
-        with pytest.raises(RuntimeError):
+        with pytest.raises(ValueError, match="model does not run on x"):
             gs.layer_activations(model, x)
     else:
         gs.layer_activations(model, x)

@@ -69,7 +69,7 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert all(module.training for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="model does not run on x"):
         gs.adversarial_inputs(model, x[:, :2], y, 0.1)
     assert model.training
 

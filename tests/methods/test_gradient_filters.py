@@ -186,7 +186,7 @@ def test_a_mistake_is_named(make: Any, message: str) -> None:
         make()
 
 
-@pytest.mark.parametrize("max_norm", [0.3, 2.0, 50.0, math.inf])
+@pytest.mark.parametrize("max_norm", [0.3, 2.0, 50.0, 1e30])
 def test_clipping_is_that_of_torch(max_norm: float) -> None:
     model = network()
     (given,) = random_gradients(model, 1)

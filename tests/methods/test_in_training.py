@@ -40,7 +40,7 @@ AT_REST: dict[str, Make] = {
     "grokfast ma": lambda: [gs.Grokfast("ma", strength=0, window=2)],
     "orthograd": lambda: [gs.OrthoGrad(0)],
     "noise": lambda: [gs.GradientNoise(0)],
-    "clipping": lambda: [gs.GradientClipping(float("inf"))],
+    "clipping": lambda: [gs.GradientClipping(1e30)],
     "adversarial": lambda: [gs.AdversarialTraining(0)],
     "adversarial gradient": lambda: [gs.AdversarialTraining(0, "fgsm", "error")],
 }

@@ -56,7 +56,7 @@ class Method:
         ...         self.length = length
         ...     def filter_gradients(self, step, networks):
         ...         for name, parameter, gradient in networks.gradients():
-        ...             norms = gradient.flatten(1).norm(dim=1)
+        ...             norms = gradient.reshape(len(gradient), -1).norm(dim=1)
         ...             factors = (self.length / norms).clamp_max(1)
         ...             gradient *= factors.view(-1, *[1] * (gradient.ndim - 1))
         >>> data = gs.load_data("digits", train_size=300)

@@ -26,7 +26,8 @@ class GradientClipping(Method):
     In one's own loop call it with the model between ``backward`` and the optimizer's step.
 
     Args:
-        max_norm: the largest norm; infinity leaves training as it is, bit for bit.
+        max_norm: the largest norm; one that no gradient exceeds leaves training as it is, bit for
+            bit.
 
     Raises:
         ValueError: if ``max_norm`` is not positive.
@@ -55,7 +56,9 @@ class GradientClipping(Method):
         if not gradients:
             return
         # norms of norms: a sum of squares over all parameters would overflow sooner
-        norms = [torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients]
+        # a parameter may be a single number, its gradient then (S,)
+        rows = [gradient.reshape(len(gradient), -1) for gradient in gradients]
+        norms = [torch.linalg.vector_norm(row, dim=1) for row in rows]
         whole = torch.linalg.vector_norm(torch.stack(norms), dim=0)
         factor = (self.max_norm / (whole + 1e-6)).clamp_max(1)
         for gradient in gradients:

@@ -267,7 +267,7 @@ def _are_finite(gradients: Sequence[Tensor]) -> _Rows:
     """
     # the largest entry is infinite or NaN where one is, and cannot overflow as a sum can
     largest = [
-        torch.linalg.vector_norm(gradient.flatten(1), torch.inf, dim=1)
+        torch.linalg.vector_norm(gradient.reshape(len(gradient), -1), torch.inf, dim=1)
         for gradient in gradients
         if gradient.numel()
     ]
