@@ -21,6 +21,22 @@ from grokscope.measures.guard import without_wrappers
 Penalty = Callable[[nn.Module, Batch], Tensor]
 
 
+def innermost_optimizer(optimizer: Any) -> Optimizer:
+    """PyTorch's optimizer in what is given: itself, or held as Accelerate and Lightning hold it.
+
+    Raises:
+        TypeError: if there is none.
+    """
+    inner = optimizer
+    while isinstance(getattr(inner, "optimizer", None), Optimizer):
+        inner = inner.optimizer
+    if not isinstance(inner, Optimizer):
+        raise TypeError(
+            f"optimizer must be a torch.optim.Optimizer: got {type(optimizer).__name__}"
+        )
+    return inner
+
+
 class Attachment:
     """The hooks that add a penalty's gradient at each step of an optimizer.
 
@@ -39,13 +55,7 @@ class Attachment:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module: got {type(model).__name__}")
-        inner = optimizer
-        while isinstance(getattr(inner, "optimizer", None), Optimizer):
-            inner = inner.optimizer
-        if not isinstance(inner, Optimizer):
-            raise TypeError(
-                f"optimizer must be a torch.optim.Optimizer: got {type(optimizer).__name__}"
-            )
+        inner = innermost_optimizer(optimizer)
         self._model = without_wrappers(model)
         self._is_distributed = isinstance(model, nn.parallel.DistributedDataParallel)
         self._penalty = penalty

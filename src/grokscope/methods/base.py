@@ -146,7 +146,7 @@ def joined(methods: Sequence[Method]) -> Method:
     if len(methods) == 1:
         return first
     whole = copy.copy(first)
-    # the generators are the networks' own, so that whoever made them sees them move on
+    # the generators are the networks' own, so that their maker sees them move on
     whole.generators = [generator for own in methods for generator in own.generators]
     whole.load_state_dict(*(own.state_dict() for own in methods))
     return whole

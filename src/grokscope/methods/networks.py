@@ -215,7 +215,7 @@ class OneNetwork(Networks):
             return None if layers is None else LayerPass.run(layers, flat)
         except torch.OutOfMemoryError:
             raise
-        except RuntimeError:  # it does not run on such a batch; whoever calls it next says why
+        except RuntimeError:  # it does not run on such a batch; the next call says why
             return None
 
     def differentiable_pass(self, x: Shaped[Tensor, "1 n *d"]) -> tuple[Tensor, Tensor] | None:

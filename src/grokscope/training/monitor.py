@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from grokscope.arguments import checked_arguments
@@ -16,6 +15,7 @@ from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, on_de
 from grokscope.measures.guard import undisturbed
 from grokscope.measures.inputs import check_chunk_size, check_count, check_model
 from grokscope.measures.view import continuous, wrt_of
+from grokscope.methods.attachment import innermost_optimizer
 from grokscope.runs import History
 from grokscope.spelling import unknown_name
 from grokscope.training.archive import Archive, MemoryArchive
@@ -206,14 +206,7 @@ class Monitor:
         """
         if self._hook is not None:
             raise ValueError("the monitor is attached to an optimizer already: close() it first")
-        inner = optimizer
-        # Accelerate's and Lightning's own optimizers hold PyTorch's, which alone has the hook.
-        while isinstance(getattr(inner, "optimizer", None), Optimizer):
-            inner = inner.optimizer
-        if not isinstance(inner, Optimizer):
-            raise TypeError(
-                f"optimizer must be a torch.optim.Optimizer: got {type(optimizer).__name__}"
-            )
+        inner = innermost_optimizer(optimizer)
         self._closed = False
         if self._last < 0:
             self.step(0)

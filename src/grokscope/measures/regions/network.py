@@ -5,7 +5,7 @@ of each slice, so that no batch of full-size inputs is ever made.
 
 Points are rows (a, b) of slice coordinates, or (a, b, number of the slice) where there are several
 slices. The third column is a coordinate like the others: between two points of one slice it is
-constant, so whoever interpolates points need not know of it.
+constant, so interpolation between points need not know of it.
 """
 
 from __future__ import annotations
