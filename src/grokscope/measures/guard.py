@@ -99,7 +99,7 @@ def undisturbed(model: object, training: bool | None = None) -> Iterator[Callabl
     try:
         arrange()
         recurrence = _differentiable_recurrence(modules)
-        with torch.random.fork_rng(_cuda_devices(tensors)), _eagerly(), recurrence:
+        with torch.random.fork_rng(_cuda_devices(tensors)), eagerly(), recurrence:
             yield rewind
     finally:
         changed = restore()
@@ -374,7 +374,11 @@ def _cuda_devices(tensors: list[_Kept]) -> list[torch.device]:
     return list(devices)
 
 
-def _eagerly() -> AbstractContextManager[Any]:
+def eagerly() -> AbstractContextManager[Any]:
+    """A context in which compiled parts run as they were written.
+
+    Compiled code differentiates once only, and by one vector only.
+    """
     # what was compiled has imported dynamo; importing it here would take a second
     if "torch._dynamo" in sys.modules:
         return torch.compiler.set_stance("force_eager")

@@ -1,9 +1,10 @@
 """Jacobian norm and offset of any differentiable model, by autograd.
 
 By double backward, on the training's own forward pass where that was kept: the derivative of the
-norm then meets the loss's on its way back, and no second pass is carried back besides. Where double
-backward is refused, by fused attention kernels, compiled or custom functions, by a difference (see
-`grokscope.methods.difference`).
+norm then meets the loss's on its way back, and no second pass is carried back besides. Where that
+pass was compiled, which differentiates once only, on a pass of its own that runs as it was written.
+Where double backward is refused there too, by fused attention kernels or custom functions, by a
+difference (see `grokscope.methods.difference`).
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from grokscope.measures.batches import Batch, detached, leaf_at, with_leaf, wrt_key
+from grokscope.measures.guard import eagerly
 from grokscope.measures.local_map import differentiable_outputs
 from grokscope.measures.view import wrt_of
 from grokscope.methods.difference import difference_squared_norms
@@ -53,7 +55,7 @@ def autograd_terms(
         with_offset: whether offsets are wanted, which a difference does not give.
     """
     wants_graph, draw = torch.is_grad_enabled(), _once(draw)
-    with torch.inference_mode(False), torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad(), _own_passes():
         found = None
         if estimator != "difference":
             insist = estimator == "derivative"
@@ -67,6 +69,11 @@ def autograd_terms(
             found = _by_difference(networks, x, kept, draw)
     norms, offsets = found if wants_graph else (found[0].detach(), found[1].detach())
     return norms, offsets
+
+
+def _own_passes() -> AbstractContextManager[None]:
+    # inside torch.compile the penalty is compiled together with what is around it
+    return nullcontext() if torch.compiler.is_compiling() else eagerly()
 
 
 def _once(draw: Draw) -> Draw:
@@ -94,9 +101,16 @@ def _by_double_backward(
     # outputs of another dtype are those of autocast
     if kept is not None and kept[0].dtype == kept[1].dtype and known.get("training", True):
         directions = draw(kept[1].shape[1], kept[1])
-        found = _squared_rows(
-            *kept, directions, with_offset, lambda s: _is_allowed(networks, "training", s)
-        )
+        try:
+            found = _squared_rows(
+                *kept, directions, with_offset, lambda s: _is_allowed(networks, "training", s)
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # compiled code, which may not keep even its first graph
+            found = None
+            if networks.models:
+                _TWICE.setdefault(networks.models[0], {})["training"] = False
         if found is not None:
             return found
     if not (insist or known.get("own", True)):
