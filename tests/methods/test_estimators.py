@@ -208,7 +208,7 @@ def test_the_difference_in_low_precision_and_through_checkpoints() -> None:
 
 
 class PartlyCompiled(nn.Module):
-    """What is compiled differentiates once only, and may not keep the buffers of its backward pass."""
+    """What is compiled differentiates once only, and may not keep what that needs."""
 
     def __init__(self) -> None:
         super().__init__()
