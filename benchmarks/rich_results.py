@@ -55,7 +55,7 @@ def record(run: Run) -> dict[str, Any]:
             "steps_run": int(history.steps[-1]),
             "steps_planned": run.spec["arms"][arm]["training"]["max_steps"],
             "state": found.state,
-            **{moment: found.at(moment) for moment in ("memorised", "start", "middle", "end")},
+            **{moment: found.at(moment) for moment in ("memorized", "start", "middle", "end")},
             "highest_test_accuracy": rounded(float(np.nanmax(history["test_accuracy"]))),
             "evaluations": evaluations(run, arm, seed),
         }

@@ -349,7 +349,7 @@ CALLS: dict[str, Call] = {
         "history": _history(),
         "train": "train_accuracy",
         "test": "test_accuracy",
-        "memorised": 0.9,
+        "memorized": 0.9,
         "least_rise": 0.1,
     },
     "orthogonal_gradient": lambda: {

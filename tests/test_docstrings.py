@@ -1,4 +1,7 @@
-"""Docstrings have one dialect: Google's sections, entries that begin lower case, "if" in Raises."""
+"""Docstrings have one dialect: Google's sections, entries that begin lower case, "if" in Raises.
+
+And the verbs that PyTorch spells with -ize are spelled so, in names, files and sentences.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,14 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "grokscope"
+ROOT = SOURCE.parents[1]
+# Verbs of the field; the names of others, a title and a folder, are theirs.
+OTHERWISE_SPELLED = re.compile(
+    r"(?<!Geometric )(?<!inhibiting_)"
+    r"(?:memor|general|normal|optim|minim|maxim|initial|penal|regular|vector|linear|factor|symmetr"
+    r"|orthogonal|diagonal|standard|random|summar|recogn|visual|character)is(?:e|ing|ation)\w*",
+    re.IGNORECASE,
+)
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example", "Note")
 # A name, as of a person or of a thing in the code, keeps its capital.
 NAMES = re.compile(
@@ -82,6 +93,22 @@ def test_docstrings_have_one_dialect(path: Path) -> None:
         for fault in faults(text)
     ]
     assert not found, "\n" + "\n".join(found)
+
+
+def test_verbs_are_spelled_as_pytorch_spells_them() -> None:
+    names = ["README.md", "CHANGELOG.md", "pyproject.toml"]
+    paths = [ROOT / name for name in names]
+    for folder in ("src", "tests", "docs", "benchmarks"):
+        kinds = (".py", ".pyi", ".md", ".yaml", ".json", ".j2")
+        paths += [path for path in (ROOT / folder).rglob("*") if path.suffix in kinds]
+    reader = SOURCE / "runs" / "reader.py"  # reads what was recorded before
+    found = {
+        f"{path.relative_to(ROOT)}: {word[0]}"
+        for path in paths
+        if path != reader
+        for word in OTHERWISE_SPELLED.finditer(path.read_text(encoding="utf-8"))
+    }
+    assert not found, "\n" + "\n".join(sorted(found))
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ training: {lr: 1e-3, weight_decay: 0.01, batch_size: 50, max_steps: 400,
            evaluate: {every: 20}, checkpoint_seconds: 0.05}
 monitor: {probe_size: 16, pictures: 0, measures: [weight_norm]}
 milestones:
-  memorised: {metric: train_accuracy, target: 0.9}
-  generalised: {metric: test_accuracy, target: 0.5}
+  memorized: {metric: train_accuracy, target: 0.9}
+  generalized: {metric: test_accuracy, target: 0.5}
 arms:
   baseline: {title: Weight decay alone}
   grokalign: {title: GrokAlign, methods: [{name: grokalign, weight: 1e-3}]}

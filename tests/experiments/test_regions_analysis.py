@@ -32,8 +32,8 @@ training:
   evaluate: {per_decade: 6}
   keep_checkpoints: [0, 5, 20, 40]
 milestones:
-  memorised: {metric: train_accuracy, target: 0.3}
-  generalised: {metric: test_accuracy, target: 0.5}
+  memorized: {metric: train_accuracy, target: 0.3}
+  generalized: {metric: test_accuracy, target: 0.5}
   never: {metric: test_accuracy, target: 1.1}
 arms: {baseline: {}, grokalign: {methods: [{name: grokalign, weight: 1e-2}]}}
 analysis: regions
@@ -162,12 +162,12 @@ def test_the_analysis_reports_every_kept_step_and_milestone(run: gs.Run) -> None
     row = next(row for row in history.rows if row["step"] == 20)
     assert trajectory[2]["test_accuracy"] == row["test_accuracy"]
     reached = results["milestones"]["grokalign"]
-    assert set(reached) == {"memorised", "generalised", "last"}
+    assert set(reached) == {"memorized", "generalized", "last"}
     first = history.first_step("train_accuracy", 0.3)
-    assert reached["memorised"]["step"] == min(s for s in (0, 5, 20, 40, 60) if s >= first)
+    assert reached["memorized"]["step"] == min(s for s in (0, 5, 20, 40, 60) if s >= first)
     ratios = results["ratio"]["grokalign"]["norm"]
     assert len(ratios) == 2
-    before, after = reached["memorised"], reached["generalised"]
+    before, after = reached["memorized"], reached["generalized"]
     assert ratios[0] == pytest.approx(after["norm"] / before["norm"])
     rise = after["label_alignment"] - before["label_alignment"]
     assert results["difference"]["grokalign"]["label_alignment"][0] == pytest.approx(rise)

@@ -41,7 +41,7 @@ monitor:
   ntk: {num_points: 8}
   manifolds: {layers: [activation2, linear3], num_points: 8, num_samples: 10, linear_probe: false}
   schedule: {per_decade: null, at: *evaluated}
-milestones: {memorised: {metric: train_accuracy, target: 0.99}}
+milestones: {memorized: {metric: train_accuracy, target: 0.99}}
 arms:
   plain: {title: Plain}
   large: {title: Large weights, model: {weight_scale: 4}}
@@ -210,9 +210,9 @@ def test_onsets_are_those_of_the_histories(run: gs.Run) -> None:
     assert len(rows) == 4
     for row, (arm, seed) in zip(rows, run.trials, strict=True):
         found = gs.onset(run.history(arm, seed))
-        assert row["memorised"] == found.memorised
+        assert row["memorized"] == found.memorized
         assert row["start"] == found.start
-        assert row["generalisation"].startswith(found.state)
+        assert row["generalization"].startswith(found.state)
     assert "Plain: " in run.results["finding"]
 
 

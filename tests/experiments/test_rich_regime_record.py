@@ -58,7 +58,7 @@ def ours() -> dict[str, Any]:
 def test_the_onsets_agree(ours: dict[str, Any], theirs: tuple[History, History]) -> None:
     found = onset(theirs[0])
     own = ours["arms"]["outputs-half"]
-    for moment in ("memorised", "start", "middle", "end"):
+    for moment in ("memorized", "start", "middle", "end"):
         assert own[moment] == pytest.approx(found.at(moment), rel=0.15)
     assert own["accuracy_before"] == pytest.approx(found.before, abs=0.02)
     assert own["accuracy_after"] == pytest.approx(found.after, abs=0.02)
@@ -76,7 +76,7 @@ def test_what_changes_over_the_onset_agrees(
 
     for words, value, tolerance in (
         ("15 % from before training", change("capacity", found.start, 1), 0.1),
-        ("15 % from memorising", change("capacity", found.start, found.memorised), 0.1),
+        ("15 % from memorizing", change("capacity", found.start, found.memorized), 0.1),
         ("rises by more than 50 %", change("capacity", found.end, found.start), 0.2),
         ("radius falls", change("radius", found.end, found.start), 0.5),
         ("dimension falls", change("dimension", found.end, found.start), 0.2),

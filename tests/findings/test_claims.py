@@ -158,7 +158,7 @@ def grokked(tmp_path: Path) -> Run:
         ("first", 10.0),
         ("last", 5.0),
         ("max", 10.0),
-        ("memorised", 8.0),
+        ("memorized", 8.0),
         ("onset.start", 6.9),
         ("onset.middle", 6.5),
         ("onset.end", 6.1),

@@ -1,4 +1,4 @@
-"""The onset of delayed generalisation on curves whose onset is known."""
+"""The onset of delayed generalization on curves whose onset is known."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def delayed(log: Any) -> Any:
 def test_the_moments_of_a_ramp_in_log_time() -> None:
     found = onset(curves(delayed))
     assert found.state == "delayed"
-    assert found.memorised == 100
+    assert found.memorized == 100
     assert (found.before, found.after) == pytest.approx((0.2, 0.8))
     moments = [np.log10(found.at(name)) for name in ("start", "middle", "end")]
     assert moments == pytest.approx([3.1, 3.5, 3.9], abs=1e-6)
@@ -61,7 +61,7 @@ def test_one_outlier_changes_nothing_much() -> None:
     columns["test_accuracy"][80] = 0.0  # long after it
     columns["train_accuracy"][20] = 1.0
     found = onset(columns)
-    assert (found.state, found.memorised) == ("delayed", 100)
+    assert (found.state, found.memorized) == ("delayed", 100)
     assert np.log10(found.middle) == pytest.approx(3.5, abs=0.05)
 
 
@@ -85,7 +85,7 @@ def test_the_answer_does_not_depend_on_how_often_one_looks(every: int) -> None:
         lambda log: np.interp(log, [0.5, 2.1], [0.02, 0.7]),  # a wide gap stays, but no delay
     ],
 )
-def test_generalising_with_the_training_data_is_no_delay(test: Any) -> None:
+def test_generalizing_with_the_training_data_is_no_delay(test: Any) -> None:
     found = onset(curves(test))
     assert found.state == "no delay"
     assert found.delay == 1
@@ -93,18 +93,18 @@ def test_generalising_with_the_training_data_is_no_delay(test: Any) -> None:
     assert "no delay" in str(found)
 
 
-def test_memorising_alone_is_never() -> None:
+def test_memorizing_alone_is_never() -> None:
     found = onset(curves(lambda log: np.full_like(log, 0.1), noise=0.01))
     assert (found.state, found.start, found.delay) == ("never", None, None)
-    assert "has not generalised" in str(found)
+    assert "has not generalized" in str(found)
 
 
 def test_a_network_that_still_fits_has_no_onset() -> None:
     columns = curves(delayed, steps=STEPS[STEPS < 80])
     found = onset(columns)
-    assert (found.state, found.memorised) == ("fitting", None)
+    assert (found.state, found.memorized) == ("fitting", None)
     assert np.isnan(found.after)
-    assert "not yet memorised" in str(found)
+    assert "not yet memorized" in str(found)
 
 
 def test_an_unfinished_rise_has_no_end_yet() -> None:

@@ -1,4 +1,4 @@
-"""GrokAlign on MNIST: the generalisation that weight decay alone reaches at about step 14,500."""
+"""GrokAlign on MNIST: the generalization that weight decay alone reaches at about step 14,500."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _images_and_labels(folder: Path, name: str) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"every": 4}, {"projections": None}])
-def test_it_generalises_within_1500_steps(shared_data: Path, options: dict[str, Any]) -> None:
+def test_it_generalizes_within_1500_steps(shared_data: Path, options: dict[str, Any]) -> None:
     images, labels = _images_and_labels(shared_data / "mnist", "train")
     images, labels = images[:1000], labels[:1000]
     test_images, test_labels = _images_and_labels(shared_data / "mnist", "t10k")

@@ -17,7 +17,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("runs")
     made_up_runs.grokking(root / "finished")
     made_up_runs.grokking(root / "three-seeds", seeds=(0, 1, 2), shape=None)
-    made_up_runs.never_generalised(root / "never")
+    made_up_runs.never_generalized(root / "never")
     made_up_runs.killed(root / "killed")
     made_up_runs.started(root / "started")
     return root

@@ -11,7 +11,7 @@ import torch
 
 from grokscope.runs import RunDirectory, Trial
 
-MEMORISED, GENERALISED = 0.99, 0.9
+MEMORIZED, GENERALIZED = 0.99, 0.9
 SHAPE = (8, 8)
 
 
@@ -34,8 +34,8 @@ def spec(**changes: Any) -> dict[str, Any]:
         "preset": "paper",
         "seeds": [0],
         "milestones": {
-            "memorised": {"metric": "train_accuracy", "target": MEMORISED},
-            "generalised": {"metric": "test_accuracy", "target": GENERALISED},
+            "memorized": {"metric": "train_accuracy", "target": MEMORIZED},
+            "generalized": {"metric": "test_accuracy", "target": GENERALIZED},
         },
         "arms": {
             "baseline": {"title": "Weight decay alone", "methods": [], **shared},
@@ -47,9 +47,9 @@ def spec(**changes: Any) -> dict[str, Any]:
         },
         "claims": [
             {
-                "says": "GrokAlign generalises at least 5 times sooner than weight decay alone",
+                "says": "GrokAlign generalizes at least 5 times sooner than weight decay alone",
                 "source": "GrokAlign, Section 4",
-                "quantity": {"kind": "speed_up", "arm": "grokalign", "target": GENERALISED},
+                "quantity": {"kind": "speed_up", "arm": "grokalign", "target": GENERALIZED},
                 "at_least": 5,
             },
             {
@@ -85,10 +85,10 @@ def measured(last: int) -> list[int]:
     return schedule(last, per_decade=6)
 
 
-def evaluation(step: int, memorise: float, generalise: float) -> dict[str, float]:
-    """Accuracy and loss of a network that memorises first and generalises later."""
-    known = sigmoid(step, memorise / 2.2)
-    understood = sigmoid(step, generalise / 1.5, 9.0)
+def evaluation(step: int, memorize: float, generalize: float) -> dict[str, float]:
+    """Accuracy and loss of a network that memorizes first and generalizes later."""
+    known = sigmoid(step, memorize / 2.2)
+    understood = sigmoid(step, generalize / 1.5, 9.0)
     return {
         "train_loss": 40 * (1 - known) ** 2 + 1e-4,
         "train_accuracy": round(0.1 + 0.9 * known, 4),
@@ -97,9 +97,9 @@ def evaluation(step: int, memorise: float, generalise: float) -> dict[str, float
     }
 
 
-def measures(step: int, generalise: float) -> dict[str, float]:
+def measures(step: int, generalize: float) -> dict[str, float]:
     """What a monitor adds to the rows of its own steps."""
-    understood = sigmoid(step, generalise / 1.5, 9.0)
+    understood = sigmoid(step, generalize / 1.5, 9.0)
     alignment = 0.05 + 0.6 * understood
     norm = 60 - 52 * understood
     return {
@@ -130,8 +130,8 @@ def probe(shape: Sequence[int], count: int = 8) -> dict[str, torch.Tensor]:
 
 def train(
     trial: Trial,
-    memorise: float,
-    generalise: float,
+    memorize: float,
+    generalize: float,
     last: int,
     shape: Sequence[int] | None = SHAPE,
     seconds_per_step: float = 0.0028,
@@ -143,13 +143,13 @@ def train(
         trial.save_arrays("probe", points)
     for step in schedule(last):
         seconds = seconds_per_step * step
-        row = {"step": step, **evaluation(step, memorise, generalise)}
+        row = {"step": step, **evaluation(step, memorize, generalize)}
         looked = step in measured(last)
         if looked:
-            row |= measures(step, generalise)
+            row |= measures(step, generalize)
         trial.append(row, {"train_seconds": seconds, "total_seconds": 1.1 * seconds + 0.1})
         if points is not None and looked:
-            share = sigmoid(step, generalise / 1.5, 9.0)
+            share = sigmoid(step, generalize / 1.5, 9.0)
             random = torch.randn(points["x"].shape, generator=noise)
             centroids = share * points["x"] + (1 - share) * random
             trial.save_arrays(f"step-{step:08d}", {"centroids": centroids})
@@ -166,26 +166,26 @@ def grokking(
     shape: Sequence[int] | None = SHAPE,
     **changes: Any,
 ) -> Path:
-    """A finished run: the baseline generalises after about 8,800 steps, GrokAlign after 800."""
+    """A finished run: the baseline generalizes after about 8,800 steps, GrokAlign after 800."""
     with RunDirectory.create(path, spec(seeds=list(seeds), **changes), "cpu", list(seeds)) as run:
         for seed in seeds:
             later = 1 + 0.15 * seed
-            for arm, memorise, generalise, last in (
+            for arm, memorize, generalize, last in (
                 ("baseline", 150, 8000 * later, 20000),
                 ("grokalign", 120, 800 * later, 3000),
             ):
                 trial = run.trial(arm, seed)
-                train(trial, memorise, generalise, last, shape)
+                train(trial, memorize, generalize, last, shape)
                 finish(trial, last)
     return path
 
 
-def never_generalised(path: Path, **changes: Any) -> Path:
-    """A finished run whose baseline stays where it memorised."""
+def never_generalized(path: Path, **changes: Any) -> Path:
+    """A finished run whose baseline stays where it memorized."""
     with RunDirectory.create(path, spec(**changes), "cpu", [0]) as run:
-        for arm, generalise, last in (("baseline", 1e9, 20000), ("grokalign", 800, 3000)):
+        for arm, generalize, last in (("baseline", 1e9, 20000), ("grokalign", 800, 3000)):
             trial = run.trial(arm, 0)
-            train(trial, 150, generalise, last)
+            train(trial, 150, generalize, last)
             finish(trial, last, "max_steps" if arm == "baseline" else "target")
     return path
 

@@ -19,7 +19,7 @@ def headline(path: Path) -> str:
 
 
 def two_arms(path: Path, baseline: int | None, ours: int | None, last: int = 9000) -> Path:
-    """Two arms that generalise at these steps, or not until ``last``."""
+    """Two arms that generalize at these steps, or not until ``last``."""
     return by_hand(
         path,
         {
@@ -32,27 +32,27 @@ def two_arms(path: Path, baseline: int | None, ours: int | None, last: int = 900
 @pytest.mark.parametrize(
     ("baseline", "ours", "expected"),
     [
-        (8800, 800, "GrokAlign generalised in 11× fewer steps: 800 instead of 8,800"),
-        (400, 800, "GrokAlign generalised in 2.0× more steps: 800 instead of 400"),
+        (8800, 800, "GrokAlign generalized in 11× fewer steps: 800 instead of 8,800"),
+        (400, 800, "GrokAlign generalized in 2.0× more steps: 800 instead of 400"),
         (
             810,
             800,
-            "GrokAlign generalised in about as many steps as Weight decay alone: 800 and 810",
+            "GrokAlign generalized in about as many steps as Weight decay alone: 800 and 810",
         ),
         (
             None,
             800,
-            "GrokAlign generalised after 800 steps; Weight decay alone did not within 9,000 steps",
+            "GrokAlign generalized after 800 steps; Weight decay alone did not within 9,000 steps",
         ),
         (
             800,
             None,
-            "GrokAlign did not generalise within 9,000 steps; Weight decay alone did after 800",
+            "GrokAlign did not generalize within 9,000 steps; Weight decay alone did after 800",
         ),
         (
             None,
             None,
-            "Neither of Weight decay alone and GrokAlign generalised within 9,000 steps",
+            "Neither of Weight decay alone and GrokAlign generalized within 9,000 steps",
         ),
     ],
 )
@@ -66,7 +66,7 @@ def test_of_two_limits_the_lower_is_told(tmp_path: Path) -> None:
     ends = {("baseline", 0): 9000, ("grokalign", 0): 7000}
     rows = {trial: [BEGIN, (5, 1.0, 0.5), (last, 1.0, 0.5)] for trial, last in ends.items()}
     assert headline(by_hand(tmp_path / "run", rows)) == (
-        "Neither of Weight decay alone and GrokAlign generalised within 7,000 steps"
+        "Neither of Weight decay alone and GrokAlign generalized within 7,000 steps"
     )
 
 
@@ -80,12 +80,12 @@ def test_headline_of_one_arm_tells_its_delay(tmp_path: Path) -> None:
             trial.append(row, {"train_seconds": 0.0})
         made_up_runs.finish(trial, 8800)
     assert headline(tmp_path / "run") == (
-        "Weight decay alone generalised after 8,800 steps, 8,650 after it had memorised"
+        "Weight decay alone generalized after 8,800 steps, 8,650 after it had memorized"
     )
 
 
 def test_an_unfinished_run_is_told_as_unfinished(runs: Path) -> None:
-    assert headline(runs / "killed") == "Weight decay alone has not generalised yet, at step 500"
+    assert headline(runs / "killed") == "Weight decay alone has not generalized yet, at step 500"
     assert headline(runs / "started") == (
         "Grokking on real handwritten digits: nothing has been measured yet"
     )
@@ -106,9 +106,9 @@ def test_a_third_arm_has_its_own_sentence_and_the_soonest_comes_first(tmp_path: 
                 trial.append(row, {"train_seconds": float(at)})
             made_up_runs.finish(trial, step)
     found = finding(summary(tmp_path / "run"))
-    assert found.headline.startswith("GrokAlign generalised in 10× fewer steps")
+    assert found.headline.startswith("GrokAlign generalized in 10× fewer steps")
     assert found.further == [
-        "Norm held at 5 did not generalise within 9,000 steps; Weight decay alone did after 8,000"
+        "Norm held at 5 did not generalize within 9,000 steps; Weight decay alone did after 8,000"
     ]
 
 
@@ -143,7 +143,7 @@ def test_of_many_arms_the_first_is_told_and_the_table_has_the_rest(tmp_path: Pat
                 trial.append(row, {"train_seconds": at / 100})
             made_up_runs.finish(trial, step)
     found = finding(summary(tmp_path / "run"))
-    assert found.headline == "B generalised in 20× fewer steps: 400 instead of 8,000"
+    assert found.headline == "B generalized in 20× fewer steps: 400 instead of 8,000"
     assert found.further == ["The table has the other 4 conditions"]
     (sentence,) = time_sentences(summary(tmp_path / "run"))
     assert sentence.startswith("In training time, B took 4.0 s instead of 80.0 s")
@@ -151,6 +151,6 @@ def test_of_many_arms_the_first_is_told_and_the_table_has_the_rest(tmp_path: Pat
 
 def test_milestones_are_explained_in_words(runs: Path) -> None:
     assert finding(summary(runs / "finished")).meaning == (
-        "Memorised: train accuracy has reached 99 %. Generalised: test accuracy has reached 90 %. "
+        "Memorized: train accuracy has reached 99 %. Generalized: test accuracy has reached 90 %. "
         "Delay: from the one to the other"
     )

@@ -85,10 +85,10 @@ def lines(tab: Tab) -> list[str]:
 
 
 def test_numbers_sort_as_numbers_and_what_was_not_reached_comes_last(tab: Tab) -> None:
-    assert press(tab, "generalised") == "ascending"
+    assert press(tab, "generalized") == "ascending"
     assert column(tab, "run") == ["run-4", "run-1", "run-2", "run-0", "run-3", "run-5"]
-    assert column(tab, "generalised")[-1] == "not in 20,000"
-    assert press(tab, "generalised") == "descending"
+    assert column(tab, "generalized")[-1] == "not in 20,000"
+    assert press(tab, "generalized") == "descending"
     assert column(tab, "run")[0] == "run-5"
     assert press(tab, "training.lr") == "ascending"
     assert column(tab, "training.lr") == ["0.003", "0.003", "0.01", "0.01", "0.1", "0.1"]
@@ -120,7 +120,7 @@ def test_groups_have_a_head_with_medians_and_a_color_in_the_plot(tab: Tab) -> No
     ]
     first, second = sorted(
         int(text.removesuffix(" steps").replace(",", ""))
-        for text, rate in zip(column(tab, "generalised"), column(tab, "training.lr"), strict=True)
+        for text, rate in zip(column(tab, "generalized"), column(tab, "training.lr"), strict=True)
         if rate == "0.003"
     )
     medians = [text for text in heads[0].split("\t") if text.endswith(" steps")]

@@ -57,11 +57,11 @@ def page(path: Path, out: Path, **_: Any) -> Page:
 def test_the_page_says_what_was_run_found_and_claimed(runs: Path, tmp_path: Path) -> None:
     text = page(runs / "finished", tmp_path).text
     for part in (
-        "GrokAlign generalised in 10× fewer steps: 1,212 instead of 12,115.",
+        "GrokAlign generalized in 10× fewer steps: 1,212 instead of 12,115.",
         "In training time, GrokAlign took 3.4 s instead of 33.9 s",
         "The same network is trained twice on 300 handwritten digits",
         "383 steps",
-        "✓ held GrokAlign generalises at least 5 times sooner than weight decay alone "
+        "✓ held GrokAlign generalizes at least 5 times sooner than weight decay alone "
         "Measured: 10×. Claimed: at least 5×. Source: GrokAlign, Section 4.",
         "✗ not held Weight decay alone ends above 95 % test accuracy Measured: 92.7 %.",
         "? open Regions grow around the training points",
@@ -165,7 +165,7 @@ def test_everything_that_a_user_wrote_is_escaped(tmp_path: Path) -> None:
 def test_an_unfinished_run_says_so(runs: Path, tmp_path: Path) -> None:
     killed = page(runs / "killed", tmp_path).text
     assert "This run was killed before it finished" in killed
-    assert "Weight decay alone has not generalised yet, at step 500." in killed
+    assert "Weight decay alone has not generalized yet, at step 500." in killed
     assert "not held so far" in killed
     started = page(runs / "started", tmp_path)
     assert "nothing has been measured yet" in started.text

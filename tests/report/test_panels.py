@@ -72,7 +72,7 @@ def test_curves_have_the_rows_with_step_0_before_the_first(runs: Path) -> None:
     assert [key.label for key in drawing.keys] == ["Weight decay alone", "GrokAlign"]
 
 
-def test_the_delay_of_each_arm_is_shaded_from_memorised_to_generalised(runs: Path) -> None:
+def test_the_delay_of_each_arm_is_shaded_from_memorized_to_generalized(runs: Path) -> None:
     (drawing,) = draw(
         runs / "finished", kind="curves", title="A", columns=["test_accuracy"], spans="delay"
     )
@@ -188,7 +188,7 @@ def test_heat_map_ticks_are_steps_at_powers_of_ten(with_results: Path) -> None:
     layout = figure_of(drawings[0])["layout"]
     assert layout["xaxis"]["ticktext"] == ["0", "1", "10", "100", "1k"]
     assert layout["xaxis"]["tickvals"] == [0, 1, 3, 5, 7]
-    # GrokAlign memorised at 316, a little after the step at place 6, and generalised at 1212.
+    # GrokAlign memorized at 316, a little after the step at place 6, and generalized at 1212.
     marks = [shape["x0"] for shape in figure_of(drawings[1])["layout"]["shapes"][::2]]
     between = math.log(316 / 300) / math.log(1000 / 300), math.log(1212 / 1000) / math.log(3)
     assert marks == pytest.approx([6 + between[0], 7 + between[1]])

@@ -28,7 +28,7 @@ LIMIT = 5000
 
 
 def record(path: Path, steps: dict[str, list[int | None]], seeds: list[int]) -> None:
-    """A run whose arms generalise at given steps, one second for each hundred."""
+    """A run whose arms generalize at given steps, one second for each hundred."""
     with RunDirectory.create(path, made_up_runs.spec(seeds=seeds), "cpu", seeds) as run:
         for seed in seeds:
             for arm, reached in steps.items():
@@ -77,7 +77,7 @@ def test_the_tests_are_those_of_scipy(tmp_path: Path) -> None:
     slow, fast = [2000, 2600, 2900, 2200], [200, 210, 230, 190]
     record(tmp_path / "run", {"baseline": list(slow), "grokalign": list(fast)}, [0, 1, 2, 3])
     data = comparison_data([tmp_path / "run"])[1]
-    sooner, steps = data["speed_up"]["steps"], data["milestones"]["generalised"]["steps"]
+    sooner, steps = data["speed_up"]["steps"], data["milestones"]["generalized"]["steps"]
     assert sooner["welch_p"] == pytest.approx(
         scipy.stats.ttest_ind(slow, fast, equal_var=False).pvalue
     )
@@ -105,7 +105,7 @@ def test_the_table_says_how_many_reached_the_target_and_names_the_tests(
 def test_data_hold_bounds_that_json_can_hold(several: Path) -> None:
     slow, fast = comparison_data([several])
     assert json.loads(json.dumps(fast, allow_nan=False)) == fast
-    steps = slow["milestones"]["generalised"]["steps"]
+    steps = slow["milestones"]["generalized"]["steps"]
     assert (len(steps["values"]), steps["num_known"]) == (6, 5)
     assert steps["mean_bounds"] == [2900, None]
     assert steps["std"] is None
@@ -138,17 +138,17 @@ def test_page_terminal_json_and_claims_give_a_censored_median_as_the_statistics_
     assert expected.median == (6000, 9000)
 
     run = Run(path)
-    assert run_summary(run).arm("baseline").milestones["generalised"]["steps"] == expected
+    assert run_summary(run).arm("baseline").milestones["generalized"]["steps"] == expected
     claimed = StepsTo(kind="steps_to", arm="baseline", target=0.9).seed_values(run)
     assert claimed == expected
 
     data = comparison_data([path])
-    steps = data[0]["milestones"]["generalised"]["steps"]
+    steps = data[0]["milestones"]["generalized"]["steps"]
     assert (steps["median"], steps["median_bounds"]) == (None, [6000, 9000])
     assert steps["values"] == [5000, 9000, None]
     assert data[1]["speed_up"]["steps"]["median_bounds"] == [20, 30]
 
-    headline = "GrokAlign generalised in 20 to 30× fewer steps: 300 instead of 6,000 to 9,000"
+    headline = "GrokAlign generalized in 20 to 30× fewer steps: 300 instead of 6,000 to 9,000"
     written = io.StringIO()
     print_summary(path, Console(file=written, width=200))
     page = write_report([path], tmp_path / "page.html").read_text()

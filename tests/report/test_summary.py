@@ -37,9 +37,9 @@ def test_milestones_delay_and_speed_up_of_rows_written_by_hand(tmp_path: Path) -
         },
     )
     baseline, ours = summary(path).arms
-    assert baseline.milestones["memorised"]["steps"].values == (10,)
-    assert baseline.milestones["generalised"]["steps"].values == (1000,)
-    assert baseline.milestones["generalised"]["seconds"].values == (100,)
+    assert baseline.milestones["memorized"]["steps"].values == (10,)
+    assert baseline.milestones["generalized"]["steps"].values == (1000,)
+    assert baseline.milestones["generalized"]["seconds"].values == (100,)
     assert baseline.delay is not None
     assert baseline.delay["steps"].values == (990,)
     assert baseline.delay["seconds"].values == (99,)
@@ -60,11 +60,11 @@ def test_speed_up_and_steps_agree_with_the_claims_of_the_run(runs: Path) -> None
         assert ours.speed_up["steps"] == claimed
         steps = StepsTo(kind="steps_to", arm="grokalign", target=0.9).seed_values(run)
         assert steps is not None
-        assert ours.milestones["generalised"]["steps"] == steps
+        assert ours.milestones["generalized"]["steps"] == steps
 
 
 def test_several_seeds_give_a_median_and_a_range(runs: Path) -> None:
-    steps = summary(runs / "three-seeds").arm("baseline").milestones["generalised"]["steps"]
+    steps = summary(runs / "three-seeds").arm("baseline").milestones["generalized"]["steps"]
     assert len(steps.values) == 3
     assert min(steps.known) < max(steps.known)
     assert steps.median.value == sorted(steps.known)[1]
@@ -83,7 +83,7 @@ def test_median_counts_a_seed_that_never_got_there_as_later_than_any(tmp_path: P
         },
     )
     found = summary(path)
-    steps = found.arm("baseline").milestones["generalised"]["steps"]
+    steps = found.arm("baseline").milestones["generalized"]["steps"]
     assert steps.values == (500, None, None)
     assert steps.median == (2000, math.inf)
     speed_up = found.arm("grokalign").speed_up["steps"]
@@ -97,24 +97,45 @@ def test_a_seed_of_the_arm_that_never_got_there_leaves_no_speed_up(tmp_path: Pat
     assert summary(path).arm("grokalign").speed_up == {}
 
 
-def test_a_baseline_stopped_before_the_arm_generalised_bounds_nothing(tmp_path: Path) -> None:
+def test_a_baseline_stopped_before_the_arm_generalized_bounds_nothing(tmp_path: Path) -> None:
     slow, fast = [(0, 0.1, 0.1), (40, 1.0, 0.4)], [(0, 0.1, 0.1), (50, 1.0, 0.95)]
     path = by_hand(tmp_path / "run", {("baseline", 0): slow, ("grokalign", 0): fast})
     assert summary(path).arm("grokalign").speed_up == {}
 
 
-def test_generalising_before_memorising_is_no_delay(tmp_path: Path) -> None:
+def test_a_run_recorded_with_the_names_of_before_is_summarized_alike(tmp_path: Path) -> None:
+    table = {"kind": "table", "title": "T", "results": "rows", "columns": ["memorized"]}
+    value = {"kind": "value", "arm": "grokalign", "metric": "test_accuracy", "at": "memorized"}
+    claims = [{"says": "low", "quantity": value, "at_most": 0.5}]
+    now, before = (
+        made_up_runs.grokking(tmp_path / name, shape=None, claims=claims, panels=[table])
+        for name in ("now", "before")
+    )
+    for path in (now, before):
+        (path / "results.json").write_text('{"rows": [{"memorized": 3, "generalized": 5}]}')
+    for name in ("spec.yaml", "results.json"):
+        text = (before / name).read_text()
+        (before / name).write_text(text.replace("ized", "ised"))
+    assert (before / "spec.yaml").read_text() != (now / "spec.yaml").read_text()
+    assert summary(before) == summary(now)
+    assert summary(before).verdicts[0].state == "held"
+    assert summary(before).arm("grokalign").speed_up
+    assert Run(before).results == Run(now).results
+    assert Run(before).spec["panels"] == Run(now).spec["panels"]
+
+
+def test_generalizing_before_memorizing_is_no_delay(tmp_path: Path) -> None:
     rows = [(0, 0.1, 0.1), (10, 0.95, 0.92), (20, 1.0, 0.95)]
     arm = summary(by_hand(tmp_path / "run", {("baseline", 0): rows})).arm("baseline")
     assert arm.delay is not None
     assert arm.delay["steps"].values == (0,)
 
 
-def test_without_memorising_there_is_no_delay_to_speak_of(tmp_path: Path) -> None:
+def test_without_memorizing_there_is_no_delay_to_speak_of(tmp_path: Path) -> None:
     rows = [(0, 0.1, 0.1), (10, 0.5, 0.4)]
     arm = summary(by_hand(tmp_path / "run", {("baseline", 0): rows})).arm("baseline")
     assert arm.delay is None
-    assert arm.milestones["memorised"]["steps"].median.value is None
+    assert arm.milestones["memorized"]["steps"].median.value is None
 
 
 @pytest.mark.parametrize(
@@ -141,8 +162,8 @@ def test_times_that_were_not_recorded_are_unknown_and_harm_nothing(tmp_path: Pat
     path = made_up_runs.grokking(tmp_path / "run", shape=None)
     (path / "timing.jsonl").unlink()
     ours = summary(path).arm("grokalign")
-    assert ours.milestones["generalised"]["steps"].median.value == 1212
-    seconds = ours.milestones["generalised"]["seconds"].median
+    assert ours.milestones["generalized"]["steps"].median.value == 1212
+    seconds = ours.milestones["generalized"]["seconds"].median
     assert math.isnan(seconds.low)
     assert set(ours.speed_up) == {"steps"}
 

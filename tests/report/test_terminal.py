@@ -62,8 +62,8 @@ def test_summary_shows_steps_seconds_speed_up_and_verdicts(runs: Path) -> None:
         "10× steps",
         "10× time",
         "92.9 %",
-        "GrokAlign generalised in 10× fewer steps: 1,212 instead of 12,115.",
-        "✓ held: GrokAlign generalises at least 5 times sooner than weight decay alone "
+        "GrokAlign generalized in 10× fewer steps: 1,212 instead of 12,115.",
+        "✓ held: GrokAlign generalizes at least 5 times sooner than weight decay alone "
         "[10×; claimed: at least 5×]",
         "✗ not held: Weight decay alone ends above 95 % test accuracy "
         "[92.7 %; claimed: at least 95 %]",
@@ -137,7 +137,7 @@ def test_comparison_data_goes_through_json_and_has_every_arm(runs: Path) -> None
         (name, arm) for name in names for arm in ("baseline", "grokalign")
     ]
     never = data[4]
-    assert never["milestones"]["generalised"]["steps"] == {
+    assert never["milestones"]["generalized"]["steps"] == {
         "median": None,
         "median_bounds": [20000, None],
         "median_interval": None,

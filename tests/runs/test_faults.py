@@ -30,7 +30,7 @@ SPEC: dict[str, Any] = {
     "name": "small",
     "seeds": [0],
     "arms": {"a": {}, "b": {}},
-    "milestones": {"generalised": {"metric": "test_accuracy", "target": 0.9}},
+    "milestones": {"generalized": {"metric": "test_accuracy", "target": 0.9}},
     "claims": [],
 }
 ROW = {"arm": "a", "seed": 0, "step": 5, "test_accuracy": 0.5}

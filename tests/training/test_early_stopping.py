@@ -16,7 +16,7 @@ STEPS = [0, *(round(10 ** (i / 12)) for i in range(12, 66))]
 
 
 def curves(until: int, align: tuple[float, float], rise: tuple[float, float]) -> gs.History:
-    """Memorises at 100 steps; alignment and test accuracy rise between two logarithms of steps."""
+    """Memorizes at 100 steps; alignment and test accuracy rise between two logarithms of steps."""
     rows = []
     for step in (step for step in STEPS if step <= until):
         log = np.log10(max(step, 1))
@@ -47,9 +47,9 @@ def test_it_waits_through_a_plateau_and_stops_after_the_rise() -> None:
     assert 3 * 10**4.3 < stopped < 4 * 10**4.4
     assert "settled" in rule.reason(curves(stopped, **DELAYED))
     for until, why in (
-        (50, "not yet memorised"),
-        (700, "memorised and not generalised"),
-        (2500, "memorised and is aligning"),
+        (50, "not yet memorized"),
+        (700, "memorized and not generalized"),
+        (2500, "memorized and is aligning"),
         (10_000, "test accuracy is rising"),
         (30_000, "test accuracy is rising"),
     ):
@@ -63,7 +63,7 @@ def test_patience_is_a_factor_of_steps(patience: float) -> None:
 
 
 def test_high_accuracy_without_alignment_is_waited_for() -> None:
-    """Test accuracy rose with training accuracy, as where a network memorises half-well."""
+    """Test accuracy rose with training accuracy, as where a network memorizes half-well."""
     early = {"align": (4.5, 5.2), "rise": (1.0, 2.0)}
     assert first_stop(gs.StopWhenSettled(use_alignment=False), **early) < 1000
     rule = gs.StopWhenSettled()
@@ -80,7 +80,7 @@ def test_alignment_that_moves_is_waited_for() -> None:
 
 
 def test_giving_up_takes_alignment_that_stands_still() -> None:
-    """Generalisation that never comes: the plateau is left only where nothing moves."""
+    """Generalization that never comes: the plateau is left only where nothing moves."""
     rule = gs.StopWhenSettled(give_up=10)
     hopeless = {"align": (8.0, 9.0), "rise": (8.0, 9.0)}
     assert not gs.StopWhenSettled()(curves(STEPS[-1], **hopeless))

@@ -12,7 +12,7 @@ STEPS = [round(10 ** (i / 12)) for i in range(12, 60)]
 
 
 def grokking(until: int, alignment: bool = True) -> History:
-    """Memorises at 100 steps; test accuracy rises from 3,000 to 20,000, alignment from 1,000."""
+    """Memorizes at 100 steps; test accuracy rises from 3,000 to 20,000, alignment from 1,000."""
     rows = []
     for step in STEPS:
         if step > until:
@@ -33,13 +33,13 @@ def grokking(until: int, alignment: bool = True) -> History:
     ("until", "name", "aligning"),
     [
         (50, "fitting", False),
-        (800, "memorised", False),
-        (2500, "memorised", True),
-        (10_000, "generalising", True),
+        (800, "memorized", False),
+        (2500, "memorized", True),
+        (10_000, "generalizing", True),
         (80_000, "settled", False),
     ],
 )
-def test_delayed_generalisation(until: int, name: str, aligning: bool) -> None:
+def test_delayed_generalization(until: int, name: str, aligning: bool) -> None:
     found = phase(grokking(until))
     assert (found.name, found.aligning) == (name, aligning)
     assert name in str(found)
@@ -47,7 +47,7 @@ def test_delayed_generalisation(until: int, name: str, aligning: bool) -> None:
 
 def test_without_alignment_nothing_is_said_of_it() -> None:
     found = phase(grokking(10_000, alignment=False))
-    assert found.name == "generalising"
+    assert found.name == "generalizing"
     assert found.aligning is None
     assert "align" not in str(found)
 
@@ -57,7 +57,7 @@ def test_without_test_data_fitted_is_all_that_can_be_said() -> None:
     assert phase(history).name == "fitted"
 
 
-def test_generalisation_without_delay_settles() -> None:
+def test_generalization_without_delay_settles() -> None:
     curve = [float(np.interp(np.log10(s), [1, 2], [0.1, 1.0])) for s in STEPS]
     rows = [
         {"step": s, "train_accuracy": a, "test_accuracy": 0.95 * a}
@@ -69,4 +69,4 @@ def test_generalisation_without_delay_settles() -> None:
 def test_one_noisy_reading_does_not_change_the_phase() -> None:
     history = grokking(800)
     history.rows[-1]["test_accuracy"] += 0.1
-    assert phase(history).name == "memorised"
+    assert phase(history).name == "memorized"

@@ -116,8 +116,8 @@ def run_experiment(
                 build_trial_model(experiment, data),
                 lambda section: load_dataset(DataSpec(**section), "float32", data_dir),
             )
-            analyse = ANALYSES[experiment.analysis]
-            directory.write_results(analyse(trained, **experiment.analysis_options))
+            analyze = ANALYSES[experiment.analysis]
+            directory.write_results(analyze(trained, **experiment.analysis_options))
     return Run(out)
 
 

@@ -28,6 +28,7 @@ from grokscope.imports import check_import_path
 from grokscope.methods import METHODS
 from grokscope.models import ACTIVATIONS, MODELS
 from grokscope.models.registry import FROM_DATA
+from grokscope.runs.reader import spelled_now
 from grokscope.spelling import unknown_name
 from grokscope.training.early_stopping import ALIGNMENTS, StopWhenSettled
 from grokscope.training.monitor import DEFAULT_MEASURES, MEASURES
@@ -342,8 +343,8 @@ else:
 
 def _milestones() -> dict[str, TargetSpec]:
     return {
-        "memorised": TargetSpec(metric="train_accuracy", target=0.99),
-        "generalised": TargetSpec(metric="test_accuracy", target=0.9),
+        "memorized": TargetSpec(metric="train_accuracy", target=0.99),
+        "generalized": TargetSpec(metric="test_accuracy", target=0.9),
     }
 
 
@@ -466,11 +467,11 @@ class Experiment(Strict):
 
 
 def as_now(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded experiment with the fields that have come since, at their defaults.
+    """A recorded experiment as it is spelled now, with the fields that have come since at defaults.
 
     One that can no longer be read is given back as it is.
     """
     try:
-        return Experiment.model_validate(recorded).model_dump(mode="json")
+        return Experiment.model_validate(spelled_now(recorded)).model_dump(mode="json")
     except ValidationError:
         return dict(recorded)

@@ -16,7 +16,7 @@ from grokscope.runs.history import History
 from grokscope.runs.reader import Run
 
 Moment = Literal[
-    "first", "last", "max", "min", "memorised", "onset.start", "onset.middle", "onset.end"
+    "first", "last", "max", "min", "memorized", "onset.start", "onset.middle", "onset.end"
 ]
 
 
@@ -126,7 +126,7 @@ class Change(Strict):
 
 
 class Delay(Strict):
-    """How many times as many steps half of the rise of test accuracy takes as memorising does.
+    """How many times as many steps half of the rise of test accuracy takes as memorizing does.
 
     1 stands for no delay; where it never rose, the steps run are a bound. ``grokscope.onset``
     tells them apart.
@@ -136,11 +136,11 @@ class Delay(Strict):
     arm: str
 
     def seed_values(self, run: Run) -> SeedValues | None:
-        """The value for each seed of ``run``; None where training data were not memorised."""
+        """The value for each seed of ``run``; None where training data were not memorized."""
         found = [onset(run.history(self.arm, seed)) for seed in run.seeds(self.arm)]
-        if not found or any(each.memorised is None for each in found):
+        if not found or any(each.memorized is None for each in found):
             return None
-        limits = [each.last / max(each.memorised or 1.0, 1.0) for each in found]
+        limits = [each.last / max(each.memorized or 1.0, 1.0) for each in found]
         return SeedValues.censored([each.delay for each in found], limits)
 
 
@@ -242,7 +242,7 @@ def _value(history: History, metric: str, at: Moment) -> float | None:
     if metric not in history:
         return None
     column = history[metric]
-    if at in ("memorised", "onset.start", "onset.middle", "onset.end"):
+    if at in ("memorized", "onset.start", "onset.middle", "onset.end"):
         step = onset(history).at(at.removeprefix("onset."))
         value = None if step is None else value_at(history, metric, step)
         return None if value is None or math.isnan(value) else value

@@ -4,7 +4,7 @@ Zheng, Daruwalla, Benjamin and Klindt (*Delays in generalization match delayed c
 representational geometry*, UniReps 2024) compare what changes before the onset of generalization
 with what changes during it, and mark the onset by eye. Here it is computed:
 
-    memorised   the first step m at which training accuracy is at or above 0.99;
+    memorized   the first step m at which training accuracy is at or above 0.99;
     before      the level of test accuracy from there to twice as many steps, [m, 2m];
     after       its highest level, the median over a factor of two in steps;
     start, middle, end   the steps at which it has made 10 %, 50 % and 90 % of its rise from
@@ -32,7 +32,7 @@ from grokscope.runs.history import History
 
 Column = NDArray[np.float64]
 
-MEMORISED = 0.99
+MEMORIZED = 0.99
 LEAST_RISE = 0.1
 LEAST_GAIN = 0.02
 _SETTLED = 1 / 8  # a settled curve gains at most this share of its rise in a factor of two
@@ -53,11 +53,11 @@ class Onset:
 
     Attributes:
         state: the answer.
-        memorised: the step at which training accuracy was first at or above 99 %; else None.
+        memorized: the step at which training accuracy was first at or above 99 %; else None.
         start: the step at which test accuracy had made a tenth of its rise; None without a delay.
         middle: the same for a half.
         end: the same for nine tenths; None while the rise goes on.
-        before: level of test accuracy once memorised; NaN while fitting.
+        before: level of test accuracy once memorized; NaN while fitting.
         after: its highest level since.
         rising: whether it still rises: by 0.02 in the last factor of two in steps, and by an
             eighth of its rise.
@@ -65,7 +65,7 @@ class Onset:
     """
 
     state: str
-    memorised: float | None
+    memorized: float | None
     start: float | None
     middle: float | None
     end: float | None
@@ -79,14 +79,14 @@ class Onset:
         """Ratio of the step of the middle of the rise to that of memorization; 1 for none."""
         if self.state == "no delay":
             return 1.0
-        if self.middle is None or self.memorised is None:
+        if self.middle is None or self.memorized is None:
             return None
-        return self.middle / max(self.memorised, 1.0)
+        return self.middle / max(self.memorized, 1.0)
 
     def at(self, moment: str) -> float | None:
-        """The step of "memorised", "start", "middle" or "end"; None where there is none."""
+        """The step of "memorized", "start", "middle" or "end"; None where there is none."""
         moments = {
-            "memorised": self.memorised,
+            "memorized": self.memorized,
             "start": self.start,
             "middle": self.middle,
             "end": self.end,
@@ -96,14 +96,14 @@ class Onset:
         return moments[moment]
 
     def __str__(self) -> str:
-        if self.memorised is None:
-            return f"training data not yet memorised at step {self.last:,.0f}"
+        if self.memorized is None:
+            return f"training data not yet memorized at step {self.last:,.0f}"
         if self.state != "delayed":
-            words = {"no delay": "no delay", "never": "has not generalised"}[self.state]
-            return f"memorised at step {self.memorised:,.0f}, {words} by step {self.last:,.0f}"
+            words = {"no delay": "no delay", "never": "has not generalized"}[self.state]
+            return f"memorized at step {self.memorized:,.0f}, {words} by step {self.last:,.0f}"
         end = f"end {self.end:,.0f}" if self.end is not None else "still rising"
         return (
-            f"memorised at step {self.memorised:,.0f}, generalising from {self.start:,.0f} "
+            f"memorized at step {self.memorized:,.0f}, generalizing from {self.start:,.0f} "
             f"(middle {self.middle:,.0f}, {end}): {self.before:.1%} to {self.after:.1%}"
         )
 
@@ -114,7 +114,7 @@ def onset(
     *,
     train: str | None = None,
     test: str = "test_accuracy",
-    memorised: float = MEMORISED,
+    memorized: float = MEMORIZED,
     least_rise: float = LEAST_RISE,
 ) -> Onset:
     """When delayed generalization started, was half done and ended.
@@ -126,7 +126,7 @@ def onset(
             numbers. Values that are NaN or missing are left out.
         train: the column of training accuracy; ``train_accuracy`` or else ``probe_accuracy``.
         test: the column of test accuracy.
-        memorised: the training accuracy from which on the training data count as fitted.
+        memorized: the training accuracy from which on the training data count as fitted.
         least_rise: a smaller rise of test accuracy than this is none.
 
     Raises:
@@ -143,7 +143,7 @@ def onset(
         >>> found.state, round(found.start), round(found.middle), round(found.end)
         ('delayed', 2297, 4000, 6964)
     """
-    for name, value in (("memorised", memorised), ("least_rise", least_rise)):
+    for name, value in (("memorized", memorized), ("least_rise", least_rise)):
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be from 0 to 1: got {value}")
     history = _as_history(history)
@@ -152,7 +152,7 @@ def onset(
     train_steps, train_values = _recorded(history, train)
     steps, values = _recorded(history, test)
     last = float(history.steps[-1])
-    at = _first_lasting(train_steps, train_values, memorised)
+    at = _first_lasting(train_steps, train_values, memorized)
     if at is None or not (steps >= at).any():
         return Onset("fitting", at, None, None, None, math.nan, math.nan, False, last)
     since = steps >= at

@@ -17,14 +17,14 @@ from grokscope.runs.files import RunError
 from grokscope.runs.history import History
 from grokscope.runs.reader import Run
 
-START, END = "memorised", "generalised"
+START, END = "memorized", "generalized"
 
 Times = dict[Unit, SeedValues]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """An arm against the baseline in the time to generalise.
+    """An arm against the baseline in the time to generalize.
 
     Attributes:
         ratio: baseline over arm, seed by seed, over the seeds that both have.
@@ -40,7 +40,7 @@ class Comparison:
     def is_informative(self) -> bool:
         """Whether the median ratio says which of the two takes longer.
 
-        A baseline that stopped before the arm generalised does not, and neither does a target that
+        A baseline that stopped before the arm generalized does not, and neither does a target that
         was reached at the first evaluation.
         """
         low, high = self.ratio.median
@@ -59,7 +59,7 @@ class ArmSummary:
         seeds: those that have rows; all values are in their order.
         trained: steps and seconds that each seed was trained; empty without rows.
         milestones: steps and seconds to each milestone whose metric was recorded.
-        delay: from memorised to generalised; None unless every seed memorised.
+        delay: from memorized to generalized; None unless every seed memorized.
         final: for each metric its last value, over the seeds that have it.
         against: in steps and seconds against the baseline; empty for the baseline itself.
     """
@@ -76,7 +76,7 @@ class ArmSummary:
 
     @property
     def speed_up(self) -> Times:
-        """Ratio of the baseline's time to generalise to this arm's, where that says something."""
+        """Ratio of the baseline's time to generalize to this arm's, where that says something."""
         return {unit: of.ratio for unit, of in self.against.items() if of.is_informative}
 
 
@@ -206,7 +206,7 @@ def _trained(histories: Sequence[History]) -> Times:
 
 
 def _delay(reached: dict[str, Times]) -> Times | None:
-    """From memorised to generalised, never less than nothing; None if a seed never memorised."""
+    """From memorized to generalized, never less than nothing; None if a seed never memorized."""
     if START not in reached or END not in reached:
         return None
     if reached[START]["steps"].num_known < len(reached[START]["steps"]):

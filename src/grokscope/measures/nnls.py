@@ -3,7 +3,7 @@ r"""Non-negative least squares, exact and for many right-hand sides at once.
 For every target t the solver finds a = argmin_{a >= 0} |S a - t|^2, where the m columns of S are
 points. The method is Lawson and Hanson's active-set algorithm (*Solving Least Squares Problems*,
 1974, chapter 23), run for all targets in step: each outer round evaluates every gradient with one
-matrix product and refits every passive set with one batched Cholesky factorisation. A round may
+matrix product and refits every passive set with one batched Cholesky factorization. A round may
 admit several points where the algorithm as published admits one; a problem whose round changes
 nothing goes back to one at a time, so the objective still falls at every change of its passive
 set and no set comes twice.

@@ -1,4 +1,4 @@
-"""Progress measures of modular arithmetic: how much of a network is the algorithm that generalises.
+"""Progress measures of modular arithmetic: how much of a network is the algorithm that generalizes.
 
 Nanda, Chan, Lieberum, Smith & Steinhardt (2023, arXiv:2301.05217, section 5.1): a network that has
 learned c = a + b mod p has logits made of waves cos(w_k c), sin(w_k c), w_k = 2 pi k / p, of a

@@ -1,4 +1,4 @@
-"""Ways to bring generalisation forward: a function for one's own loop, a class for ours."""
+"""Ways to bring generalization forward: a function for one's own loop, a class for ours."""
 
 from grokscope.methods.adversarial import AdversarialTraining
 from grokscope.methods.base import Method

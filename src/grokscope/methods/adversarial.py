@@ -1,7 +1,7 @@
 """Adversarial training: train on inputs perturbed by an amount that follows training accuracy.
 
 Tan & Huang (2023), "Understanding Grokking Through A Robustness Viewpoint", arXiv:2311.06597: a
-network that withstands perturbations of its training inputs has generalised, so perturb them. The
+network that withstands perturbations of its training inputs has generalized, so perturb them. The
 size of the perturbation at a step is
 
     eps * accuracy                        schedule="accuracy"

@@ -1,4 +1,4 @@
-"""GrokAlign: make a network generalise sooner by holding its input Jacobians down.
+"""GrokAlign: make a network generalize sooner by holding its input Jacobians down.
 
 Walker, Humayun, Balestriero & Baraniuk (2025), "GrokAlign: Geometric Characterisation and
 Acceleration of Grokking", arXiv:2506.12284. See `grokscope.methods.penalty` for the penalty itself.
@@ -28,7 +28,7 @@ class GrokAlign(Method):
     ``mode="minimize"`` adds weight * R with R the mean over the batch of ||A_x||_F^2 (of ||A_x||_F
     if not ``squared``), A_x the Jacobian of the outputs at input x. ``mode="constrain"`` adds
     weight * |target - mean ||A_x||_F|, which holds the mean norm at a level and can so delay
-    generalisation as well as hasten it (Figure 7 of the paper). ``offset_weight`` adds in either
+    generalization as well as hasten it (Figure 7 of the paper). ``offset_weight`` adds in either
     mode weight * offset_weight * mean ||b_x||^2, b_x = f(x) - A_x x.
 
     In one's own loop add the result of a call to the loss. ``start`` and ``finish`` are optional

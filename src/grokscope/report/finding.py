@@ -84,7 +84,7 @@ def _split(sentences: list[str]) -> tuple[str, list[str]]:
 
 
 def _time(arm: ArmSummary, unit: Unit = "steps") -> Interval | None:
-    """The median time to generalise; None where it has no largest value or was not recorded."""
+    """The median time to generalize; None where it has no largest value or was not recorded."""
     times = arm.milestones.get(END)
     if times is None or math.isnan(times[unit].median.low) or not times[unit].median.is_bounded:
         return None
@@ -97,13 +97,13 @@ def _order(arm: ArmSummary) -> float:
 
 
 def _so_far(arm: ArmSummary) -> str:
-    """How far an arm was trained that did not generalise; "yet" while that may still change."""
+    """How far an arm was trained that did not generalize; "yet" while that may still change."""
     run = count(_limit(arm))
     return f"within {run} steps" if _over(arm) else f"yet, at step {run}"
 
 
 def _limit(arm: ArmSummary) -> float:
-    """The steps that generalising takes at least, or else those that the arm was trained."""
+    """The steps that generalizing takes at least, or else those that the arm was trained."""
     times = arm.milestones.get(END)
     return times["steps"].median.low if times and _time(arm) is None else _trained(arm)
 
@@ -115,29 +115,29 @@ def _trained(arm: ArmSummary) -> float:
 def _against(arm: ArmSummary, baseline: ArmSummary) -> str:
     steps, reference = _time(arm), _time(baseline)
     if steps is None:
-        verb = "did not generalise" if _over(arm) else "has not generalised"
+        verb = "did not generalize" if _over(arm) else "has not generalized"
         rest = "" if reference is None else f"; {baseline.title} did after {reference.text(count)}"
         return f"{arm.title} {verb} {_so_far(arm)}{rest}"
     if reference is None:
         verb = "did not" if _over(baseline) else "has not"
         return (
-            f"{arm.title} generalised after {steps.text(count)} steps; "
+            f"{arm.title} generalized after {steps.text(count)} steps; "
             f"{baseline.title} {verb} {_so_far(baseline)}"
         )
     speed_up = arm.speed_up.get("steps")
     if speed_up is None:
         return (
-            f"{arm.title} generalised after {steps.text(count)} steps, "
+            f"{arm.title} generalized after {steps.text(count)} steps, "
             f"{baseline.title} after {reference.text(count)}"
         )
     words = speed_up_words(speed_up.median)
     if words == "about as many":
         return (
-            f"{arm.title} generalised in about as many steps as {baseline.title}: "
+            f"{arm.title} generalized in about as many steps as {baseline.title}: "
             f"{steps.text(count)} and {reference.text(count)}"
         )
     return (
-        f"{arm.title} generalised in {words} steps: {steps.text(count)} instead of "
+        f"{arm.title} generalized in {words} steps: {steps.text(count)} instead of "
         f"{reference.text(count)}"
     )
 
@@ -151,22 +151,22 @@ def _none(arms: list[ArmSummary]) -> str:
     least = min(_limit(arm) for arm in arms)
     if all(_over(arm) for arm in arms):
         verb = "Neither" if len(arms) == 2 else "None"
-        return f"{verb} of {listed(names)} generalised within {count(least)} steps"
-    return f"{listed(names)}: none has generalised yet, at step {count(least)}"
+        return f"{verb} of {listed(names)} generalized within {count(least)} steps"
+    return f"{listed(names)}: none has generalized yet, at step {count(least)}"
 
 
 def _alone(arm: ArmSummary) -> str:
     steps = _time(arm)
     if steps is None:
-        verb = "did not generalise" if _over(arm) else "has not generalised"
+        verb = "did not generalize" if _over(arm) else "has not generalized"
         return f"{arm.title} {verb} {_so_far(arm)}"
-    said = f"{arm.title} generalised after {steps.text(count)} steps"
+    said = f"{arm.title} generalized after {steps.text(count)} steps"
     delay = None if arm.delay is None else arm.delay["steps"].median
     if delay is None or not delay.is_bounded:
         return said
     if delay.high == 0:
         return f"{said}, without delay"
-    return f"{said}, {delay.text(count)} after it had memorised"
+    return f"{said}, {delay.text(count)} after it had memorized"
 
 
 def _final_sentence(arm: ArmSummary) -> str:
@@ -178,7 +178,7 @@ def _final_sentence(arm: ArmSummary) -> str:
 
 
 def _meaning(summary: RunSummary) -> str:
-    words = {START: "Memorised", END: "Generalised"}
+    words = {START: "Memorized", END: "Generalized"}
     parts = [
         f"{words.get(name, name.capitalize())}: {metric_name(target.metric)} has reached "
         f"{target_value(target.metric, target.target)}"
@@ -190,7 +190,7 @@ def _meaning(summary: RunSummary) -> str:
 
 
 def time_sentences(summary: RunSummary) -> list[str]:
-    """The comparison in training time, a sentence for each arm that generalised like its baseline.
+    """The comparison in training time, a sentence for each arm that generalized like its baseline.
 
     A method that needs fewer steps can still need more time, each step being dearer. Of many arms
     only the one that the finding begins with has a sentence.

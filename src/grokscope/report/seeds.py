@@ -52,7 +52,7 @@ class SeedRow:
 
 
 def seed_rows(summary: RunSummary, least: int = 2) -> list[SeedRow]:
-    """Steps and seconds to generalise and the final test accuracy of each arm over its seeds.
+    """Steps and seconds to generalize and the final test accuracy of each arm over its seeds.
 
     Arms with fewer seeds than ``least`` are left out.
     """
@@ -81,7 +81,7 @@ def seed_table(rows: Sequence[SeedRow]) -> list[list[str]]:
 
 
 def sweep_table(summaries: Sequence[RunSummary]) -> list[list[str]]:
-    """The settings of a sweep in one table: steps to generalise, or else the final accuracy.
+    """The settings of a sweep in one table: steps to generalize, or else the final accuracy.
 
     Settings of a single arm are compared with the first setting.
     """

@@ -16,6 +16,13 @@ from grokscope.runs.rows import KEYS, Row, RowFile
 from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, read_side_file
 from grokscope.runs.tensors import load_state
 
+# Runs were recorded with these names before all of them were spelled as PyTorch spells.
+_SPELLED_BEFORE = {
+    "memorised": "memorized",
+    "generalised": "generalized",
+    "generalisation": "generalization",
+}
+
 
 class Run:
     """A run directory opened for reading.
@@ -58,7 +65,7 @@ class Run:
         spec = read_yaml_mapping(path)
         if faults := list(_faults(spec)):
             raise RunError(f"{path} does not describe an experiment: {'; '.join(faults)}")
-        return spec
+        return spelled_now(spec)
 
     @cached_property
     def name(self) -> str:
@@ -91,7 +98,7 @@ class Run:
     @cached_property
     def results(self) -> dict[str, Any]:
         """Values computed after training; empty where there are none."""
-        return self._side_file(RESULTS) if (self.path / RESULTS).exists() else {}
+        return spelled_now(self._side_file(RESULTS)) if (self.path / RESULTS).exists() else {}
 
     @property
     def results_of_seeds(self) -> list[dict[str, Any]]:
@@ -209,6 +216,26 @@ class Run:
             return True
         except OSError:  # a read-only copy of a run: nothing can be working on it
             return False
+
+
+def spelled_now(recorded: Any) -> Any:
+    """A recorded spec, or results, with the names of milestones and columns as they are now.
+
+    Example:
+        >>> spelled_now({"milestones": {"memorised": {}}, "arms": {"memorised": {}}})
+        {'milestones': {'memorized': {}}, 'arms': {'memorised': {}}}
+    """
+    if isinstance(recorded, str):
+        return ".".join(_SPELLED_BEFORE.get(name, name) for name in recorded.split("."))
+    if isinstance(recorded, list):
+        return [spelled_now(part) for part in recorded]
+    if isinstance(recorded, dict):
+        own = ("arm", "arms", "baseline")  # the names of arms are the user's
+        return {
+            spelled_now(key): part if key in own else spelled_now(part)
+            for key, part in recorded.items()
+        }
+    return recorded
 
 
 def _faults(spec: Mapping[str, Any]) -> Iterator[str]:

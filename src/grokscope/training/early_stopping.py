@@ -1,6 +1,6 @@
-"""Is more training worth it? A rule that stops when generalisation and alignment have settled.
+"""Is more training worth it? A rule that stops when generalization and alignment have settled.
 
-Accuracies alone cannot tell a network that has finished from one that memorises and will generalise
+Accuracies alone cannot tell a network that has finished from one that memorizes and will generalize
 much later: both stand still. GrokAlign (Walker et al. 2025) explains the wait by the Jacobians,
 which turn towards the training data long before test accuracy rises. The rule looks at both, in
 logarithmic time, in which such changes happen.
@@ -31,11 +31,11 @@ class StopWhenSettled:
     It is a function of the history alone, so that a resumed training stops where it would have.
     Asked at step s, it looks back to ``s / patience``, and says stop where
 
-    - the training data were memorised by then (99 % training accuracy);
+    - the training data were memorized by then (99 % training accuracy);
     - test accuracy has risen since, or never lagged behind (``grokscope.onset``), and in the
       stretch rose by less than 0.01 for each doubling of the steps;
     - alignment stands above where it began, by ``aligned`` or more: a network that has fitted its
-      data without turning to them may be on a memorisation plateau, whatever its accuracy;
+      data without turning to them may be on a memorization plateau, whatever its accuracy;
     - and alignment kept within 0.01 for each doubling, up or down.
 
     Alignment is that of the rows (``row_alignment``) or else of the centroids, which say less:
@@ -45,7 +45,7 @@ class StopWhenSettled:
         patience: the factor by which steps must grow while nothing moves.
         aligned: by how much alignment must have risen since the first reading.
         use_alignment: False looks at accuracies alone, and stops on slow plateaus.
-        give_up: stop also where a network has memorised and not generalised, and neither test
+        give_up: stop also where a network has memorized and not generalized, and neither test
             accuracy nor alignment has moved while steps grew by this factor; None never gives up.
 
     Raises:
@@ -63,7 +63,7 @@ class StopWhenSettled:
         ...     if monitor.step(i) and stop(monitor.history):
         ...         break
         >>> stop.reason(monitor.history)
-        'the training data are not yet memorised'
+        'the training data are not yet memorized'
     """
 
     patience: float = 4.0
@@ -89,20 +89,20 @@ class StopWhenSettled:
 
     def reason(self, history: History) -> str:
         """What speaks for going on, or that nothing does."""
-        return self.waits_for(history) or "generalisation and alignment have settled"
+        return self.waits_for(history) or "generalization and alignment have settled"
 
     def waits_for(self, history: History) -> str | None:
         """What is still to come at the last row; None where nothing is."""
         self._check(history)
         found = onset(history)
-        if found.state == "fitting" or found.memorised is None:
-            return "the training data are not yet memorised"
+        if found.state == "fitting" or found.memorized is None:
+            return "the training data are not yet memorized"
         if found.state == "never":
-            return self._on_plateau(history, found.memorised)
+            return self._on_plateau(history, found.memorized)
         if found.rising or _rises(history, self.patience):
             return "test accuracy is rising"
-        if found.memorised * self.patience > found.last:
-            return "the training data were memorised only lately"
+        if found.memorized * self.patience > found.last:
+            return "the training data were memorized only lately"
         if not self.use_alignment:
             return None
         steps, alignment = _alignment(history)
@@ -112,11 +112,11 @@ class StopWhenSettled:
             return "alignment is still changing"
         return None
 
-    def _on_plateau(self, history: History, memorised: float) -> str | None:
+    def _on_plateau(self, history: History, memorized: float) -> str | None:
         """What to wait for where the training data are known and test accuracy has not risen."""
         moving = self.use_alignment and _moves(*_alignment(history), self.patience)
-        says = "the network has memorised and " + ("is aligning" if moving else "not generalised")
-        if self.give_up is None or memorised * self.give_up > float(history.steps[-1]):
+        says = "the network has memorized and " + ("is aligning" if moving else "not generalized")
+        if self.give_up is None or memorized * self.give_up > float(history.steps[-1]):
             return says
         aligning = self.use_alignment and _moves(*_alignment(history), self.give_up)
         return says if aligning or _rises(history, self.give_up) else None

@@ -61,7 +61,7 @@ def fit(
         model: the network; it is moved to the device and trained in place.
         data: a ``Dataset``, or training inputs, training labels, test inputs and test labels:
             tensors or NumPy arrays.
-        methods: what brings generalisation forward, such as ``GrokAlign()``.
+        methods: what brings generalization forward, such as ``GrokAlign()``.
         monitor: measures the network's geometry; its figures join the history.
         seed: decides the order of the batches; the initialization is the model's own.
         device: "auto" (the best there is), "cpu", "cuda" or "mps".

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from grokscope.findings import onset
-from grokscope.findings.onset import MEMORISED
+from grokscope.findings.onset import MEMORIZED
 from grokscope.runs import History
 
 ALIGNING = 0.01
@@ -21,8 +21,8 @@ class Phase:
     ``name`` is one of
 
     - ``"fitting"``: training accuracy has not yet reached 99 %;
-    - ``"memorised"``: it has, and test accuracy neither rises nor has risen since;
-    - ``"generalising"``: training data are fitted and test accuracy is rising;
+    - ``"memorized"``: it has, and test accuracy neither rises nor has risen since;
+    - ``"generalizing"``: training data are fitted and test accuracy is rising;
     - ``"settled"``: test accuracy has risen, or never lagged behind, and no longer rises;
     - ``"fitted"``: training accuracy has reached 99 % and no test accuracy is known.
 
@@ -88,13 +88,13 @@ def phase(history: History) -> Phase:
 
 def _name(history: History, train: str, test: float) -> str:
     if math.isnan(test):
-        return "fitting" if history.first_step(train, MEMORISED) is None else "fitted"
+        return "fitting" if history.first_step(train, MEMORIZED) is None else "fitted"
     found = onset(history, train=train)
     if found.state == "fitting":
         return "fitting"
     if found.rising:
-        return "generalising"
-    return "memorised" if found.state == "never" else "settled"
+        return "generalizing"
+    return "memorized" if found.state == "never" else "settled"
 
 
 def _level_and_gain(history: History, name: str) -> tuple[float, float]:

@@ -147,7 +147,7 @@ def test_a_wrong_rule_is_found_named_and_replaced(
 
 def test_the_check_sees_what_only_large_batches_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """A triangle that is not mirrored, as a prototype had it."""
-    monkeypatch.setattr("grokscope.measures.ntk.empirical.symmetrise", lambda kernel: None)
+    monkeypatch.setattr("grokscope.measures.ntk.empirical.symmetrize", lambda kernel: None)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     x = torch.randn(200, 4, dtype=torch.float64)
     with pytest.warns(RuntimeWarning, match="does not cover"):

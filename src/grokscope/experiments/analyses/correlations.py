@@ -1,4 +1,4 @@
-"""What moves with generalisation over a training: the geometry of representations, or the kernel.
+"""What moves with generalization over a training: the geometry of representations, or the kernel.
 
 Zheng et al. (*Delays in generalization match delayed changes in representational geometry*,
 UniReps 2024) compare over the evaluations of a training how test accuracy and loss go with the

@@ -1,7 +1,7 @@
 """Linear regions around training points while a network learns (GrokAlign, Figures 1 and 11).
 
-The paper shows that a network which has generalised has larger regions around its training points,
-and operators of smaller, flatter norm, than when it had only memorised. Here both are measured, at
+The paper shows that a network which has generalized has larger regions around its training points,
+and operators of smaller, flatter norm, than when it had only memorized. Here both are measured, at
 every checkpoint that was kept, in slices through three training points each.
 """
 
@@ -56,11 +56,11 @@ def regions_around_points(
 
     Returns:
         ``trajectory``: for each arm the metrics at each kept step, of the first seed;
-        ``milestones``: those at the memorised, generalised and last step of each arm;
-        ``ratio``: for each arm and metric what it is once generalised over what it was once
-        memorised, a list over seeds, and ``last_ratio`` the same for the last step;
+        ``milestones``: those at the memorized, generalized and last step of each arm;
+        ``ratio``: for each arm and metric what it is once generalized over what it was once
+        memorized, a list over seeds, and ``last_ratio`` the same for the last step;
         ``difference``: the same for alignments, as differences; ``rank_correlation``: of each
-        metric with the label alignment over the steps from memorised on. An arm that did not
+        metric with the label alignment over the steps from memorized on. An arm that did not
         reach a milestone has no ratio to it.
     """
     found: dict[str, Any] = {name: {} for name in (*_FOUND, "rank_correlation")}
@@ -199,19 +199,19 @@ def _add(
     """Enter what one training says."""
     found["trajectory"].setdefault(arm, trajectory)
     found["milestones"].setdefault(arm, reached)
-    memorised = reached.get("memorised")
-    if memorised is None:
+    memorized = reached.get("memorized")
+    if memorized is None:
         return
-    names = [name for name in memorised if name not in ("step", *_SCORES)]
-    for prefix, end in (("", reached.get("generalised")), ("last_", reached["last"])):
+    names = [name for name in memorized if name not in ("step", *_SCORES)]
+    for prefix, end in (("", reached.get("generalized")), ("last_", reached["last"])):
         if end is None:
             continue
         for name in names:
             kind = "difference" if name.endswith("alignment") else "ratio"
-            before, after = memorised[name], end[name]
+            before, after = memorized[name], end[name]
             value = after - before if kind == "difference" else after / before
             found[prefix + kind].setdefault(arm, {}).setdefault(name, []).append(value)
-    later = [row for row in trajectory if row["step"] >= memorised["step"]]
+    later = [row for row in trajectory if row["step"] >= memorized["step"]]
     if len(later) < 3:
         return
     for name in names:

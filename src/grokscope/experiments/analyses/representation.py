@@ -74,7 +74,7 @@ def representation(
 
 
 def _onsets(run: Run) -> list[dict[str, Any]]:
-    """When each training generalised, a row each."""
+    """When each training generalized, a row each."""
     rows = []
     for arm, seed in run.trials:
         found = onset(run.history(arm, seed))
@@ -82,10 +82,10 @@ def _onsets(run: Run) -> list[dict[str, Any]]:
             {
                 "arm": run.spec["arms"][arm].get("title") or arm,
                 "seed": seed,
-                "generalisation": "delayed, still rising"
+                "generalization": "delayed, still rising"
                 if found.state == "delayed" and found.rising
                 else found.state,
-                "memorised": found.memorised,
+                "memorized": found.memorized,
                 "start": found.start,
                 "middle": found.middle,
                 "end": found.end,
@@ -114,7 +114,7 @@ def _last_kernel_distance(history: History) -> float | None:
 
 
 def _delay_order(run: Run) -> dict[str, dict[str, float]]:
-    """The delay of each arm over that of each other, where both have generalised."""
+    """The delay of each arm over that of each other, where both have generalized."""
     delays: dict[str, float] = {}
     for arm in run.arms:
         found = [onset(run.history(arm, seed)).delay for seed in run.seeds(arm)]
@@ -150,16 +150,16 @@ def _finding(run: Run) -> str:
         title = run.spec["arms"][arm].get("title") or arm
         late = [one for one in found if one.start is not None]
         if len(late) > len(found) / 2:
-            start, memorised = (
-                median(one.at(moment) or 0.0 for one in late) for moment in ("start", "memorised")
+            start, memorized = (
+                median(one.at(moment) or 0.0 for one in late) for moment in ("start", "memorized")
             )
-            words = f"generalises from step {start:,.0f}, memorised at {memorised:,.0f}"
+            words = f"generalizes from step {start:,.0f}, memorized at {memorized:,.0f}"
         else:
             state = max((one.state for one in found), key=[one.state for one in found].count)
             words = {
-                "no delay": "generalises without delay",
-                "never": "has not generalised",
-                "fitting": "has not memorised",
+                "no delay": "generalizes without delay",
+                "never": "has not generalized",
+                "fitting": "has not memorized",
             }.get(state, "is not decided")
         parts.append(f"{title}: {words}")
     return "; ".join(parts)

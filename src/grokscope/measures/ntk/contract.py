@@ -3,7 +3,7 @@
 The kernel between r rows of n1 and n2 examples is kept as (r, n1, r, n2), so that what depends on
 the examples alone, the Gram matrix of a layer's inputs, multiplies whole contiguous blocks. In
 the symmetric case every unordered pair is computed once, with total weight one over both of its
-places; ``symmetrise`` adds the transpose at the end, which also makes the result symmetric to the
+places; ``symmetrize`` adds the transpose at the end, which also makes the result symmetric to the
 last bit.
 """
 
@@ -44,7 +44,7 @@ def add_full(
         kernel: where to add, possibly a part of a larger kernel.
         first: the terms' parts for one side.
         second: the same terms' parts for the other, the same objects if symmetric.
-        symmetric: leave the transposed half to ``symmetrise``.
+        symmetric: leave the transposed half to ``symmetrize``.
     """
     inside: list[tuple[Factored, Factored]] = []
     for p1, p2 in zip(first, second, strict=True):
@@ -234,7 +234,7 @@ def _pair_gram(a1: Tensor, a2: Tensor, bias: bool, dtype: torch.dtype) -> Tensor
     return gram.add_(1.0) if bias else gram
 
 
-def symmetrise(kernel: Tensor, block: int = 256) -> None:
+def symmetrize(kernel: Tensor, block: int = 256) -> None:
     """Add to a square matrix its transpose, in place."""
     for i in range(0, len(kernel), block):
         for j in range(i, len(kernel), block):

@@ -30,7 +30,7 @@ from grokscope.measures.ntk.check import (
     sum_is_noise,
     tolerance,
 )
-from grokscope.measures.ntk.contract import add_diagonal, add_full, symmetrise
+from grokscope.measures.ntk.contract import add_diagonal, add_full, symmetrize
 from grokscope.measures.ntk.inspect import inspected
 from grokscope.measures.ntk.memory import (
     Block,
@@ -209,9 +209,9 @@ class Pairs:
             second = first if self.second is None else blocks(group, rows, n2, together, itemsize)
             self._add_group(group, first, second, total, last)
         if self.second is None:
-            symmetrise(total.view(rows * n1, -1) if self.summed is None else total)
+            symmetrize(total.view(rows * n1, -1) if self.summed is None else total)
             if last is not total:
-                symmetrise(last)
+                symmetrize(last)
         return total, last if self.summed is None else last[None, :, None]
 
     def _add_group(

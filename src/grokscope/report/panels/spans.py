@@ -30,9 +30,9 @@ class Span:
 
 
 def delay_spans(context: Context, arms: list[str]) -> list[Span]:
-    """For each arm that memorised, the steps from there until it generalised or was stopped.
+    """For each arm that memorized, the steps from there until it generalized or was stopped.
 
-    Where the spec does not say when an arm has generalised, the onset is found from the curves.
+    Where the spec does not say when an arm has generalized, the onset is found from the curves.
     """
     if END not in context.summary.milestones:
         return onset_spans(context, arms)
@@ -62,7 +62,7 @@ def onsets(context: Context, arm: str) -> list[Onset]:
 
 
 def onset_spans(context: Context, arms: list[str]) -> list[Span]:
-    """For each arm whose generalisation was delayed, from its start to its end, or until now.
+    """For each arm whose generalization was delayed, from its start to its end, or until now.
 
     Of several seeds the medians, where more than half of them were delayed.
     """
