@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-lowest test-slow lint format bench clean
+.PHONY: help install run test test-lowest test-slow lint format bench docs clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -46,5 +46,12 @@ format: $(STAMP)  ## bring the code into form
 bench: $(STAMP)  ## the benchmarks; every figure is a ratio of medians of one run
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
+docs: $(VENV)/.installed-docs  ## the site: docs/_build/html/index.html; tutorials and gallery run, and are kept for the next time
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+
+$(VENV)/.installed-docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:  ## remove what the commands above made, run directories excepted
-	rm -rf $(VENV) $(LOWEST) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist
+	rm -rf $(VENV) $(LOWEST) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist docs/_build docs/auto_gallery docs/reference/generated

@@ -1,0 +1,121 @@
+"""How the site is built: ``make docs`` runs Sphinx on this folder."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+
+from grokscope import __version__  # noqa: E402
+
+project = "grokscope"
+author = "The grokscope authors"
+copyright = "The grokscope authors"
+release = version = __version__
+REPOSITORY = "https://github.com/grokscope/grokscope"
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.intersphinx",
+    "sphinx.ext.mathjax",
+    "sphinx_copybutton",
+    "sphinx_design",
+    "sphinx_gallery.gen_gallery",
+    "docstrings",
+    "site_pages",
+]
+exclude_patterns = ["_build", "gallery/*", "**/README.rst", "jupyter_execute"]
+templates_path = ["_templates"]
+suppress_warnings = ["config.cache"]  # the gallery's order is a function, which has no hash
+
+# The pages of the API: what the docstrings say, with types as they are written in the code.
+autosummary_generate = True
+autosummary_ignore_module_all = False
+autodoc_typehints = "none"
+autodoc_member_order = "bysource"
+autodoc_default_options = {"members": True}
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False
+napoleon_attr_annotations = False
+python_use_unqualified_type_names = True
+
+# Pages are Markdown; those of ``tutorials`` are notebooks, which run when the site is built.
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "attrs_block"]
+myst_heading_anchors = 3
+nb_execution_mode = "cache"
+nb_execution_timeout = 300
+nb_execution_raise_on_error = True
+nb_execution_show_tb = True
+nb_merge_streams = True
+
+sphinx_gallery_conf = {
+    "examples_dirs": "gallery",
+    "gallery_dirs": "auto_gallery",
+    "filename_pattern": "/plot_",
+    "download_all_examples": False,
+    "remove_config_comments": True,
+    "show_memory": False,
+    "abort_on_example_error": True,
+    "plot_gallery": True,
+    "min_reported_time": 5,
+    "show_signature": False,
+    "nested_sections": False,
+    "capture_repr": (),
+}
+
+html_theme = "furo"
+html_title = "grokscope"
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_theme_options = {
+    "source_repository": f"{REPOSITORY}/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+    "top_of_page_buttons": ["view"],
+}
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
+
+# Names of other libraries are linked where their index can be fetched. Without a network the
+# build goes on: a name that cannot be looked up is then left as it is.
+_INVENTORIES = {
+    "python": "https://docs.python.org/3/",
+    "torch": "https://docs.pytorch.org/docs/stable/",
+    "numpy": "https://numpy.org/doc/stable/",
+    "lightning": "https://lightning.ai/docs/pytorch/stable/",
+}
+
+
+def _reachable(url: str) -> bool:
+    try:
+        socket.create_connection((url.split("/")[2], 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+intersphinx_mapping = {name: (url, None) for name, url in _INVENTORIES.items() if _reachable(url)}
+intersphinx_timeout = 20
+
+nitpicky = True
+nitpick_ignore_regex = [
+    # names of other libraries where their index is out of reach
+    *([(r"py:.*", rf"{name}(\..*)?") for name in _INVENTORIES if name not in intersphinx_mapping]),
+    # shapes and types of attributes, such as Float[Tensor, "n k"], are not pages
+    (r"py:class", r"(jaxtyping\..*|Tensor|'.*'|nn\.Module|collections\.abc\..*|)"),
+]
+
+
+def setup(app: Any) -> dict[str, bool]:
+    """Nothing of the configuration hinders reading pages in parallel."""
+    return {"parallel_read_safe": True}
