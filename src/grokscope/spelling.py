@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MAX_SHOWN = 80  # characters of a name that is not known
+
 
 def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """One line: what was not found, the nearest right name, and all the right names.
@@ -15,6 +17,7 @@ def unknown_name(kind: str, name: object, known: Iterable[str]) -> str:
     """
     names = sorted(known)
     by_lower_case = {right.lower(): right for right in names}
-    near = difflib.get_close_matches(str(name).lower(), by_lower_case, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(name)[:_MAX_SHOWN].lower(), by_lower_case, n=1, cutoff=0.5)
     hint = f" did you mean {by_lower_case[near[0]]!r}?" if near else ""
-    return f"unknown {kind} {name!r};{hint} known: {', '.join(names)}"
+    shown = name if len(repr(name)) <= _MAX_SHOWN else f"{str(name)[:_MAX_SHOWN]}..."
+    return f"unknown {kind} {shown!r};{hint} known: {', '.join(names)}"

@@ -73,3 +73,10 @@ def test_a_target_is_read_from_a_spec() -> None:
         read({"early": {"metrics": "loss", "target": 1}})
     with pytest.raises(ValidationError, match="valid number"):
         read({"early": {"metric": "loss", "target": "low"}})
+
+
+@pytest.mark.parametrize("target", [85, -0.1, 1.001])
+def test_an_accuracy_is_a_fraction(target: float) -> None:
+    with pytest.raises(ValueError, match=r"test_accuracy runs from 0 to 1: got .*; 85 % is 0\.85"):
+        Target("test_accuracy", target)
+    assert Target("train_loss", target).target == target

@@ -126,7 +126,7 @@ def _engine(
 
 def _slurm_options(texts: list[str]) -> dict[str, Any]:
     """Options for submitit: what it knows on every cluster by its own name, the rest as SLURM's."""
-    from grokscope.experiments.yaml_files import parse_yaml
+    from grokscope.runs.yaml_text import parse_yaml
 
     shared = ("timeout_min", "mem_gb", "cpus_per_task", "gpus_per_node", "nodes", "tasks_per_node")
     options = {}

@@ -14,10 +14,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from grokscope.experiments.errors import SpecError
-from grokscope.experiments.yaml_files import parse_yaml, read_yaml
+from grokscope.experiments.yaml_files import read_yaml
+from grokscope.runs.yaml_text import parse_yaml
 from grokscope.spelling import unknown_name
 
 PRESETS = ("quick", "paper")
@@ -110,10 +109,9 @@ def raw_experiment(
     """
     path = find(name)
     raw = read_yaml(path)
-    presets = raw.pop("presets", {})
-    if preset not in PRESETS or not isinstance(presets, Mapping):
+    if preset not in PRESETS:
         raise SpecError(unknown_name("preset", preset, PRESETS))
-    raw = merge(raw, presets.get(preset) or {})
+    raw = merge(raw, _presets(raw.pop("presets", None) or {}, name).get(preset) or {})
     if "preset" not in raw:
         raw["preset"] = preset
     for setting in settings:
@@ -125,6 +123,21 @@ def raw_experiment(
     for part in [raw, *(raw["arms"].values() if isinstance(raw.get("arms"), Mapping) else ())]:
         _place(part, path.parent.resolve())
     return raw
+
+
+def _presets(presets: Any, name: str) -> Mapping[str, Any]:
+    """The section ``presets``, each a mapping of settings."""
+    if not isinstance(presets, Mapping):
+        raise SpecError(f"{name}: presets: takes quick and paper, each a mapping: got {presets!r}")
+    for preset, settings in presets.items():
+        if preset not in PRESETS:
+            raise SpecError(f"{name}: presets: {unknown_name('preset', preset, PRESETS)}")
+        if not isinstance(settings or {}, Mapping):
+            raise SpecError(
+                f"{name}: presets.{preset}: takes a mapping of settings, as in "
+                f"{{training: {{max_steps: 100}}}}: got {settings!r}"
+            )
+    return presets
 
 
 def _place(part: Any, folder: Path) -> None:
@@ -182,7 +195,7 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
         raise SpecError(f"--set takes path=value, as in training.lr=1e-3: got {setting!r}")
     try:
         value = parse_yaml(text)
-    except yaml.YAMLError:
+    except ValueError:
         raise SpecError(f"--set {setting}: {text!r} is not a YAML value") from None
     _assign(raw, path.strip(), value, f"--set {setting}")
 

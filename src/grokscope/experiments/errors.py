@@ -10,6 +10,24 @@ from pydantic import BaseModel, ValidationError
 
 from grokscope.spelling import unknown_name
 
+_MAX_SHOWN = 80  # characters of a value in a mistake
+_WHOLE, _NUMBER, _SWITCH = "a whole number, as in 100", "a number, as in 0.5", "true or false"
+# What a field takes, by the mistake that pydantic finds, as YAML writes it.
+_TAKES = {
+    "tuple_type": "a list",
+    "list_type": "a list",
+    "dict_type": "a mapping, as in {name: value}",
+    "int_type": _WHOLE,
+    "int_from_float": _WHOLE,
+    "int_parsing": _WHOLE,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "bool_type": _SWITCH,
+    "bool_parsing": _SWITCH,
+    "string_type": 'text, in quotes where it looks like a number: "1"',
+    "invalid_key": 'names, in quotes where they look like numbers: "1"',
+}
+
 
 class SpecError(ValueError):
     """A spec has mistakes; the message lists all of them."""
@@ -25,7 +43,8 @@ def mistakes(error: ValidationError, model: type[BaseModel], prefix: str = "") -
         if detail["type"] == "value_error":  # what a class says of its arguments begins with one
             word = detail["msg"].removeprefix("Value error, ").partition(" ")[0]
             location = (*location, word) if word in _fields(_descend(model, location)) else location
-        lines.append(f"{prefix}{_path(location, model)}: {_reason(detail, model)}")
+        path = f"{prefix}{_path(location, model)}".rstrip(".") or "spec"
+        lines.append(f"{path}: {_reason(detail, model)}")
     return lines
 
 
@@ -37,7 +56,7 @@ def _reason(detail: Any, model: type[BaseModel]) -> str:
     if detail["type"] == "missing":
         return "missing"
     if detail["type"] in ("model_type", "model_attributes_type"):
-        return f"takes a section with fields of its own; got {given!r}"
+        return f"takes a section with fields of its own; got {_shown(given)}"
     if detail["type"] == "literal_error":
         known = detail["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return unknown_name("value", given, known)
@@ -47,8 +66,18 @@ def _reason(detail: Any, model: type[BaseModel]) -> str:
             return f"has no {discriminator!r}, which says what it is"
         known = detail["ctx"]["expected_tags"].replace("'", "").split(", ")
         return unknown_name(discriminator, detail["ctx"]["tag"], known)
+    if detail["type"] in _TAKES:
+        # one value where a list of them belongs is shown as one
+        one = detail["type"] in ("tuple_type", "list_type") and isinstance(given, (str, int, float))
+        example = f", as in [{str(given)[:_MAX_SHOWN]}]" if one else ""
+        return f"takes {_TAKES[detail['type']]}{example}; got {_shown(given)}"
     message = detail["msg"].removeprefix("Value error, ")
-    return message if isinstance(given, dict) else f"{message}; got {given!r}"
+    return message if isinstance(given, dict) else f"{message}; got {_shown(given)}"
+
+
+def _shown(given: Any) -> str:
+    text = repr(given)
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
 
 
 def _path(location: Sequence[int | str], model: type[BaseModel]) -> str:
@@ -56,8 +85,8 @@ def _path(location: Sequence[int | str], model: type[BaseModel]) -> str:
     parts = []
     for index, part in enumerate(location):
         if not (isinstance(part, str) and part in _tags(_descend(model, location[:index]))):
-            parts.append(str(part))
-    return ".".join(parts) or "spec"
+            parts.append(str(part)[:_MAX_SHOWN])
+    return ".".join(part for part in parts if part != "[key]")
 
 
 def _members(annotation: Any) -> list[Any]:

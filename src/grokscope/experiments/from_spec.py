@@ -55,7 +55,10 @@ def load_dataset(spec: AnyDataSpec, dtype: str, data_dir: str | Path | None) -> 
     if isinstance(spec, ImportedDataSpec):
         return _imported_dataset(spec).to(dtype=kind)
     settings = spec.model_dump(exclude={"name", "options", "reduce_to_span"})
-    return load(spec.name, data_dir=data_dir, dtype=kind, **settings, **spec.options)
+    try:
+        return load(spec.name, data_dir=data_dir, dtype=kind, **settings, **spec.options)
+    except TypeError as error:  # an option of another type than the loader's
+        raise SpecError(f"data: {error}") from None
 
 
 def build_model(spec: AnyModelSpec, data: Dataset, seed: int) -> nn.Module:

@@ -21,7 +21,7 @@ from pydantic import (
 from grokscope.data import DATASETS
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.sections import one_of, section_of
-from grokscope.findings.claims import Claim, Strict
+from grokscope.findings.claims import Claim, Finite, Strict
 from grokscope.findings.panels import PanelSpec
 from grokscope.findings.target import Target
 from grokscope.imports import check_import_path
@@ -32,11 +32,19 @@ from grokscope.runs.reader import spelled_now
 from grokscope.spelling import unknown_name
 from grokscope.training.early_stopping import ALIGNMENTS, StopWhenSettled
 from grokscope.training.monitor import DEFAULT_MEASURES, MEASURES
+from grokscope.training.noise_accuracy import NoiseAccuracy
+from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.settings import TrainingSettings
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegativeInt = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what PyTorch, NumPy and a row of metrics take
+_LONGEST_NAME = 100  # of an experiment or an arm, which names folders and files
+_MOST_THREADS = 1024  # the process dies of a million
+_NEED_TEST_POINTS = (NoiseAccuracy.name, RobustAccuracy.name)
+_BESIDE_OPTIONS = ("name", "options", "reduce_to_span")
+_GIVEN_BY_US = ("data_dir", "dtype")  # arguments of a data set's loader
 
 
 class DataSpec(Strict):
@@ -51,7 +59,7 @@ class DataSpec(Strict):
     train_size: Positive | None = None
     test_size: Positive | None = None
     subset: Literal["first", "seeded"] = "first"
-    seed: int = 0
+    seed: Seed = 0
     normalize: tuple[float, float] | None = None
     flatten: bool = True
     options: dict[str, Any] = Field(default_factory=dict)
@@ -63,6 +71,21 @@ class DataSpec(Strict):
         if name not in DATASETS:
             raise ValueError(unknown_name("data set", name, DATASETS))
         return name
+
+    @model_validator(mode="after")
+    def _has_its_own_options(self) -> DataSpec:
+        fields = [field for field in DataSpec.model_fields if field not in _BESIDE_OPTIONS]
+        known = signature(DATASETS[self.name].loader).parameters.keys() - {*fields, *_GIVEN_BY_US}
+        for option in self.options:
+            if option in fields:
+                raise ValueError(f"options.{option}: write it as data.{option}, outside options")
+            if option not in known:
+                raise ValueError(
+                    unknown_name(f"option of {self.name}", option, known)
+                    if known
+                    else f"options.{option}: {self.name} takes no options"
+                )
+        return self
 
 
 class FileSpec(Strict):
@@ -137,11 +160,17 @@ def _model_tag(value: Any) -> str:
     if "import" in given:
         return ImportedModelSpec.__name__
     name = given.get("name", "mlp")
-    return name if name in MODEL_SPECS else "mlp"
+    return name if _is_known_model(name) else "mlp"
+
+
+def _is_known_model(name: Any) -> bool:
+    return isinstance(name, str) and name in MODEL_SPECS
 
 
 def _of_known_model(value: Any) -> Any:
-    if not isinstance(value, dict) or "import" in value or value.get("name", "mlp") in MODEL_SPECS:
+    if not isinstance(value, dict) or "import" in value:
+        return value
+    if _is_known_model(value.get("name", "mlp")):
         return value
     raise ValueError(unknown_name("model", value["name"], MODEL_SPECS))
 
@@ -171,11 +200,16 @@ class ScheduleSpec(Strict):
 
     per_decade: Positive | None = 12
     every: Positive | None = None
-    at: tuple[int, ...] = ()
+    at: tuple[NotNegativeInt, ...] = ()
 
 
-class TargetSpec(section_of(Target, target=(float, ...))):  # type: ignore[misc]
+class TargetSpec(section_of(Target, target=(Finite, ...))):  # type: ignore[misc]
     """A milestone of training: a metric at or above a value; see ``grokscope.Target``."""
+
+    @model_validator(mode="after")
+    def _makes_a_target(self) -> TargetSpec:
+        Target(self.metric, self.target)  # the class checks its own arguments
+        return self
 
 
 class StopTargetSpec(TargetSpec):
@@ -275,8 +309,8 @@ class NoiseSpec(Strict):
 
     std: Annotated[tuple[NotNegative, ...], Field(min_length=1)] = (0.2, 0.4, 0.6, 0.8, 1.0)
     from_feature: NotNegativeInt = 0
-    seed: int = 0
-    threshold: float = 0.0
+    seed: Seed = 0
+    threshold: Finite = 0.0
 
 
 class RobustSpec(Strict):
@@ -289,7 +323,7 @@ class RobustSpec(Strict):
     norm: Literal["Linf", "L2"] = "Linf"
     eps: NotNegative = 4 / 255
     steps: Positive | None = None
-    seed: int = 0
+    seed: Seed = 0
 
 
 class MonitorSpec(Strict):
@@ -318,7 +352,18 @@ class MonitorSpec(Strict):
         for name in measures:
             if name not in MEASURES:
                 raise ValueError(unknown_name("measure", name, MEASURES))
+            if measures.count(name) > 1:
+                raise ValueError(f"holds {name} twice; keep one")
         return measures
+
+    @model_validator(mode="after")
+    def _have_test_points(self) -> MonitorSpec:
+        for name in _NEED_TEST_POINTS:
+            if name in (*self.measures, *self.after_training) and not self.test_size:
+                raise ValueError(
+                    f"the measure {name} needs test points: say how many in monitor.test_size"
+                )
+        return self
 
 
 class _MethodSection(Strict):
@@ -327,7 +372,10 @@ class _MethodSection(Strict):
     @model_validator(mode="after")
     def _makes_a_method(self) -> _MethodSection:
         settings = dict(self)
-        METHODS[settings.pop("name")](**settings)  # the class checks its own arguments
+        try:
+            METHODS[settings.pop("name")](**settings)  # the class checks its own arguments
+        except TypeError as error:
+            raise ValueError(str(error)) from None
         return self
 
 
@@ -416,22 +464,42 @@ class Experiment(Strict):
     is false.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=_LONGEST_NAME)]
     title: str
     description: str = ""
     source: str = ""
     reproduces: tuple[str, ...] = ()
     duration: dict[str, str] = Field(default_factory=dict)
     preset: str = "quick"
-    seeds: tuple[int, ...] = (0,)
-    threads: Positive | None = None
+    seeds: tuple[Seed, ...] = (0,)
+    threads: Annotated[int, Field(ge=1, le=_MOST_THREADS)] | None = None
     vectorize: bool | Literal["auto"] = "auto"
     milestones: dict[str, TargetSpec] = Field(default_factory=_milestones)
-    arms: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$")], TrialSpec]
+    arms: dict[
+        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", max_length=_LONGEST_NAME)],
+        TrialSpec,
+    ]
     analysis: str | None = None
     analysis_options: dict[str, Any] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()
     panels: tuple[PanelSpec, ...] = ()
+
+    @field_validator("vectorize", mode="before")
+    @classmethod
+    def _is_a_switch_or_auto(cls, value: Any) -> Any:
+        if not isinstance(value, bool) and value != "auto":
+            raise ValueError("takes true, false or auto")
+        return value
+
+    @field_validator("seeds")
+    @classmethod
+    def _differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds:
+            raise ValueError("is empty: give at least one seed, as in [0]")
+        for seed in seeds:
+            if seeds.count(seed) > 1:
+                raise ValueError(f"holds {seed} twice; give each seed once")
+        return seeds
 
     @field_validator("reproduces", mode="before")
     @classmethod

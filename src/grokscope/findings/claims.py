@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
+from pydantic_core import CoreSchema
 
 from grokscope.findings.onset import onset, value_at
 from grokscope.findings.statistics import SeedValues
@@ -20,10 +21,39 @@ Moment = Literal[
 ]
 
 
+def _make_scalars_strict(schema: Any) -> None:
+    """Change, in place, every bool, int and float of a schema to take no other type."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("bool", "int", "float"):
+            schema["strict"] = True
+        for part in schema.values():
+            _make_scalars_strict(part)
+    elif isinstance(schema, (list, tuple)):
+        for part in schema:
+            _make_scalars_strict(part)
+
+
 class Strict(BaseModel):
-    """A part of a spec: unknown fields are mistakes, and nothing changes once it is read."""
+    """A part of a spec: unknown fields are mistakes, and nothing changes once it is read.
+
+    A number is a number: neither true nor "3" is one, and a whole number is written as one. Lists,
+    which is what YAML has, stand for tuples.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The schema with strict numbers and switches.
+
+        ``ConfigDict(strict=True)`` would refuse lists for tuples and mappings for sections too.
+        """
+        schema = handler(source)
+        _make_scalars_strict(schema)
+        return schema
+
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class StepsTo(Strict):
@@ -35,9 +65,14 @@ class StepsTo(Strict):
     kind: Literal["steps_to"]
     arm: str
     metric: str = "test_accuracy"
-    target: float
+    target: Finite
     unit: Unit = "steps"
-    since: float | None = None
+    since: Finite | None = None
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> StepsTo:
+        _check_reachable(self.metric, self.target, self.since)
+        return self
 
     def seed_values(self, run: Run) -> SeedValues | None:
         """The value for each seed of ``run``; None without rows."""
@@ -55,9 +90,14 @@ class SpeedUp(Strict):
     arm: str
     baseline: str = "baseline"
     metric: str = "test_accuracy"
-    target: float
+    target: Finite
     unit: Unit = "steps"
-    since: float | None = None
+    since: Finite | None = None
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> SpeedUp:
+        _check_reachable(self.metric, self.target, self.since)
+        return self
 
     def seed_values(self, run: Run) -> SeedValues | None:
         """The value for each seed of ``run``; None where the arms share no seed."""
@@ -178,13 +218,17 @@ class Claim(Strict):
     says: str
     source: str = ""
     quantity: Quantity
-    at_least: float | None = None
-    at_most: float | None = None
+    at_least: Finite | None = None
+    at_most: Finite | None = None
 
     @model_validator(mode="after")
     def _has_a_bound(self) -> Claim:
         if self.at_least is None and self.at_most is None:
             raise ValueError("a claim needs at_least or at_most")
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise ValueError(
+                f"at_least {self.at_least:g} is above at_most {self.at_most:g}: no value is both"
+            )
         return self
 
 
@@ -214,6 +258,13 @@ def judge(claim: Claim, run: Run) -> Verdict:
 def verdicts(run: Run) -> Sequence[Verdict]:
     """The verdict on each claim that the run's spec makes."""
     return [judge(Claim.model_validate(claim), run) for claim in run.spec.get("claims", [])]
+
+
+def _check_reachable(metric: str, target: float, since: float | None) -> None:
+    """Raise where a metric can never be at a target, or at what is counted from."""
+    for value in (target, since):
+        if value is not None:
+            Target(metric, value)
 
 
 def _shared_seeds(run: Run, arm: str, baseline: str) -> list[int]:

@@ -12,7 +12,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from grokscope.findings.claims import Strict
+from grokscope.findings.claims import Finite, Strict
+from grokscope.findings.target import Target
 
 Scale = Literal["linear", "log"]
 
@@ -280,12 +281,17 @@ class TimeToTarget(Panel):
     kind: Literal["time_to_target"]
     title: str = "Time to target"
     metric: str = "test_accuracy"
-    target: float
+    target: Finite
     baseline: str = "baseline"
     arms: list[str] | None = None
-    since: float | None = None
+    since: Finite | None = None
     published: dict[str, Published] = Field(default_factory=dict)
     wide: bool = True
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> TimeToTarget:
+        Target(self.metric, self.target)
+        return self
 
 
 PanelSpec = Annotated[

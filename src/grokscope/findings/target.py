@@ -26,6 +26,9 @@ class Target:
         metric: the column that has the target.
         target: the value that it has to reach.
 
+    Raises:
+        ValueError: if the metric is an accuracy and the target is not from 0 to 1.
+
     Example:
         >>> target = Target("test_accuracy", 0.9)
         >>> target.is_reached({"step": 100, "test_accuracy": 0.85})
@@ -42,6 +45,10 @@ class Target:
 
     def __post_init__(self) -> None:
         check_fields(self)
+        if self.metric.endswith("accuracy") and not 0 <= self.target <= 1:
+            raise ValueError(
+                f"target: {self.metric} runs from 0 to 1: got {self.target:g}; 85 % is 0.85"
+            )
 
     def is_reached(self, row: Mapping[str, Any]) -> bool:
         """Whether a row is at or above the target; a row without the metric is not."""

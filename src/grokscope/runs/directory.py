@@ -28,11 +28,12 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from grokscope.runs.environment import environment, now
-from grokscope.runs.files import RunError, dump_yaml, inside, write_atomically, write_json
+from grokscope.runs.files import RunError, inside, write_atomically, write_json
 from grokscope.runs.history import History
 from grokscope.runs.rows import KEYS, RowFile
 from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, read_side_file
 from grokscope.runs.tensors import load_state, save_state
+from grokscope.runs.yaml_text import dump_yaml
 
 
 class RunDirectory:

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-import yaml
+from grokscope.runs.yaml_text import MAX_YAML_BYTES, parse_yaml
 
-MAX_YAML_BYTES = 5_000_000  # of a YAML file: the largest spec of ours has 15,000
-_MAX_VALUES = 200_000  # once aliases are expanded
-_MAX_DEPTH = 50
 _MAX_NAME = 200  # bytes; file systems take 255
 
 
@@ -114,11 +110,9 @@ def read_yaml_mapping(path: Path) -> dict[str, Any]:
         RunError: if the file is missing, cannot be read, or holds none.
     """
     try:
-        content = yaml.safe_load(read_text(path, MAX_YAML_BYTES))
-        check_expanded(content)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise RunError(f"{path} is not valid YAML: {reason}") from None
+        content = parse_yaml(read_text(path, MAX_YAML_BYTES))
+    except ValueError as error:
+        raise RunError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise RunError(f"{path} does not describe an experiment: it is not a mapping")
     return content
@@ -140,34 +134,6 @@ def read_text(path: Path, max_bytes: int | None = None) -> str:
         raise RunError(f"{path} is damaged: it is not a text file") from None
     except OSError as error:
         raise RunError(f"could not read {path}: {error.strerror or error}") from None
-
-
-def dump_yaml(value: Mapping[str, Any]) -> str:
-    """A mapping as YAML in the order it was written."""
-    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=100)
-
-
-def check_expanded(value: Any) -> None:
-    """Refuse a document that is small as YAML and endless once its aliases are expanded.
-
-    Raises:
-        ValueError: if it nests more than 50 deep or has more than 200,000 values.
-    """
-    sizes: dict[int, int] = {}
-
-    def size(part: Any, depth: int) -> int:
-        if depth > _MAX_DEPTH:
-            raise ValueError(f"it nests more than {_MAX_DEPTH} levels deep, or contains itself")
-        if not isinstance(part, (dict, list)):
-            return 1
-        # An alias is the same object again: it is counted each time and looked into once.
-        if id(part) not in sizes:
-            items = [*part.keys(), *part.values()] if isinstance(part, dict) else part
-            sizes[id(part)] = 1 + sum(size(item, depth + 1) for item in items)
-        return sizes[id(part)]
-
-    if size(value, 0) > _MAX_VALUES:
-        raise ValueError(f"it holds more than {_MAX_VALUES:,} values once aliases are expanded")
 
 
 def _no_number(name: str) -> NoReturn:

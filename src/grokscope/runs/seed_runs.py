@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from grokscope.runs.files import RunError, dump_yaml, read_yaml_mapping, write_atomically
+from grokscope.runs.files import RunError, read_yaml_mapping, write_atomically
 from grokscope.runs.history import History
 from grokscope.runs.reader import Run
 from grokscope.runs.side_files import SPEC
+from grokscope.runs.yaml_text import dump_yaml
 
 EXPERIMENT = "experiment.yaml"
 _STATES = ("running", "failed", "killed", "interrupted", "unknown")

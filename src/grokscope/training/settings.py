@@ -127,8 +127,6 @@ class TrainingSettings:
             )
         if rule.metric not in ACCURACIES:
             raise ValueError(unknown_name("metric", rule.metric, ACCURACIES))
-        if not 0 <= rule.target <= 1:
-            raise ValueError(f"stop_at: {rule.metric} runs from 0 to 1: got {rule.target}")
 
     @property
     def objective(self) -> Objective:

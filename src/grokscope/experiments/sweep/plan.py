@@ -9,7 +9,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from grokscope.experiments.catalogue import assign, raw_experiment
@@ -17,9 +16,11 @@ from grokscope.experiments.errors import SpecError, mistakes
 from grokscope.experiments.registry import resolve
 from grokscope.experiments.spec import Experiment, as_now
 from grokscope.experiments.sweep.engine import Job
-from grokscope.experiments.yaml_files import parse_yaml
 from grokscope.findings.claims import Strict
 from grokscope.runs.sweep_folder import SweepFolder, write_sweep
+from grokscope.runs.yaml_text import parse_yaml
+
+_LONGEST_NAME = 120  # of a setting, which names a folder
 
 
 class SweepSpec(Strict):
@@ -178,7 +179,7 @@ def _parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
             raise SpecError(f"--grid names {path} twice; give all its values at once")
         try:
             grid[path] = parse_yaml(f"[{values}]")
-        except yaml.YAMLError:
+        except ValueError:
             raise SpecError(f"--grid {text}: {values!r} is not a list of YAML values") from None
     return grid
 
@@ -189,11 +190,11 @@ def _names(changes: Sequence[Mapping[str, Any]]) -> list[str]:
     A single setting that changes nothing has an empty name: its runs lie in the sweep's folder.
     """
     paths = list(dict.fromkeys(path for change in changes for path in change))
-    ends = {path: _short(path, paths) for path in paths}
+    ends = {path: re.sub(r"[^A-Za-z0-9._]+", "-", _short(path, paths)).strip("-") for path in paths}
     names: list[str] = []
     for change in changes:
         parts = [f"{ends[path]}={_word(value)}" for path, value in change.items()]
-        name = "_".join(parts) or ("" if len(changes) == 1 else "as-it-is")
+        name = "_".join(parts)[:_LONGEST_NAME] or ("" if len(changes) == 1 else "as-it-is")
         taken = sum(other == name or other.startswith(f"{name}+") for other in names)
         names.append(f"{name}+{taken + 1}" if taken else name)
     return names

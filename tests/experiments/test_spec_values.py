@@ -1,0 +1,183 @@
+"""Values of a spec: YAML 1.2, strict numbers and switches, and a line that says what is taken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from grokscope.experiments import SpecError, load_experiment
+from grokscope.experiments.sweep import plan_sweep
+from grokscope.runs.yaml_text import dump_yaml, parse_yaml
+
+SPEC = """
+name: small
+title: A small experiment
+data: {name: digits, train_size: 100}
+model: {widths: [16]}
+training: {lr: 1e-3, max_steps: 20}
+arms:
+  baseline:
+  grokalign: {methods: [{name: grokalign, weight: 1e-2}]}
+presets:
+  paper: {training: {max_steps: 40}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("0100", 100),
+        ("0o100", 64),
+        ("0x1F", 31),
+        ("0b11", "0b11"),
+        ("1:30", "1:30"),
+        ("1_000", "1_000"),
+        ("no", "no"),
+        ("Yes", "Yes"),
+        ("on", "on"),
+        ("TRUE", True),
+        ("~", None),
+        ("", None),
+        ("2024-01-01", "2024-01-01"),
+        ("-.inf", float("-inf")),
+        ("1.e3", 1000.0),
+        ("{<<: {a: 1}, b: 2}", {"a": 1, "b": 2}),
+    ],
+)
+def test_yaml_is_read_by_the_rules_of_1_2(text: str, value: object) -> None:
+    parsed = parse_yaml(text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+TEXTS = ["no", "1:30", "0100", "0o17", "1e3", "1.5", "2024-01-01", "~", "", "on", "<<", "a: b"]
+
+
+@pytest.mark.parametrize("text", [*TEXTS, "1_000", "=", ".inf", "-", "ü", "true", "null", "[a]"])
+def test_what_is_written_reads_the_same_by_either_rules(text: str) -> None:
+    value = {"text": text, "list": [text, 1e-8, 1, True, None], text or "key": 2}
+    assert parse_yaml(dump_yaml(value)) == yaml.safe_load(dump_yaml(value)) == value
+
+
+CLAIM = "claims: [{says: x, quantity: %s, %s}]\narms:"
+MISTAKES = [
+    ("lr: 1e-3", "lr: true", "training.lr: takes a number, as in 0.5; got True"),
+    ("lr: 1e-3", "lr: '1e-3'", "training.lr: takes a number, as in 0.5; got '1e-3'"),
+    ("lr: 1e-3", "lr: .nan", "training.lr: Input should be a finite number"),
+    ("lr: 1e-3", "shuffle: no", "training.shuffle: takes true or false; got 'no'"),
+    ("lr: 1e-3", "shuffle: 1", "training.shuffle: takes true or false; got 1"),
+    ("max_steps: 20", "max_steps: 1:30", "training.max_steps: takes a whole number, as in 100; "),
+    ("max_steps: 20", "max_steps: 20.0", "max_steps: takes a whole number, as in 100; got 20.0"),
+    ("max_steps: 20", "max_steps: true", "max_steps: takes a whole number, as in 100; got True"),
+    ("max_steps: 20", "max_steps: '20'", "max_steps: takes a whole number, as in 100; got '20'"),
+    ("weight: 1e-2", "weight: true", "arms.grokalign.methods.0.weight: takes a number"),
+    ("name: grokalign,", "name: [a],", "arms.grokalign.methods.0.name: unknown name"),
+    ("widths: [16]", "widths: 64", "model.widths: takes a list, as in [64]; got 64"),
+    ("widths: [16]", "widths: [true]", "model.widths.0: takes a whole number"),
+    ("widths: [16]", "name: [mlp]", "model: unknown model ['mlp']; did you mean 'mlp'?"),
+    ("arms:", "seeds: 3\narms:", "seeds: takes a list, as in [3]; got 3"),
+    ("arms:", "seeds: [true]\narms:", "seeds.0: takes a whole number"),
+    ("arms:", "seeds: [0, 0]\narms:", "seeds: holds 0 twice; give each seed once"),
+    ("arms:", "seeds: []\narms:", "seeds: is empty: give at least one seed, as in [0]"),
+    ("arms:", "seeds: [-1]\narms:", "seeds.0: Input should be greater than or equal to 0"),
+    ("arms:", f"seeds: [{10**20}]\narms:", "seeds.0: Input should be less than"),
+    ("arms:", "threads: 1000000\narms:", "threads: Input should be less than or equal to 1024"),
+    ("arms:", "vectorize: yes\narms:", "vectorize: takes true, false or auto; got 'yes'"),
+    ("name: small", f"name: {'n' * 300}", "name: String should have at most 100 characters"),
+    ("baseline:", f"{'n' * 120}:", "String should have at most 100 characters; got 'nnn"),
+    ("baseline:", "1:", 'arms.1: takes text, in quotes where it looks like a number: "1"; got 1'),
+    ("baseline:", "[a]:", "line 8: a key is text, and this is a list or a mapping"),
+    ("arms:", "{a: 1}: 2\narms:", "line 7: a key is text, and this is a list or a mapping"),
+    ("  paper: {", "  papr: {", "presets: unknown preset 'papr'; did you mean 'paper'?"),
+    ("  paper: {training: {max_steps: 40}}", "  quick: 5", "presets.quick: takes a mapping of"),
+    ("presets:\n  paper: {training: {max_steps: 40}}", "presets: [a]", "presets: takes quick and"),
+    ("train_size: 100", "train_size: true", "data.train_size: takes a whole number"),
+    (
+        "train_size: 100",
+        "options: {train_size: 5}",
+        "data: options.train_size: write it as data.train_size, outside options",
+    ),
+    ("train_size: 100", "options: {foo: 5}", "data: options.foo: digits takes no options"),
+    ("name: digits, train_size: 100", "name: xor, options: {dimensoin: 5}", "mean 'dimension'?"),
+    ("train_size: 100", "options: {dtype: 5}", "data: options.dtype: digits takes no options"),
+    (
+        "arms:",
+        "monitor: {measures: [noise_accuracy]}\narms:",
+        "monitor: the measure noise_accuracy needs test points: say how many in monitor.test_size",
+    ),
+    ("arms:", "monitor: {measures: [robust_accuracy]}\narms:", "needs test points"),
+    ("arms:", "monitor: {after_training: [robust_accuracy]}\narms:", "needs test points"),
+    ("arms:", "monitor: {measures: [jacobian_pc1, jacobian_pc1]}\narms:", "holds jacobian_pc1 tw"),
+    ("arms:", "monitor: {measures: jacobian_pc1}\narms:", "takes a list, as in [jacobian_pc1]"),
+    ("lr: 1e-3", "evaluate: {at: [-5]}", "training.evaluate.at.0: Input should be greater"),
+    ("lr: 1e-3", "stop_at: {target: 85}", "test_accuracy runs from 0 to 1: got 85; 85 % is 0.85"),
+    (
+        "arms:",
+        "milestones: {g: {metric: test_accuracy, target: 85}}\narms:",
+        "milestones.g: target: test_accuracy runs from 0 to 1: got 85; 85 % is 0.85",
+    ),
+    (
+        "arms:",
+        CLAIM % ("{kind: steps_to, arm: baseline, target: 85}", "at_least: 1"),
+        "claims.0.quantity: target: test_accuracy runs from 0 to 1: got 85",
+    ),
+    (
+        "arms:",
+        CLAIM % ("{kind: speed_up, arm: grokalign, target: .5, since: 20}", "at_least: 1"),
+        "claims.0.quantity: target: test_accuracy runs from 0 to 1: got 20",
+    ),
+    (
+        "arms:",
+        CLAIM % ("{kind: delay, arm: baseline}", "at_least: 2, at_most: 1"),
+        "claims.0.at_least: at_least 2 is above at_most 1: no value is both",
+    ),
+    ("arms:", CLAIM % ("{kind: delay, arm: baseline}", "at_least: .nan"), "be a finite number"),
+    (
+        "arms:",
+        "panels: [{kind: time_to_target, target: 85}]\narms:",
+        "target: test_accuracy runs from 0 to 1: got 85",
+    ),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "said"), MISTAKES, ids=[row[1][:40] for row in MISTAKES])
+def test_a_wrong_value_is_told_with_what_is_taken(
+    tmp_path: Path, old: str, new: str, said: str
+) -> None:
+    assert SPEC.count(old) >= 1
+    (tmp_path / "s.yaml").write_text(SPEC.replace(old, new, 1))
+    with pytest.raises(SpecError) as caught:
+        load_experiment(str(tmp_path / "s.yaml"))
+    assert said in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+def test_a_number_in_octal_or_with_zeros_in_front_is_the_one_it_looks_like(tmp_path: Path) -> None:
+    for text, steps in (("0100", 100), ("0o100", 64)):
+        (tmp_path / "s.yaml").write_text(SPEC.replace("max_steps: 20", f"max_steps: {text}"))
+        arms = load_experiment(str(tmp_path / "s.yaml")).arms
+        assert arms["baseline"].training.max_steps == steps
+
+
+@pytest.mark.parametrize(
+    ("section", "names"),
+    [
+        (
+            "{grid: {milestones./abs/path: [{metric: a, target: 1}, {metric: a, target: 2}]}}",
+            ["abs-path=-metric-a-target-1", "abs-path=-metric-a-target-2"],
+        ),
+        ("{grid: {duration./tmp/evil: [a, b]}}", ["tmp-evil=a", "tmp-evil=b"]),
+        (f"{{grid: {{duration.{'n' * 200}: [a, b]}}}}", ["n" * 120, "n" * 120 + "+2"]),
+    ],
+)
+def test_a_setting_is_named_after_its_path_and_stays_in_the_folder(
+    tmp_path: Path, section: str, names: list[str]
+) -> None:
+    (tmp_path / "s.yaml").write_text(f"{SPEC}\nsweep: {section}\n")
+    plan = plan_sweep(str(tmp_path / "s.yaml"))
+    assert [setting.name for setting in plan.settings] == names
+    plan.write(tmp_path / "sweep")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.yaml", "sweep"]
+    assert all((tmp_path / "sweep" / name / "experiment.yaml").exists() for name in names)
