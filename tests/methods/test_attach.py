@@ -1,10 +1,10 @@
-"""GrokAlign attached to an optimizer gives the gradients of the penalty in the loss."""
+"""A method attached to an optimizer takes the steps that it takes when the loop calls it."""
 
 from __future__ import annotations
 
 import copy
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +12,41 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import LBFGS, SGD, AdamW, Optimizer
 from torch.testing import assert_close
 
 import grokscope as gs
 from grokscope.measures.guard import without_wrappers
+from grokscope.methods import METHODS, Method
 
 BATCHES = [torch.randn(6, 5, generator=torch.Generator().manual_seed(i)) for i in range(8)]
 LABELS = torch.arange(6) % 3
+
+Build = Callable[[], nn.Module]
+# what is attached, how its twin in the loop is made, and at every how many steps that one acts
+ATTACHED: dict[str, tuple[Callable[[], Method], Callable[[], Method], int]] = {
+    "grokalign": (lambda: gs.GrokAlign(0.1), lambda: gs.GrokAlign(0.1), 1),
+    "grokalign, every second step": (
+        lambda: gs.GrokAlign(0.1, projections=None, every=2),
+        lambda: gs.GrokAlign(0.2, projections=None),
+        2,
+    ),
+    "grokalign, constrained": (
+        lambda: gs.GrokAlign(0.1, "constrain", 2.0, projections=None, offset_weight=0.3),
+        lambda: gs.GrokAlign(0.1, "constrain", 2.0, projections=None, offset_weight=0.3),
+        1,
+    ),
+    "grokfast": (lambda: gs.Grokfast(), lambda: gs.Grokfast(), 1),
+    "grokfast, windows": (
+        lambda: gs.Grokfast("ma", window=2),
+        lambda: gs.Grokfast("ma", window=2),
+        1,
+    ),
+    "orthograd": (lambda: gs.OrthoGrad(), lambda: gs.OrthoGrad(), 1),
+    "gradient_noise": (lambda: gs.GradientNoise(), lambda: gs.GradientNoise(), 1),
+    "clipping": (lambda: gs.GradientClipping(0.3), lambda: gs.GradientClipping(0.3), 1),
+}
+every_method = pytest.mark.parametrize("name", ATTACHED)
 
 
 class TwoInputs(nn.Module):
@@ -43,92 +70,207 @@ def smooth() -> nn.Module:
     return nn.Sequential(nn.Linear(5, 7), nn.GELU(), nn.Linear(7, 3)).double()
 
 
-def by_the_loss(
-    model: nn.Module, optimizer: Optimizer, method: gs.GrokAlign, micro: int, every: int = 1
+def place(model: nn.Module) -> torch.dtype:
+    return next(model.parameters()).dtype
+
+
+def by_its_calls(
+    model: nn.Module,
+    optimizer: Optimizer,
+    name: str,
+    micro: int = 1,
+    batches: Sequence[Tensor] = BATCHES,
 ) -> None:
-    """The twin: the penalty in the loss of every micro-batch of the steps that have one."""
-    for step, first in enumerate(range(0, len(BATCHES), micro), 1):
+    """The twin: the method is called in the loop, where its page says it is."""
+    _, make, every = ATTACHED[name]
+    method = make()
+    for step, first in enumerate(range(0, len(batches), micro), 1):
         optimizer.zero_grad()
-        for x in BATCHES[first : first + micro]:
-            loss = F.cross_entropy(model(x.double()), LABELS)
-            if step % every == 0:
-                loss = loss + every * method(model, x.double())
+        for x in batches[first : first + micro]:
+            x = x.to(place(model))
+            loss = F.cross_entropy(model(x), torch.cat([LABELS] * (len(x) // 6)))
+            if isinstance(method, gs.GrokAlign) and step % every == 0:
+                loss = loss + method(model, x)
             (loss / micro).backward()
+        if not isinstance(method, gs.GrokAlign):
+            method(model)
         optimizer.step()
 
 
-def plainly(model: nn.Module, optimizer: Optimizer, micro: int) -> None:
-    """The loop that knows of no penalty."""
+def plainly(model: nn.Module, optimizer: Optimizer, micro: int = 1) -> None:
+    """The loop that knows of no method."""
     for first in range(0, len(BATCHES), micro):
         optimizer.zero_grad()
         for x in BATCHES[first : first + micro]:
-            (F.cross_entropy(model(x.double()), LABELS) / micro).backward()
+            (F.cross_entropy(model(x.to(place(model))), LABELS) / micro).backward()
         model.eval()
-        model(BATCHES[0].double())  # an evaluation in between is not trained on
+        model(BATCHES[0].to(place(model)))  # an evaluation in between is not trained on
         model.train()
+        model(BATCHES[1].to(place(model)))  # nor is a forward pass without a backward pass
         optimizer.step()
 
 
+def assert_same(one: nn.Module, other: nn.Module, rtol: float = 1e-11, atol: float = 1e-13) -> None:
+    for mine, its in zip(one.parameters(), other.parameters(), strict=True):
+        assert_close(mine, its, rtol=rtol, atol=atol)
+
+
+def test_every_method_is_in_the_table() -> None:
+    own = {type(make()) for make, _, _ in ATTACHED.values()}
+    assert {METHODS[name] for name in METHODS} - own == {gs.AdversarialTraining}
+
+
+@every_method
 @pytest.mark.parametrize("build", [perceptron, smooth])
 @pytest.mark.parametrize("micro", [1, 4])
-@pytest.mark.parametrize("every", [1, 2])
-def test_the_steps_are_those_of_the_penalty_in_the_loss(
-    build: Callable[[], nn.Module], micro: int, every: int
-) -> None:
+def test_the_steps_are_those_of_the_method_in_the_loop(build: Build, name: str, micro: int) -> None:
     models = build(), build()
-    by_the_loss(
-        models[0],
-        SGD(models[0].parameters(), lr=0.1),
-        gs.GrokAlign(0.1, projections=None),
-        micro,
-        every,
-    )
+    by_its_calls(models[0], SGD(models[0].parameters(), lr=0.1), name, micro)
     optimizer = SGD(models[1].parameters(), lr=0.1)
-    method = gs.GrokAlign(0.1, projections=None, every=every).attach(models[1], optimizer)
+    method = ATTACHED[name][0]().attach(models[1], optimizer)
     plainly(models[1], optimizer, micro)
-    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
-        assert_close(one, other, rtol=1e-11, atol=1e-13)
-    assert method.state["steps"] == 8 // micro
+    assert_same(*models)
     method.detach()
-    before = method.state["steps"]
+    apart = copy.deepcopy(models[1])
     plainly(models[1], optimizer, micro)
-    assert method.state["steps"] == before
+    plainly(apart, SGD(apart.parameters(), lr=0.1), micro)
+    assert_same(apart, models[1], 0, 0)
 
 
-def test_without_strength_or_once_detached_nothing_changes() -> None:
-    models = perceptron(), perceptron()
-    optimizers = [SGD(model.parameters(), lr=0.1) for model in models]
-    gs.GrokAlign(0).attach(models[1], optimizers[1])
-    for model, optimizer in zip(models, optimizers, strict=True):
-        plainly(model, optimizer, 2)
-    for one, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
-        assert torch.equal(one, other)
+@every_method
+def test_an_optimizer_that_is_given_a_closure(name: str) -> None:
+    models = smooth(), smooth()
+    by_its_calls(models[0], AdamW(models[0].parameters(), lr=0.01), name)
+    optimizer = AdamW(models[1].parameters(), lr=0.01)
+    ATTACHED[name][0]().attach(models[1], optimizer)
+    for step, x in enumerate(BATCHES):
+
+        def closure(x: Tensor = x) -> Tensor:
+            loss = F.cross_entropy(models[1](x.double()), LABELS)
+            optimizer.zero_grad()  # as Lightning does it, after the forward pass
+            loss.backward()
+            return loss
+
+        loss = optimizer.step(closure) if step % 2 else optimizer.step(closure=closure)
+        assert isinstance(loss, Tensor)
+    assert_same(*models)
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_a_step_that_a_scaler_skips_does_nothing(fused: bool) -> None:
-    model = perceptron().float()
-    twin = copy.deepcopy(model)
-    x, skipped = BATCHES[1], BATCHES[0]
-    optimizer = AdamW(model.parameters(), lr=0.01, fused=fused)
-    gs.GrokAlign(0.1, projections=None).attach(model, optimizer)
-    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
-    for batch, factor in ((skipped, torch.inf), (x, 1.0)):
+def test_a_closure_that_is_called_several_times_is_one_step() -> None:
+    model = smooth()
+    optimizer = LBFGS(model.parameters(), max_iter=5)
+    method = gs.GrokAlign(0.1, projections=None).attach(model, optimizer)
+
+    def closure() -> Tensor:
         optimizer.zero_grad()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            loss = F.cross_entropy(model(batch), LABELS)
-        scaler.scale(loss * factor).backward()
+        loss = F.cross_entropy(model(BATCHES[0].double()), LABELS)
+        loss.backward()
+        return loss
+
+    for _ in range(2):
+        optimizer.step(closure)
+    assert method.state["steps"] == 2
+
+
+@every_method
+@pytest.mark.parametrize("micro", [1, 2])
+def test_bfloat16_autocast(name: str, micro: int) -> None:
+    models = smooth().float(), smooth().float()
+    for model, attached in zip(models, (False, True), strict=True):
+        optimizer = SGD(model.parameters(), lr=0.1)
+        method = ATTACHED[name][not attached]()
+        if attached:
+            method.attach(model, optimizer)
+        for step, first in enumerate(range(0, 8, micro), 1):
+            optimizer.zero_grad()
+            for x in BATCHES[first : first + micro]:
+                with torch.autocast("cpu", dtype=torch.bfloat16):
+                    loss = F.cross_entropy(model(x), LABELS)
+                penalized = isinstance(method, gs.GrokAlign) and not attached
+                if penalized and step % ATTACHED[name][2] == 0:
+                    loss = loss + method(model, x)
+                (loss / micro).backward()
+            if not attached and not isinstance(method, gs.GrokAlign):
+                method(model)
+            optimizer.step()
+    assert_same(*models, rtol=1e-5, atol=1e-6)
+
+
+@every_method
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_step_that_a_scaler_leaves_out_does_nothing(name: str, fused: bool, late: bool) -> None:
+    model, twin = smooth().float(), smooth().float()
+    optimizer = AdamW(model.parameters(), lr=0.01, fused=fused)
+    ATTACHED[name][0]().attach(model, optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    for step, batch in enumerate(BATCHES[:5]):
+        if not late:
+            optimizer.zero_grad()
+        loss = F.cross_entropy(model(batch), LABELS)
+        if late:  # gradients are dropped between the forward pass and the backward pass
+            optimizer.zero_grad()
+        scaler.scale(loss * (torch.inf if step in (0, 2) else 1.0)).backward()
         scaler.step(optimizer)
         scaler.update()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = F.cross_entropy(twin(x), LABELS)
-    (loss + gs.GrokAlign(0.1, projections=None)(twin, x)).backward()
-    AdamW(twin.parameters(), lr=0.01).step()
-    for one, other in zip(model.parameters(), twin.parameters(), strict=True):
-        assert_close(one, other, rtol=1e-5, atol=1e-6)
+    kept = [BATCHES[step] for step in (1, 3, 4)]
+    by_its_calls(twin, AdamW(twin.parameters(), lr=0.01), name, batches=kept)
+    assert_same(model, twin, rtol=2e-5, atol=2e-6)
 
 
-def test_a_model_of_a_dictionary() -> None:
+def test_without_strength_nothing_changes() -> None:
+    models = perceptron(), perceptron()
+    optimizers = [SGD(model.parameters(), lr=0.1) for model in models]
+    for method in (gs.GrokAlign(0), gs.Grokfast(strength=0), gs.OrthoGrad(0), gs.GradientNoise(0)):
+        method.attach(models[1], optimizers[1])
+    for model, optimizer in zip(models, optimizers, strict=True):
+        plainly(model, optimizer, 2)
+    assert_same(*models, 0, 0)
+
+
+def test_of_several_methods_the_first_attached_acts_first() -> None:
+    models = smooth(), smooth()
+    optimizers = [SGD(model.parameters(), lr=0.1) for model in models]
+    grokalign, clipping = gs.GrokAlign(0.1, projections=None), gs.GradientClipping(0.1)
+    for x in BATCHES:
+        optimizers[0].zero_grad()
+        x = x.double()
+        (F.cross_entropy(models[0](x), LABELS) + grokalign(models[0], x)).backward()
+        clipping(models[0])
+        optimizers[0].step()
+    gs.GrokAlign(0.1, projections=None).attach(models[1], optimizers[1])
+    gs.GradientClipping(0.1).attach(models[1], optimizers[1])
+    plainly(models[1], optimizers[1])
+    assert_same(*models)
+
+
+def test_a_method_of_ones_own() -> None:
+    class Heavier(Method):
+        """A penalty and a filter that go by the number of the step."""
+
+        def penalty(self, step: int, networks: Any, x: Any, outputs: Any) -> Tensor | None:
+            return step * networks(x).square().mean().unsqueeze(0)
+
+        def filter_gradients(self, step: int, networks: Any) -> None:
+            for _, _, gradient in networks.gradients():
+                gradient /= step
+
+    models = smooth(), smooth()
+    optimizers = [SGD(model.parameters(), lr=0.1) for model in models]
+    for step, x in enumerate(BATCHES, 1):
+        optimizers[0].zero_grad()
+        outputs = models[0](x.double())
+        (F.cross_entropy(outputs, LABELS) + step * outputs.square().mean()).backward()
+        for own in models[0].parameters():
+            own.grad /= step
+        optimizers[0].step()
+    Heavier().attach(models[1], optimizers[1])
+    plainly(models[1], optimizers[1])
+    assert_same(*models)
+
+
+@pytest.mark.parametrize("called", ["the view", "its model"])
+def test_a_model_of_a_dictionary(called: str) -> None:
     torch.manual_seed(1)
     model = TwoInputs().double()
     twin = copy.deepcopy(model)
@@ -140,10 +282,30 @@ def test_a_model_of_a_dictionary() -> None:
     # of two floating-point inputs a view says which the Jacobian is by
     seen = gs.View(model, lambda m, b: m(**b), wrt="features")
     gs.GrokAlign(0.1, projections=None).attach(seen, optimizer)
-    F.cross_entropy(seen(batch), LABELS).backward()
+    outputs = seen(batch) if called == "the view" else model(**batch)
+    F.cross_entropy(outputs, LABELS).backward()
     optimizer.step()
     for one, other in zip(model.parameters(), twin.parameters(), strict=True):
         assert_close(one.grad, other.grad, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("first", ["compiled", "attached"])
+def test_a_compiled_model(first: str) -> None:
+    models = smooth(), smooth()
+    torch.compiler.reset()
+    by_its_calls(models[0], SGD(models[0].parameters(), lr=0.1), "grokalign")
+    optimizer = SGD(models[1].parameters(), lr=0.1)
+    method = gs.GrokAlign(0.1)
+    if first == "attached":
+        method.attach(models[1], optimizer)
+    compiled = torch.compile(models[1], backend="aot_eager")
+    if first == "compiled":
+        method.attach(compiled, optimizer)
+    for x in BATCHES:
+        optimizer.zero_grad()
+        F.cross_entropy(compiled(x.double()), LABELS).backward()
+        optimizer.step()
+    assert_same(*models)
 
 
 def test_mistakes_are_named() -> None:
@@ -151,9 +313,31 @@ def test_mistakes_are_named() -> None:
     optimizer = SGD(model.parameters(), lr=0.1)
     with pytest.raises(TypeError, match=r"optimizer must be a torch.optim.Optimizer: got str"):
         gs.GrokAlign().attach(model, "adamw")
+    with pytest.raises(ValueError, match="AdversarialTraining changes the inputs"):
+        gs.AdversarialTraining().attach(model, optimizer)
     method = gs.GrokAlign().attach(model, optimizer)
     with pytest.raises(ValueError, match="attached already"):
         method.attach(model, optimizer)
+    for own in model.parameters():
+        own.grad = torch.ones_like(own)
+    with pytest.raises(ValueError, match="to which GrokAlign is attached, was not called"):
+        optimizer.step()
+
+
+def test_a_module_that_is_not_called_with_tensors_is_named() -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = perceptron()
+
+        def forward(self, batch: list[Tensor], _index: int) -> Tensor:
+            return F.cross_entropy(self.net(batch[0].double()), batch[1])
+
+    model = Whole()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    gs.GrokAlign().attach(model, optimizer)
+    with pytest.raises(TypeError, match=r"Whole, .* GrokAlign is attached, is not called"):
+        model([BATCHES[0], LABELS], 3)
 
 
 def _process(rank: int, path: str) -> None:
@@ -161,24 +345,40 @@ def _process(rank: int, path: str) -> None:
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{path}/rendezvous", rank=rank, world_size=2
     )
-    model = nn.parallel.DistributedDataParallel(smooth())
-    optimizer = SGD(model.parameters(), lr=0.1)
-    gs.GrokAlign(0.1, projections=None).attach(model, optimizer)
-    F.cross_entropy(model(BATCHES[rank].double()), LABELS).backward()
-    optimizer.step()
-    torch.save(without_wrappers(model).state_dict(), f"{path}/{rank}.pt")
+    for name in sorted(ATTACHED.keys() - set(_BY_PROCESS)):
+        make, _, _ = ATTACHED[name]
+        model = nn.parallel.DistributedDataParallel(smooth())
+        optimizer = SGD(model.parameters(), lr=0.1)
+        make().attach(model, optimizer)
+        for first in (0, 2, 4):
+            optimizer.zero_grad()
+            F.cross_entropy(model(BATCHES[first + rank].double()), LABELS).backward()
+            optimizer.step()
+        torch.save(without_wrappers(model).state_dict(), f"{path}/{name}-{rank}.pt")
     torch.distributed.barrier()  # one that leaves first would end what the other still reads
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_take_the_step_of_the_whole_batch(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_process, (str(tmp_path),), nprocs=2)
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("processes")
+    torch.multiprocessing.spawn(_process, (str(path),), nprocs=2)
+    return path
+
+
+# But for these, the average over the processes is that of the whole batch: random directions are
+# drawn for six examples and not for twelve, and a distance from a target is no mean over examples.
+_BY_PROCESS = ("grokalign", "grokalign, constrained")
+
+
+@pytest.mark.parametrize("name", [name for name in ATTACHED if name not in _BY_PROCESS])
+def test_two_processes_take_the_steps_of_the_whole_batch(name: str, of_two_processes: Path) -> None:
     twin = smooth()
-    x, y = torch.cat(BATCHES[:2]).double(), torch.cat([LABELS, LABELS])
-    loss: Any = F.cross_entropy(twin(x), y) + gs.GrokAlign(0.1, projections=None)(twin, x)
-    loss.backward()
-    SGD(twin.parameters(), lr=0.1).step()
-    states = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
-    for name, expected in twin.state_dict().items():
-        assert torch.equal(states[0][name], states[1][name])
-        assert_close(states[0][name], expected, rtol=1e-11, atol=1e-13)
+    pairs = [torch.cat(BATCHES[first : first + 2]) for first in (0, 2, 4)]
+    by_its_calls(twin, SGD(twin.parameters(), lr=0.1), name, batches=pairs)
+    states = [
+        torch.load(of_two_processes / f"{name}-{rank}.pt", weights_only=True) for rank in (0, 1)
+    ]
+    for key, expected in twin.state_dict().items():
+        assert torch.equal(states[0][key], states[1][key])
+        assert_close(states[0][key], expected, rtol=1e-11, atol=1e-13)

@@ -253,6 +253,20 @@ def test_an_error_in_the_loop_detaches_and_measures_nothing() -> None:
     assert monitor.history.steps.tolist() == [0]
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_a_scaler_leaves_out_is_none(fused: bool) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=fused)
+    monitor = gs.Monitor(model, (X, Y), measures=[], schedule=1).attach(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=64.0)
+    for factor in (1.0, torch.inf, 1.0):
+        optimizer.zero_grad()
+        scaler.scale(F.cross_entropy(model(X), Y) * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert monitor.history.steps.tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize(("steps", "said"), [((5, 4), "step 4 goes backwards"), ((-1,), "-1")])
 def test_steps_that_go_backwards_are_refused(steps: tuple[int, ...], said: str) -> None:
     monitor = gs.Monitor(network(), (X, Y), ["weight_norm"])

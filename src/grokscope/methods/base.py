@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Hashable, Sequence
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from grokscope.methods.attachment import Attachment
 from grokscope.methods.networks import Networks, rows_of
+
+M = TypeVar("M", bound="Method")
 
 
 @runtime_checkable
@@ -41,10 +44,14 @@ class Method:
     share. Each network draws from a generator of its own in ``generators``. The base class then
     saves, restores and thins out both.
 
+    In a loop of one's own, ``attach`` makes a method act at every step of an optimizer: of the
+    functions above it then calls ``penalty``, without outputs, and ``filter_gradients``.
+
     Attributes:
         name: by which a spec names it.
         stays_in_span: whether its updates of the first layer are combinations of the layer's rows
             and the data (see ``grokscope.data.reduce_to_span``).
+        keeps_inputs: whether ``perturb`` gives the inputs back as they are.
         generators: one for each network; empty where nothing is drawn.
         state: what a resumed run needs, by name.
 
@@ -66,14 +73,65 @@ class Method:
 
     name: ClassVar[str] = "method"
     stays_in_span: ClassVar[bool] = False
+    keeps_inputs: ClassVar[bool] = False
     generators: list[torch.Generator]
     state: dict[str, Any]
+    _attachment: Attachment | None
 
     def __new__(cls, *_arguments: Any, **_settings: Any) -> Method:
         """Give each method a state of its own, also where a subclass calls no ``__init__``."""
         method = super().__new__(cls)
         method.generators, method.state = [], {}
+        method._attachment = None
         return method
+
+    def attach(self: M, model: nn.Module, optimizer: Any) -> M:
+        """Act at every step of the optimizer from now on, with no change to the loop.
+
+        Right before the optimizer steps, what the method adds to the loss has its gradient added,
+        taken on the inputs that the model was trained on since the last step, whatever was
+        accumulated in between; then the method filters the gradients. Steps are those of the
+        optimizer: one that a ``GradScaler`` leaves out does nothing. Under DistributedDataParallel
+        a penalty's gradients are averaged over the processes. Clipping done before the step does
+        not see the method; of several methods, the one attached first acts first. The model is
+        called with one batch: ``model(x)``, ``model(*x)`` or ``model(**x)``.
+
+        Args:
+            model: what is trained, as it is called in the loop, or a ``gs.View`` of it that says
+                what its outputs are.
+            optimizer: its optimizer, or what holds it, as Accelerate's does.
+
+        Returns:
+            The method itself; ``detach`` takes it off again.
+
+        Raises:
+            TypeError: if ``model`` is no module or there is no optimizer in ``optimizer``.
+            ValueError: if the method is attached already, or changes the inputs.
+        """
+        self._attach(model, optimizer)
+        return self
+
+    def _attach(self, model: nn.Module, optimizer: Any, **how: Any) -> Attachment:
+        kind = type(self)
+        if self._attachment is not None:
+            raise ValueError("the method is attached already: detach() it first")
+        if kind.perturb is not Method.perturb and not self.keeps_inputs:
+            raise ValueError(
+                f"{kind.__name__} changes the inputs, before the model sees them: call it in the "
+                "training loop, an optimizer's step is too late"
+            )
+        self._attachment = Attachment(model, optimizer, self, **how)
+        return self._attachment
+
+    def detach(self) -> None:
+        """Undo ``attach``."""
+        if self._attachment is not None:
+            self._attachment.detach()
+        self._attachment = None
+
+    def adds_penalty(self) -> bool:
+        """Whether the method adds to the loss, at some steps at least."""
+        return type(self).penalty is not Method.penalty
 
     def start(self, networks: Networks) -> None:
         """Prepare for training these networks."""

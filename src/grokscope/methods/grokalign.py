@@ -16,7 +16,6 @@ from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, leaves, map_leaves
 from grokscope.measures.inputs import check_batch_shape
 from grokscope.measures.view import Model
-from grokscope.methods.attachment import Attachment
 from grokscope.methods.base import Loss, Method
 from grokscope.methods.networks import Networks, OneNetwork
 from grokscope.methods.penalty import check_estimate, check_projections, mean_root, squared_terms
@@ -65,6 +64,7 @@ class GrokAlign(Method):
 
     name: ClassVar[str] = "grokalign"
     stays_in_span: ClassVar[bool] = True
+    keeps_inputs: ClassVar[bool] = True
 
     @checked_arguments
     def __init__(
@@ -106,49 +106,10 @@ class GrokAlign(Method):
         self.generators = [torch.Generator().manual_seed(seed)]
         self.state = {"steps": 0}
         self._watched: Networks | None = None
-        self._attachment: Attachment | None = None
 
-    def attach(self, model: nn.Module, optimizer: Any) -> GrokAlign:
-        """Act at every step of the optimizer from now on, with no change to the loop.
-
-        The penalty's gradient is added right before the optimizer steps, on the inputs that the
-        model was trained on since its last step, whatever was accumulated in between: ``every``
-        counts steps of the optimizer, and one that a ``GradScaler`` skips does nothing. Under
-        DistributedDataParallel it is averaged over the processes. Clipping done before the step
-        does not see it. The model is called with one batch: ``model(x)``, ``model(*x)`` or
-        ``model(**x)``.
-
-        Args:
-            model: what is trained, as it is called in the loop.
-            optimizer: its optimizer, or what holds it, as Accelerate's does.
-
-        Returns:
-            The method itself; ``detach`` takes it off again.
-
-        Raises:
-            TypeError: if ``model`` is no module or there is no optimizer in ``optimizer``.
-            ValueError: if the method is attached already.
-        """
-        if self._attachment is not None:
-            raise ValueError("the method is attached already: detach() it first")
-        self._attachment = Attachment(model, optimizer, self._at_this_step, self._next_applies)
-        return self
-
-    def detach(self) -> None:
-        """Undo ``attach``."""
-        if self._attachment is not None:
-            self._attachment.detach()
-        self._attachment = None
-
-    def _next_applies(self) -> bool:
-        self.state["steps"] += 1
-        return self.applies(self.state["steps"])
-
-    def _at_this_step(self, model: nn.Module, x: Batch) -> Tensor:
-        whole = map_leaves(lambda leaf: leaf.unsqueeze(0), x)
-        penalty = self.penalty(self.state["steps"], OneNetwork(model), whole)
-        assert penalty is not None  # asked only at steps that have one
-        return penalty.squeeze(0)
+    def adds_penalty(self) -> bool:
+        """Whether the weight is not 0."""
+        return self.weight > 0
 
     def start(self, networks: Networks | nn.Module) -> None:
         """Watch the forward passes of a network, so that the penalty need not repeat them."""

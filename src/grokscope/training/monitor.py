@@ -15,7 +15,7 @@ from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, on_de
 from grokscope.measures.guard import undisturbed
 from grokscope.measures.inputs import check_chunk_size, check_count, check_model
 from grokscope.measures.view import continuous, wrt_of
-from grokscope.methods.attachment import innermost_optimizer
+from grokscope.methods.attachment import innermost_optimizer, leaves_out
 from grokscope.runs import History
 from grokscope.spelling import unknown_name
 from grokscope.training.archive import Archive, MemoryArchive
@@ -212,7 +212,8 @@ class Monitor:
             self.step(0)
 
         def after_step(*_: Any) -> None:
-            self.step()
+            if not leaves_out(inner):
+                self.step()
 
         self._hook = inner.register_step_post_hook(after_step)
         return self
