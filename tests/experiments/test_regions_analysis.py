@@ -12,6 +12,7 @@ from torch import Tensor
 
 import grokscope as gs
 from grokscope.experiments import SpecError, load_experiment, run_experiment
+from grokscope.experiments.analyses.migration import migration_metrics, places_along
 from grokscope.experiments.analyses.region_pictures import picture, setting
 from grokscope.experiments.analyses.regions import (
     Triple,
@@ -97,6 +98,63 @@ def test_an_affine_network_is_one_flat_region(triple: Triple) -> None:
     assert found["norm"] == pytest.approx(float(model.weight.detach().norm()))
     assert found["norm_spread"] == pytest.approx(0, abs=1e-12)
     assert found["operator_change"] == pytest.approx(0, abs=1e-12)
+    assert found["density_data"] == 0
+    # Nothing splits it, and no boundaries anywhere have no ratio.
+    assert not {"region_distance", "migration"} & set(found)
+
+
+def test_boundaries_near_the_data_and_near_the_decision_equal_many_short_steps(
+    triple: Triple,
+) -> None:
+    model, radius = network(), 0.4
+    found = migration_metrics(model, triple.slice, triple.x, radius)
+    regions = gs.linear_regions(model, triple.slice)
+    at = triple.slice.coordinates(triple.x)
+    start, end = regions.vertices[regions.edges[regions.edge_layer >= 0]].unbind(1)
+    steps = (torch.arange(500, dtype=torch.float64) + 0.5) / 500
+    along = start[:, None] + steps[:, None] * (end - start)[:, None]
+    piece = (end - start).norm(dim=1)[:, None].expand_as(along[..., 0]) / 500
+
+    def density(center: Tensor) -> float:
+        near = (along - center).norm(dim=2) <= radius
+        return float(piece[near].sum()) / (math.pi * radius**2)
+
+    expected = [density(point) for point in at]
+    assert found["density_data"].tolist() == pytest.approx(expected, rel=0.02)
+    nearest = [float((along - point).norm(dim=2).min()) for point in at]
+    assert found["region_distance"].tolist() == pytest.approx(nearest, abs=2e-3)
+
+    # The decision boundary by a grid: where the class of a square's corners changes.
+    reach = float(triple.slice.polygon.max())
+    side = torch.linspace(-reach, reach, 601, dtype=torch.float64)
+    grid = torch.stack(torch.meshgrid(side, side, indexing="ij"), dim=-1)
+    inputs = triple.x[0] + (grid - at[0]).flatten(0, 1) @ triple.slice.basis
+    label = model(inputs).argmax(1).reshape(601, 601)
+    changes = (label[1:, 1:] != label[:-1, :-1]) | (label[1:, :-1] != label[:-1, 1:])
+    edge = grid[:-1, :-1][changes] + reach / 600
+    apart = [float((edge - point).norm(dim=1).min()) for point in at]
+    assert found["decision_distance"].tolist() == pytest.approx(apart, abs=4 * reach / 600)
+
+    inner = edge[edge.abs().amax(1) < reach - radius]
+    sample = inner[:: max(1, len(inner) // 60)]
+    close_to = sum(map(density, sample)) / len(sample)
+    assert float(found["density_decision"].mean()) == pytest.approx(close_to, rel=0.1)
+    ratio = found["density_decision"].mean() / found["density_data"].mean()
+    assert float(found["migration"]) == pytest.approx(float(ratio))
+    metrics = region_metrics(model, [triple], radius)
+    assert metrics["region_distance"] == pytest.approx(sorted(nearest)[1], abs=2e-3)
+    assert metrics["migration"] == pytest.approx(float(ratio))
+
+
+def test_places_along_a_boundary_are_even_in_input_space() -> None:
+    plane = gs.Slice(torch.zeros(2), torch.tensor([[2.0, 0.0], [1.0, 0.5]]), 1.0)
+    segments = torch.tensor([[[-1.0, 0], [1, 0]], [[0, -1], [0, 1]]], dtype=torch.float64)
+    places = plane.points(places_along(segments, plane.metric, 300))
+    first = places[: int((places[:, 1] == 0).sum())]
+    assert len(first) / 300 == pytest.approx(4 / (4 + 5**0.5), abs=0.01)
+    gaps = (first[1:] - first[:-1]).norm(dim=1)
+    torch.testing.assert_close(gaps, torch.full_like(gaps, (4 + 5**0.5) / 300))
+    assert places_along(segments[:0], plane.metric, 5).shape == (0, 2)
 
 
 def test_triples_are_of_three_classes_and_share_no_point() -> None:
@@ -172,7 +230,9 @@ def test_the_analysis_reports_every_kept_step_and_milestone(run: gs.Run) -> None
     rise = after["label_alignment"] - before["label_alignment"]
     assert results["difference"]["grokalign"]["label_alignment"][0] == pytest.approx(rise)
     last = reached["last"]["cell_area"] / before["cell_area"]
-    assert results["last_ratio"]["baseline"].keys() == results["ratio"]["grokalign"].keys()
+    # No boundary near a point has no ratio to those near the decision boundary.
+    kinds = results["last_ratio"]["baseline"].keys() ^ results["ratio"]["grokalign"].keys()
+    assert kinds <= {"migration"}
     assert results["last_ratio"]["grokalign"]["cell_area"][0] == pytest.approx(last)
     assert all(math.isfinite(value) for value in results["rank_correlation"]["baseline"]["norm"])
 

@@ -9,6 +9,7 @@ from grokscope.experiments import load_experiment
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.analyses.theorems import cells, kernel, optimum, radius
 from grokscope.experiments.analysis_input import AnalysisInput
+from grokscope.measures.ntk import empirical_ntk
 
 
 def found(check, networks: int = 3) -> dict[str, float]:
@@ -55,6 +56,11 @@ def test_the_optimum_is_found_and_not_assumed() -> None:
 def test_wrong_formulas_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "closed_form", lambda model, scale, x: x @ x.T)
     assert not found(kernel.kernel_findings)["lemma_8"].held
+    monkeypatch.setattr(kernel, "centroid_inner_product", lambda model, x: 1.1 * model(x).detach().sum(1))
+    monkeypatch.setattr(kernel, "empirical_ntk", lambda *of, **how: 1.1 * empirical_ntk(*of, **how))
+    rates = found(kernel.kernel_findings)
+    for key in ("lemma_7", "theorem_9", "proposition_10", "corollary_11", "alignment_rate"):
+        assert not rates[key].held, key
     monkeypatch.setattr(cells, "optimal_entries", lambda alpha, classes, length: (1.0, -1.0))
     assert not found(cells.centroid_findings)["proposition_6_cross_entropy"].held
     monkeypatch.setattr(radius, "robust_radius", lambda model, x, y: x.norm(dim=1))

@@ -1,10 +1,11 @@
 """Closed forms of a bias-free two-layer ReLU network and what its kernel says of training.
 
 Walker et al. (2025), appendix: the kernel in closed form (Lemma 8), the rate of change of
-<x, centroid_x> under gradient flow (Theorem 9), that of the alignment (Proposition 10) and how
-both scale with weights and outputs (Corollary 11); derived here in full for f = c a^T relu(W x)
-under the mean binary cross-entropy of logits f and labels y, where the centroid of x is the
-gradient of f in x, and <x, centroid_x> = f(x) because f is positively homogeneous in x.
+<x, centroid_x> under gradient flow for one output (Theorem 9) and for several (Proposition 10); and
+from them, ours, the rate of the alignment and how both scale with weights and outputs. Derived here
+in full for f = c a^T relu(W x) under the mean binary cross-entropy of logits f and labels y, where
+the centroid of x is the gradient of f in x, and <x, centroid_x> = f(x) because f is positively
+homogeneous in x.
 """
 
 from __future__ import annotations

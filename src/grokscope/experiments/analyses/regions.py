@@ -1,8 +1,9 @@
 """Linear regions around training points while a network learns (GrokAlign, Figures 1 and 11).
 
-The paper shows that a network which has generalized has larger regions around its training points,
-and operators of smaller, flatter norm, than when it had only memorized. Here both are measured, at
-every checkpoint that was kept, in slices through three training points each.
+The paper shows a network that generalizes flatten around its training points, while its regions
+migrate to the decision boundary. Both are measured at every checkpoint that was kept, in slices
+through three training points each; so are the number and the area of the regions around the points,
+of which the text says nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from grokscope.experiments.analyses.migration import migration_metrics
 from grokscope.experiments.analyses.region_pictures import picture, setting
 from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.measures import jacobian
@@ -22,6 +25,7 @@ from grokscope.measures.regions import Slice, linear_regions
 from grokscope.runs import History
 
 _SAMPLES = 64
+_MEDIANS = ("cell_area", "region_distance", "decision_distance")
 _SCORES = ("train_accuracy", "test_accuracy")
 _FOUND = ("trajectory", "milestones", "ratio", "difference", "last_ratio", "last_difference")
 
@@ -123,7 +127,7 @@ def training_triples(x: Tensor, y: Tensor, count: int) -> list[Triple]:
 
 
 def region_metrics(model: nn.Module, triples: Sequence[Triple], radius: float) -> dict[str, float]:
-    """What is so around the points of all triples: means over points, or the median where said.
+    """What is so around the points of all triples: means over points, or medians where said.
 
     ``local_complexity``: the regions within ``radius``. ``cell_area``: the median area of the
     region that holds the point, no more than that of its square. ``norm``: the Frobenius norm of
@@ -132,17 +136,26 @@ def region_metrics(model: nn.Module, triples: Sequence[Triple], radius: float) -
     to its norm, the operator on the disc is from the one at the point. ``label_alignment``: cosine
     of the point and the row of its own label in the Jacobian; ``centroid_alignment``: of the point
     and its centroid.
+
+    On the whole of each slice: ``region_distance`` and ``decision_distance``, the median distances
+    of the points to the nearest boundary of a region and to the decision boundary;
+    ``density_data`` and ``density_decision``, the length of boundaries per area in discs of
+    ``radius`` around the points and along the decision boundary; ``migration``, the latter over the
+    former, slice by slice. What no slice has is left out.
     """
     rows: dict[str, list[float]] = {}
     for triple in triples:
         for point in range(3):
             for name, value in _around(model, triple, point, radius).items():
                 rows.setdefault(name, []).append(value)
-    middle = {"cell_area": torch.median}
-    return {
-        name: float(middle.get(name, torch.mean)(torch.tensor(values, dtype=torch.float64)))
-        for name, values in rows.items()
-    }
+        for name, values in migration_metrics(model, triple.slice, triple.x, radius).items():
+            rows.setdefault(name, []).extend(values.tolist())
+    found = {}
+    for name, each in rows.items():
+        of_all = torch.tensor(each, dtype=torch.float64)
+        found[name] = float(of_all.median() if name in _MEDIANS else of_all.mean()) if each else inf
+    # A slice without a decision boundary, or of one region, has no distance to it.
+    return {name: value for name, value in found.items() if value != inf}
 
 
 def _around(model: nn.Module, triple: Triple, point: int, radius: float) -> dict[str, float]:
@@ -206,7 +219,7 @@ def _add(
     for prefix, end in (("", reached.get("generalized")), ("last_", reached["last"])):
         if end is None:
             continue
-        for name in names:
+        for name in (name for name in names if name in end):
             kind = "difference" if name.endswith("alignment") else "ratio"
             before, after = memorized[name], end[name]
             value = after - before if kind == "difference" else after / before
@@ -214,7 +227,7 @@ def _add(
     later = [row for row in trajectory if row["step"] >= memorized["step"]]
     if len(later) < 3:
         return
-    for name in names:
+    for name in (name for name in names if all(name in row for row in later)):
         pairs = torch.tensor([(row["label_alignment"], row[name]) for row in later])
         correlations = found["rank_correlation"].setdefault(arm, {}).setdefault(name, [])
         correlations.append(rank_correlation(pairs))
