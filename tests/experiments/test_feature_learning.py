@@ -12,7 +12,10 @@ from scipy import stats
 
 import grokscope as gs
 from grokscope.experiments import load_experiment, run_experiment
-from grokscope.experiments.analyses.feature_learning import rank_correlation
+from grokscope.experiments.analyses.feature_learning import (
+    outputs_over_weights,
+    rank_correlation,
+)
 from grokscope.findings.claims import verdicts
 from grokscope.report import write_report
 from tests.reference.ntk import full_kernel
@@ -89,6 +92,45 @@ def test_arms_count_for_the_scale_that_they_change(runs: dict[str, gs.Run]) -> N
         *(np.log([p[name] for p in rising]) for name in ("reciprocal_norm", "rate"))
     )
     assert results["outputs"]["rate_exponent"] == pytest.approx(fit.slope)
+
+
+def test_outputs_are_compared_with_weights_at_the_smallest_scale_and_the_same_norm(
+    runs: dict[str, gs.Run],
+) -> None:
+    results = runs["scaling"].results
+    for seed in (0, 1):
+        reached = {
+            (p["scaled"], p["arm"]): (np.log(p["reciprocal_norm"]), p["max_alignment"])
+            for p in results["points"]
+            if p["seed"] == seed
+        }
+        plain, small, large = (
+            reached["weights", "plain"],
+            reached["weights", "small"],
+            reached["outputs", "large"],
+        )
+        # The unscaled network is the smallest output scale, and where the two curves meet.
+        expected = plain[1] - small[1]
+        found = results["outputs_over_weights"]
+        assert found["smallest_scale"][seed] == pytest.approx(expected)
+        assert large[0] < plain[0] < small[0]
+        assert found["same_norm"][seed] == pytest.approx(0, abs=1e-12)
+
+
+def test_two_curves_of_alignment_are_apart_by_their_mean_distance() -> None:
+    def curve(scaled: str, *values: tuple[float, float, float]) -> list[dict[str, Any]]:
+        return [
+            {"scaled": scaled, "seed": 3, "scale": s, "reciprocal_norm": r, "max_alignment": a}
+            for s, r, a in values
+        ]
+
+    outputs = curve("outputs", (0.1, 1000.0, 0.9), (1.0, 10.0, 0.5))
+    weights = curve("weights", (0.5, 100.0, 0.6), (1.0, 10.0, 0.5), (2.0, 1.0, 0.1))
+    found = outputs_over_weights(outputs + weights)
+    assert found["smallest_scale"] == pytest.approx([0.3])
+    # From 10 to 100, by the logarithm: outputs rise from 0.5 to 0.7, weights from 0.5 to 0.6.
+    assert found["same_norm"] == pytest.approx([0.05])
+    assert outputs_over_weights(outputs) == {}
 
 
 def test_the_span_is_where_the_kernel_makes_its_change(runs: dict[str, gs.Run]) -> None:

@@ -56,7 +56,9 @@ def test_the_optimum_is_found_and_not_assumed() -> None:
 def test_wrong_formulas_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernel, "closed_form", lambda model, scale, x: x @ x.T)
     assert not found(kernel.kernel_findings)["lemma_8"].held
-    monkeypatch.setattr(kernel, "centroid_inner_product", lambda model, x: 1.1 * model(x).detach().sum(1))
+    monkeypatch.setattr(
+        kernel, "centroid_inner_product", lambda model, x: 1.1 * model(x).detach().sum(1)
+    )
     monkeypatch.setattr(kernel, "empirical_ntk", lambda *of, **how: 1.1 * empirical_ntk(*of, **how))
     rates = found(kernel.kernel_findings)
     for key in ("lemma_7", "theorem_9", "proposition_10", "corollary_11", "alignment_rate"):

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from grokscope.experiments.analyses.feature_learning import feature_learning, scaling
+from grokscope.experiments.analyses.jacobian_spectrum import jacobian_spectrum
 from grokscope.experiments.analyses.modular_arithmetic import modular_arithmetic
 from grokscope.experiments.analyses.regions import regions_around_points
 from grokscope.experiments.analyses.representation import representation
@@ -20,6 +21,7 @@ from grokscope.experiments.analyses.trajectory import trajectory
 ANALYSES: dict[str, Callable[..., dict[str, Any]]] = {
     "trajectory": trajectory,
     "feature_learning": feature_learning,
+    "jacobian_spectrum": jacobian_spectrum,
     "modular_arithmetic": modular_arithmetic,
     "regions": regions_around_points,
     "representation": representation,

@@ -34,6 +34,7 @@ Column = NDArray[np.float64]
 _BEGUN, _DONE = 0.1, 0.9
 _LEAST_CHANGE = 0.5
 _TIME = 1e-6
+_NORMS = 101
 
 
 def feature_learning(trained: AnalysisInput) -> dict[str, Any]:
@@ -91,6 +92,9 @@ def scaling(trained: AnalysisInput) -> dict[str, Any]:
         those points ``rate_exponent``, the slope of log rate over log reciprocal norm;
         ``alignment_rank``, the rank correlation of largest alignment with scale; and
         ``alignment_drop``, the largest alignment at the smallest scale less that at the largest.
+        ``outputs_over_weights``: lists over seeds of how much larger the largest alignment is with
+        scaled outputs than with scaled weights, ``smallest_scale`` at the smallest scale of each
+        and ``same_norm`` at the same norm of the point's initial centroid.
     """
     points = []
     for arm, seed in trained.run.trials:
@@ -117,7 +121,41 @@ def scaling(trained: AnalysisInput) -> dict[str, Any]:
         for scaled, trend in trends.items()
         if "alignment_drop" in trend
     ]
-    return {"finding": "; ".join(found).capitalize(), "points": points, **trends}
+    return {
+        "finding": "; ".join(found).capitalize(),
+        "points": points,
+        **trends,
+        "outputs_over_weights": outputs_over_weights(points),
+    }
+
+
+def outputs_over_weights(points: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """How much larger the largest alignment is with scaled outputs, seed by seed.
+
+    At the same initial norm of the centroid the two are curves over the logarithm of its
+    reciprocal, interpolated between scales; their distance is the mean over the norms that both
+    reach.
+    """
+    found: dict[str, list[float]] = {}
+    for seed in sorted({point["seed"] for point in points}):
+        curves = {}
+        for scaled in ("outputs", "weights"):
+            own = [point for point in points if (point["scaled"], point["seed"]) == (scaled, seed)]
+            own.sort(key=lambda point: point["reciprocal_norm"])
+            if len({point["scale"] for point in own}) < 2:
+                return {}
+            smallest = min(own, key=lambda point: point["scale"])
+            norm, alignment = (
+                np.array([point[name] for point in own])
+                for name in ("reciprocal_norm", "max_alignment")
+            )
+            curves[scaled] = (np.log(norm), alignment, smallest["max_alignment"])
+        (x, outputs, first), (z, weights, second) = curves["outputs"], curves["weights"]
+        shared = np.linspace(max(x[0], z[0]), min(x[-1], z[-1]), _NORMS)
+        apart = np.interp(shared, x, outputs) - np.interp(shared, z, weights)
+        found.setdefault("smallest_scale", []).append(float(first - second))
+        found.setdefault("same_norm", []).append(float(apart.mean()))
+    return found
 
 
 def initial_rates(trained: AnalysisInput, arm: str, seed: int) -> dict[str, float]:

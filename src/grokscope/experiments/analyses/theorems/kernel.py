@@ -106,9 +106,7 @@ def kernel_findings(networks: int, generator: torch.Generator) -> list[Finding]:
     ]
 
 
-def _inner_product_excess(
-    layers: int, bias: bool, seed: int, generator: torch.Generator
-) -> float:
+def _inner_product_excess(layers: int, bias: bool, seed: int, generator: torch.Generator) -> float:
     """How far <x, centroid> is from the sum of the outputs, relative to the largest sum."""
     model = MLP(5, [8] * (layers - 1), 3, bias=bias, seed=seed).double()
     x = torch.randn(6, 5, dtype=torch.float64, generator=generator)
