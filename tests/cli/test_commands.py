@@ -93,9 +93,11 @@ def test_list_shows_every_experiment_in_a_line_under_its_paper(tmp_path: Path) -
     for name in shipped():
         assert starts.count(name) == 1
     paper = lines.index("GrokAlign (Walker et al. 2025)")
-    assert starts[paper + 1 : paper + 4] == [
+    assert starts[paper + 1 : paper + 6] == [
         "mnist-regions",
+        "mnist-regions-published",
         "mnist-jacobian-rank",
+        "mnist-alignment-published",
         "mnist-feature-learning",
     ]  # Figures 1, 2 and 3
     wide = grokscope("list", folder=tmp_path, COLUMNS="150").stdout

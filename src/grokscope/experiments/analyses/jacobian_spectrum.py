@@ -1,11 +1,11 @@
 """How many directions the Jacobians of trained networks have, and what the directions are for.
 
-GrokAlign (Walker et al. 2025, Figure 2) says that Jacobians become rank one, by the share PC1 of the
-first squared singular value. Where PC1 stops short of one the rest of the spectrum says how: two
-equal directions, or a tail. What a classifier decides by are its margins f_y - f_j of the label y
-over each rival class j, and their gradients at x, the differences of the Jacobian's rows, say what
-the directions are for: the Jacobian, less a constant added to all rows, has rank one exactly where
-the margins of one point all rise in one direction of its input. Each may also point its own way,
+GrokAlign (Walker et al. 2025, Figure 2) says that Jacobians become rank one, by the share PC1 of
+the first squared singular value. Where PC1 stops short of one the rest of the spectrum says how:
+two equal directions, or a tail. What a classifier decides by are its margins f_y - f_j of the label
+y over each rival class j, and their gradients at x, the differences of the Jacobian's rows, say
+what the directions are for: the Jacobian, less a row that is added to all of its rows, has rank one
+exactly where the margins of one point all rise along one line. Each may also point its own way,
 from the examples of class j to those of class y.
 """
 
@@ -36,11 +36,11 @@ def jacobian_spectrum(trained: AnalysisInput, *, points: int = 256) -> dict[str,
 
     Returns:
         All that ``trajectory`` says of PC1, and ``spectrum``: for each arm a list over seeds of the
-        metrics of ``spectrum_metrics`` and ``margin_metrics`` after training; ``over_training``: for each
-        arm the same at every kept step, of the first seed; ``spectrum_table``: a row for each arm,
-        means over seeds; ``pairs``: for each arm, of the first seed, a row for each pair of a label
-        and the nearest rival, with how many points it has and their mean PC1, the most frequent
-        pairs first.
+        metrics of ``spectrum_metrics`` and ``margin_metrics`` after training; ``over_training``:
+        for each arm the same at every kept step, of the first seed; ``spectrum_table``: a row for
+        each arm, means over seeds; ``pairs``: for each arm, of the first seed, a row for each pair
+        of a label and the nearest rival, with how many points it has and their mean PC1, the most
+        frequent pairs first.
     """
     found: dict[str, Any] = trajectory(
         trained, metric="jacobian_pc1", name="First principal component of the Jacobians"

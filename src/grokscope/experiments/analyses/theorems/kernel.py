@@ -1,4 +1,4 @@
-"""Lemmas 7 and 8, Theorem 9, Proposition 10, Corollary 11: tangent kernel and centroid over training.
+"""Lemmas 7 and 8, Theorem 9, Proposition 10, Corollary 11: tangent kernel and centroid.
 
 Without biases a ReLU network f is positively homogeneous in x, so that J x = f(x) and, for the
 centroid mu = J^T 1,
@@ -10,11 +10,11 @@ Under gradient flow on the mean loss L over examples x_m the inner product there
     d <x, mu> / dt = - sum_m 1^T K(x, x_m) dL / df(x_m)
 
 with K (k, k) the tangent kernel of two points. With one output and binary cross-entropy the slope
-is -e_m / n, e_m = y_m - sigmoid(f(x_m)) (Theorem 9); with k outputs it is
-(softmax(f(x_m)) - e_{y_m}) / n under cross-entropy (Proposition 10) and 2 (f(x_m) - e_{y_m}) / (n k)
-under the mean squared error (Corollary 11). For f = c a^T relu(W x) the kernel is
+is -e_m / n, e_m = y_m - sigmoid(f(x_m)) (Theorem 9); with k outputs and the one-hot label t_m it is
+(softmax(f(x_m)) - t_m) / n under cross-entropy (Proposition 10) and 2 (f(x_m) - t_m) / (n k) under
+the mean squared error (Corollary 11). For f = c a^T relu(W x) the kernel is (Lemma 8)
 
-    K(x, x') = c^2 (relu(Wx)^T relu(Wx') + <x, x'> sum_i a_i^2 1[w_i x > 0] 1[w_i x' > 0])  (Lemma 8)
+    K(x, x') = c^2 (relu(Wx)^T relu(Wx') + <x, x'> sum_i a_i^2 1[w_i x > 0] 1[w_i x' > 0])
 
 Two more rows are ours. The quotient rule turns Theorem 9 into the rate of the cosine,
 
