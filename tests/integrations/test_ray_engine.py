@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -15,10 +17,67 @@ from tests.cli.running import start
 from tests.cli.sweeping import SWEPT, assert_same, kill, plain_runs, wait_for_rows
 
 
+def assert_closed_to_others(driver: int) -> None:
+    """That what Ray started listens on this machine alone, and asks for the sweep's token."""
+    import grpc
+
+    listening = {
+        (Path(f"/proc/{pid}/comm").read_text().strip(), *address)
+        for pid in descendants(driver)
+        for address in listening_at(pid)
+    }
+    names = {name for name, *_ in listening}
+    assert {"gcs_server", "raylet"} <= names
+    assert {host for _, host, _ in listening} == {"127.0.0.1"}
+    port = next(port for name, _, port in listening if name == "gcs_server")
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        ask = channel.unary_unary(
+            "/ray.rpc.NodeInfoGcsService/GetAllNodeInfo",
+            request_serializer=bytes,
+            response_deserializer=bytes,
+        )
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(b"", timeout=30)
+        assert caught.value.code() == grpc.StatusCode.UNAUTHENTICATED
+
+
+def descendants(pid: int) -> set[int]:
+    """A process and all that it started, directly or not."""
+    parents = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        parents[int(entry.name)] = int(fields[1])
+    found = {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found
+
+
+def listening_at(pid: int) -> set[tuple[str, int]]:
+    """The addresses at which a process listens."""
+    inodes = set()
+    for handle in Path(f"/proc/{pid}/fd").glob("*"):
+        with suppress(OSError):
+            inodes.add(os.readlink(handle).removeprefix("socket:[").rstrip("]"))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                host, port = fields[1].split(":")
+                last = bytes.fromhex(host[-8:])[::-1]  # also of ::ffff:127.0.0.1
+                mapped = len(host) == 8 or host[:24] == "0000000000000000FFFF0000"
+                shown = ".".join(map(str, last)) if mapped else host
+                found.add((shown, int(port, 16)))
+    return found
+
+
 def test_a_sweep_whose_worker_is_killed_comes_to_the_same(
     tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    pytest.importorskip("ray", reason="needs grokscope[ray]")
     rows = plain_runs(tmp_path_factory.mktemp("plain"))
     (tmp_path / "swept.yaml").write_text(SWEPT)
     sweep = tmp_path / "sweep"
@@ -27,7 +86,9 @@ def test_a_sweep_whose_worker_is_killed_comes_to_the_same(
         *("--engine", "ray", "--workers", "1"),
         folder=tmp_path,
     )
-    kill(wait_for_rows(process, sweep / "seed-0", 9))
+    worker = wait_for_rows(process, sweep / "seed-0", 9)
+    assert_closed_to_others(process.pid)
+    kill(worker)
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, out + err
     assert "failed seed" not in out

@@ -12,7 +12,7 @@ import os
 from grokscope.data.dataset import Dataset
 from grokscope.data.download import Mirror, RemoteFile
 from grokscope.data.files import DataFiles
-from grokscope.data.idx import labelled_images
+from grokscope.data.idx import declared_size, labelled_images
 
 # The digits, the capitals, and the small letters that do not look like their capitals.
 CLASS_NAMES = tuple("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabdefghnqrt")
@@ -43,6 +43,7 @@ FILES = DataFiles(
     prefixes=("emnist",),
     nested=("raw", "gzip"),
     archives=("emnist-gzip.zip", "gzip.zip", "emnist.zip"),
+    declared_size=declared_size,
 )
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,11 @@ from grokscope.data.download import RemoteFile, cache_folder, fetch_file, sha256
 from grokscope.data.errors import DataError
 
 _GZIP_MAGIC = b"\x1f\x8b"
+# No file of these data sets is as large, nor an archive eight times that: what unpacks to more is
+# none of theirs, and could be made to unpack to anything.
+_MAX_BYTES = 2**28
+_MAX_ARCHIVE_BYTES = 2**31
+_HEAD_BYTES = 64
 # What the standard library raises on damaged bytes; a zip archive's damaged header may ask for an
 # unknown compression (NotImplementedError), a password (RuntimeError) or an impossible name.
 _DAMAGE = (
@@ -87,6 +93,8 @@ class DataFiles:
         nested: folders to search inside each of those.
         refused: name of a file or folder -> why it is not read and what to do.
         digests: SHA-256 of the genuine files unpacked, besides those of ``remotes``.
+        declared_size: from a file's first bytes how long it says that it is, if it does; no more
+            is unpacked.
     """
 
     dataset: str
@@ -98,6 +106,7 @@ class DataFiles:
     archives: tuple[str, ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     digests: frozenset[str] = frozenset()
+    declared_size: Callable[[bytes], int | None] | None = None
 
     def read(self, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Content]:
         """The bytes of every file that there is, by role; fetched first where no folder is named.
@@ -114,7 +123,7 @@ class DataFiles:
             found = self._find(folder, named_by)
             if isinstance(found, Path):
                 return self._read_archive(found)
-            return {role: self._unpacked(path.read_bytes(), str(path)) for role, path in found}
+            return {role: self._read_file(path) for role, path in found}
 
     def fetch(
         self, data_dir: str | os.PathLike[str] | None = None, progress: Any = None
@@ -143,7 +152,7 @@ class DataFiles:
             return True
         if path.name in self.archives:
             return False
-        unpacked = self._unpacked(path.read_bytes(), str(path)).data
+        unpacked = self._read_file(path).data
         return hashlib.sha256(unpacked).hexdigest() in genuine
 
     def _find(self, folder: Path, named_by: str) -> list[tuple[str, Path]] | Path:
@@ -228,17 +237,35 @@ class DataFiles:
             raise whole.error(f"does not hold {', '.join(missing)}")
         return contents
 
+    def _read_file(self, path: Path) -> Content:
+        with path.open("rb") as file:
+            size = min(path.stat().st_size, _MAX_BYTES)
+            return self._unpacked(file.read(size + 1), str(path))
+
     def _unpacked(self, data: bytes, source: str) -> Content:
         """The content of a file, gunzipped if it is gzip, whatever its name says."""
         if data.startswith(_GZIP_MAGIC):
             try:
-                data = gzip.decompress(data)
+                data, limit = self._gunzipped(data)
             except _DAMAGE as error:
                 raise self._damaged(source, error) from error
+        else:
+            limit = _MAX_BYTES
         content = Content(data, source, self.dataset)
+        if len(data) > limit:
+            raise content.error(f"is longer than the {limit:,} bytes that it can have")
         if not data:
             raise content.error("is empty")
         return content
+
+    def _gunzipped(self, packed: bytes) -> tuple[bytes, int]:
+        """What is packed, as far as one byte beyond what it can have, and that size."""
+        with gzip.GzipFile(fileobj=io.BytesIO(packed)) as file:
+            head = file.read(_HEAD_BYTES)
+            declared = self.declared_size(head) if self.declared_size else None
+            limit = min(_MAX_BYTES, _MAX_BYTES if declared is None else declared)
+            # At the end, and only there, gzip holds its checksum against what came.
+            return head + file.read(max(0, limit - len(head)) + 1), limit
 
     def _damaged(self, source: str, error: Exception) -> DataError:
         reason = str(error).partition("\n")[0] or type(error).__name__
@@ -278,16 +305,20 @@ def _archive_files(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, by
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
                 if name.rsplit("/", 1)[-1] in wanted:
-                    yield name, archive.read(name)
+                    with archive.open(name) as file:
+                        yield name, file.read(_MAX_BYTES + 1)
         return
     with gzip.open(path) as packed:
         with tarfile.open(fileobj=packed, mode="r|") as archive:
             for member in archive:
-                file = archive.extractfile(member) if member.isfile() else None
-                if file is not None and member.name.rsplit("/", 1)[-1] in wanted:
-                    yield member.name, file.read()
+                if member.offset_data + member.size > _MAX_ARCHIVE_BYTES:
+                    raise tarfile.TarError(f"it unpacks to more than {_MAX_ARCHIVE_BYTES:,} bytes")
+                found = archive.extractfile(member) if member.isfile() else None
+                if found is not None and member.name.rsplit("/", 1)[-1] in wanted:
+                    yield member.name, found.read(_MAX_BYTES + 1)
         while packed.read(2**20):  # to the end, where the checksum is
-            pass
+            if packed.tell() > _MAX_ARCHIVE_BYTES:
+                raise tarfile.TarError(f"it unpacks to more than {_MAX_ARCHIVE_BYTES:,} bytes")
 
 
 def _report(path: Path, status: str, verified: bool) -> FetchedFile:

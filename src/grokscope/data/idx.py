@@ -47,6 +47,21 @@ def parse_idx(content: Content, num_axes: int) -> UInt8[Tensor, "*shape"]:
     return torch.frombuffer(bytearray(data[header:]), dtype=torch.uint8).reshape(shape)
 
 
+def declared_size(head: bytes) -> int | None:
+    """The length of an idx file by its first bytes; None where they are none of an idx file.
+
+    Example:
+        >>> declared_size(bytes([0, 0, 8, 2, 0, 0, 0, 3, 0, 0, 0, 5]))
+        27
+    """
+    if len(head) < 4 or head[:3] != bytes((0, 0, _UNSIGNED_BYTE)):
+        return None
+    header = 4 + 4 * head[3]
+    if len(head) < header:
+        return None
+    return header + math.prod(struct.unpack(f">{head[3]}I", head[4:header]))
+
+
 def labelled_images(
     images: Content, labels: Content, num_classes: int
 ) -> tuple[UInt8[Tensor, "n 1 height width"], Tensor]:

@@ -7,7 +7,7 @@ import os
 from grokscope.data.dataset import Dataset
 from grokscope.data.download import Mirror, RemoteFile
 from grokscope.data.files import DataFiles
-from grokscope.data.idx import labelled_images
+from grokscope.data.idx import declared_size, labelled_images
 
 _ADDRESSES = (
     "https://ossci-datasets.s3.amazonaws.com/mnist/",
@@ -48,6 +48,7 @@ FILES = DataFiles(
     prefixes=("mnist",),
     nested=("raw",),
     digests=frozenset(unpacked for _, unpacked in _DIGESTS.values()),
+    declared_size=declared_size,
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import secrets
 import traceback
 import warnings
 from collections.abc import Sequence
@@ -19,6 +20,24 @@ MAX_RETRIES = 5
 _STOP_SECONDS = 30.0
 _ATTEMPTS = 3
 _OBJECT_STORE_BYTES = 100_000_000  # runs are passed by their folder, results by a word
+_NO_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # where it is off, Ray keeps to this machine
+_LOOPBACK = ("127.0.0.1", "::1")
+
+
+def _variables(local: bool) -> dict[str, str]:
+    """What Ray is to find in the environment, as far as it is not said there already."""
+    wanted = {
+        "RAY_USAGE_STATS_ENABLED": "0",  # it sends nothing of its own accord
+        # A job that takes no GPU for itself may still use what there is.
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    }
+    if local:  # others on this machine, and on its network, run nothing through us
+        wanted |= {
+            _NO_CLUSTER: "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        }
+    return {name: value for name, value in wanted.items() if name not in os.environ}
 
 
 class RayEngine:
@@ -31,7 +50,8 @@ class RayEngine:
     Args:
         workers: how many jobs at the same time; None for as many as the cluster has cores for.
         address: of a running cluster, such as "ray://head:10001" or "auto"; None starts Ray on
-            this machine, and ends it with the sweep.
+            this machine, for this machine alone and with a token of its own, and ends it with the
+            sweep.
         threads: cores that each job takes.
         gpus: GPUs that each job takes.
 
@@ -50,10 +70,9 @@ class RayEngine:
     ) -> None:
         if workers is not None and workers < 1:
             raise ValueError(f"--workers must be a positive number: got {workers}")
-        # Before Ray is imported: it sends nothing of its own accord.
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # A job that takes no GPU for itself may still use what there is.
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # Before Ray is imported, which reads them once.
+        self._variables = _variables(local=address is None)
+        os.environ.update(self._variables)
         self._ray: Any = require("ray", "ray")
         self._workers, self._needs = workers, {"CPU": threads, "GPU": gpus}
         self._tasks: dict[Any, Job] = {}
@@ -95,6 +114,8 @@ class RayEngine:
             if tasks:
                 self._ray.wait(tasks, num_returns=len(tasks), timeout=_STOP_SECONDS)
         self._ray.shutdown()
+        for name in self._variables:
+            os.environ.pop(name, None)
 
     def _connect(self, address: str | None) -> None:
         cluster: dict[str, Any] = {"address": address}
@@ -112,13 +133,19 @@ class RayEngine:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # what matters comes again as an error
                     self._ray.init(**cluster, log_to_driver=False, logging_level=logging.ERROR)
-                return
+                break
             except Exception as error:
                 self._ray.shutdown()
                 if attempt + 1 == attempts:
                     where = f"no cluster at --address {address}" if address else "it did not start"
                     reason = (str(error).splitlines() or [type(error).__name__])[0]
                     raise ValueError(f"Ray cannot be used as asked: {where}: {reason}") from None
+        if address is None and self._ray.util.get_node_ip_address() not in _LOOPBACK:
+            self._ray.shutdown()
+            raise ValueError(
+                "Ray cannot be used as asked: it would listen on all interfaces, as it was "
+                f"imported before: set {_NO_CLUSTER}=0 in the environment first"
+            )
 
     def _outcome(self, task: Any, job: Job) -> Outcome:
         try:
