@@ -32,6 +32,7 @@ MEASURES: dict[str, Callable[[Any], Any]] = {
     "noise_accuracy": lambda m: gs.noise_accuracy(m, X, Y, 0.1),
     "empirical_ntk": lambda m: gs.empirical_ntk(m, X),
     "ntk_plan": lambda m: gs.ntk_plan(m, X),
+    "robust_accuracy": lambda m: gs.robust_accuracy(m, X, Y, "pgd", eps=0.1, bounds=None),
     "chunks": lambda m: gs.centroids(m, X, chunk_size=5),
 }
 

@@ -278,3 +278,8 @@ def test_hooks_of_others_keep_their_effect() -> None:
 def test_a_mistake_is_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         gs.GrokAlign(**options)
+
+
+def test_a_call_on_inputs_that_are_no_numbers_is_refused() -> None:
+    with pytest.raises(ValueError, match="x holds NaN or infinity"):
+        gs.GrokAlign()(mlp(), torch.full((3, 6), torch.nan))

@@ -186,6 +186,16 @@ def check_not_scripted(model: nn.Module) -> None:
             )
 
 
+def check_not_sharded(model: nn.Module, fix: str) -> None:
+    """Raise where parameters are distributed over processes, as by ``fully_shard``."""
+    for name, parameter in model.named_parameters():
+        if hasattr(parameter, "full_tensor"):
+            raise ValueError(
+                f"model's parameter {name!r} is distributed over processes, as fully_shard does: "
+                f"{fix}"
+            )
+
+
 def check_not_batch_dependent(model: Model) -> None:
     """Raise where an example's output depends on the rest of the batch or on chance.
 

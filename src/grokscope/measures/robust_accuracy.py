@@ -23,6 +23,7 @@ from grokscope.measures.attacks.autoattack import Attack, standard_attacks
 from grokscope.measures.attacks.ball import NORMS, Ball
 from grokscope.measures.attacks.pgd import Logits, pgd
 from grokscope.measures.batches import Batch, Key, leaf_at, rows, with_leaf, wrt_key
+from grokscope.measures.company import Company
 from grokscope.measures.guard import undisturbed
 from grokscope.measures.inputs import (
     check_batch,
@@ -177,8 +178,8 @@ class _Target:
         self._model, self._x, self._key, self._threshold = model, x, key, threshold
         self.leaf = leaf_at(x, key).detach()
         y = y.to(self.leaf.device)
-        first = self.outputs(self.leaf[:1], torch.zeros(1, dtype=torch.long, device=y.device))
-        self.num_classes = first.shape[1]
+        few = torch.arange(min(3, len(self.leaf)), device=y.device)
+        self.num_classes = self.outputs(self.leaf[: len(few)], few).shape[1]
         if self._is_scalar:
             y = (y > 0).long()
         check_classes(y, self.num_classes)
@@ -203,14 +204,23 @@ class _Target:
         """Which examples are classified correctly as they are.
 
         Raises:
-            ValueError: if outputs are not finite.
+            ValueError: if outputs are not finite, or depend on the rest of the batch.
         """
+        company = Company(self._model, self._x, chunk_size=size)
         parts = torch.arange(len(self.leaf), device=self.leaf.device).split(size)
-        return torch.cat([self.correct_at(self.leaf[part], part) for part in parts])
+        return torch.cat([self.correct_at(self.leaf[part], part, company) for part in parts])
 
-    def correct_at(self, points: Tensor, index: Tensor) -> Bool[Tensor, " m"]:
-        """Which points, of the examples of ``index``, are classified correctly."""
+    def correct_at(
+        self, points: Tensor, index: Tensor, company: Company | None = None
+    ) -> Bool[Tensor, " m"]:
+        """Which points, of the examples of ``index``, are classified correctly.
+
+        With ``company`` they must be examples in a row as they are in the batch.
+        """
         outputs = self.outputs(points, index)
+        if company is not None:
+            own = outputs[:, 1:] + self._threshold if self._is_scalar else outputs
+            company.check(own, int(index[0]))
         if not bool(outputs.isfinite().all()):
             raise ValueError("model's outputs hold NaN or infinity: no attack can tell their order")
         return outputs.argmax(1) == self.y[index]

@@ -14,11 +14,16 @@ from torch import Tensor, nn
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, leaves, map_leaves
-from grokscope.measures.inputs import check_batch_shape
 from grokscope.measures.view import Model
 from grokscope.methods.base import Loss, Method
 from grokscope.methods.networks import Networks, OneNetwork
-from grokscope.methods.penalty import check_estimate, check_projections, mean_root, squared_terms
+from grokscope.methods.penalty import (
+    check_estimate,
+    check_projections,
+    check_training_batch,
+    mean_root,
+    squared_terms,
+)
 
 
 class GrokAlign(Method):
@@ -164,7 +169,7 @@ class GrokAlign(Method):
 
     def __call__(self, model: Model, x: Batch) -> Float[Tensor, ""]:
         """The scalar to add to the loss in one's own loop; every call counts as one step."""
-        check_batch_shape(x)
+        check_training_batch(x)
         self.state["steps"] += 1
         watched = self._watched
         is_watched = isinstance(watched, OneNetwork) and watched.is_of(model)

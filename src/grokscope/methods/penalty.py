@@ -26,7 +26,12 @@ from torch import Tensor
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, wrt_key
-from grokscope.measures.inputs import check_batch, check_batch_shape, check_model
+from grokscope.measures.inputs import (
+    check_batch,
+    check_batch_shape,
+    check_model,
+    check_not_sharded,
+)
 from grokscope.measures.local_map import full_precision
 from grokscope.measures.view import Model, wrt_of
 from grokscope.methods.autograd_terms import autograd_terms
@@ -97,10 +102,7 @@ def jacobian_penalty(
         >>> loss = loss + 1e-3 * gs.jacobian_penalty(model, x)
     """
     check_model(model)
-    # On an accelerator the numbers are not read, which would wait for it at each step; a batch with
-    # NaN makes the loss itself NaN there.
-    on_cpu = all(leaf.device.type == "cpu" for leaf in leaves(x).values())
-    (check_batch if on_cpu and not torch.compiler.is_compiling() else check_batch_shape)(x)
+    check_training_batch(x)
     check_projections(projections)
     check_estimate(examples, estimator, offset_weight)
     whole = map_leaves(lambda leaf: leaf.unsqueeze(0), x)
@@ -133,6 +135,12 @@ def squared_terms(
     The tensors of ``x`` are (S, n, ...). Each network draws its examples and its projections from
     its own generator.
     """
+    for model in networks.models[:1]:
+        check_not_sharded(
+            model,
+            "it reduces gradients after the first of the two derivatives that a penalty takes; "
+            "train with DistributedDataParallel",
+        )
     if examples is not None:
         x = _some(networks, x, examples, generators, step)
     flat = map_leaves(lambda leaf: leaf.flatten(0, 1), x)
@@ -230,6 +238,14 @@ def mean_root(squares: Float[Tensor, "*s n"]) -> Float[Tensor, "*s"]:
     """The mean root along the last axis; a root of zero, at its kink, has the gradient zero."""
     positive = squares > 0
     return torch.where(positive, squares.where(positive, 1).sqrt(), 0).mean(-1)
+
+
+def check_training_batch(x: Batch) -> None:
+    """Raise unless ``x`` is a batch, of finite numbers where these are at hand."""
+    # On an accelerator the numbers are not read, which would wait for it at each step; a batch with
+    # NaN makes the loss itself NaN there.
+    on_cpu = all(leaf.device.type == "cpu" for leaf in leaves(x).values())
+    (check_batch if on_cpu and not torch.compiler.is_compiling() else check_batch_shape)(x)
 
 
 def check_estimate(examples: int | None, estimator: str, offset_weight: float) -> None:

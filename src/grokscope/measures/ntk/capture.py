@@ -27,7 +27,15 @@ from grokscope.measures.ntk.terms import Term
 
 
 class CallsChanged(RuntimeError):
-    """The model made other calls than in the inspection."""
+    """The model made other calls than in the inspection.
+
+    Attributes:
+        parameters: ids of the parameters whose calls these are; None where that is not known.
+    """
+
+    def __init__(self, parameters: set[int] | None = None) -> None:
+        super().__init__()
+        self.parameters = parameters
 
 
 @dataclass
@@ -204,9 +212,26 @@ def _recorded(
     # calls of other operations may come and go, as those of the experts that no example takes
     if [key(c.rule) for _, c in before] != [key(r.rule) for r in records]:
         raise CallsChanged
-    if any(record.spoilt for record in records):
-        raise CallsChanged
-    return outputs, {i: (c, r) for (i, c), r in zip(before, records, strict=True)}
+    calls = {i: (c, r) for (i, c), r in zip(before, records, strict=True)}
+    changed = {
+        key
+        for call, record in calls.values()
+        # an expert that all of three examples take may be left out by others
+        if record.spoilt or not _of_all(call, record, len(source))
+        for key in record.rule.key[1:]
+    }
+    if changed:
+        raise CallsChanged(changed)
+    return outputs, calls
+
+
+def _of_all(call: Call, record: Record, count: int) -> bool:
+    """Whether a call has ``count`` examples where the inspection found them."""
+    given, returned = record.rule.input.shape, record.output_shape
+    return (
+        given[call.input_axis.axis] == count * call.input_axis.fold
+        and returned[call.output_axis.axis] == count * call.output_axis.fold
+    )
 
 
 def _inputs(call: Call, record: Record, dtype: torch.dtype) -> Tensor:

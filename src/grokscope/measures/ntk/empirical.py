@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -153,7 +153,7 @@ def _kernel(
         summed=None if reduce == "full" and k > 1 else problem.rows,
         chunk_size=chunk_size,
     )
-    kernel = _checked(pairs, terms) if check else _unchecked(pairs, terms)
+    kernel = _checked(pairs, terms) if check else _unchecked(pairs, terms)[0]
     if reduce == "trace":
         return kernel.div_(k)
     if reduce == "sum" and sum_is_noise(model, chosen, x1):
@@ -292,39 +292,50 @@ def _directions(k: int, reduce: Reduction, check: bool, like: Tensor) -> Tensor:
     return torch.cat([unit, (mixture / math.sqrt(k)).to(unit)])
 
 
-def _unchecked(pairs: Pairs, terms: Sequence[Term]) -> Tensor:
-    try:
-        return pairs.kernel(terms)[0]
-    except CallsChanged:
-        return pairs.kernel(_slower(terms, terms))[0]
+def _unchecked(pairs: Pairs, terms: Sequence[Term]) -> tuple[Tensor, Tensor, Sequence[Term]]:
+    """The kernel, what of it can be checked, and the terms, slower where calls have changed."""
+    while True:
+        try:
+            return *pairs.kernel(terms), terms
+        except CallsChanged as changed:
+            terms = _slower(terms, _changed(terms, changed))
+
+
+def _changed(terms: Sequence[Term], changed: CallsChanged) -> list[Term]:
+    """The terms whose calls are not those that the inspection found."""
+    ids = changed.parameters
+    named = [t for t in terms if t.calls and ids and not ids.isdisjoint(map(id, t.parameters))]
+    return named or [term for term in terms if term.calls or term.form == "expanded"]
 
 
 def _checked(pairs: Pairs, terms: Sequence[Term]) -> Tensor:
     """The kernel, with the terms that fail the check on a slower path."""
-    wrong: Sequence[Term]
-    try:
-        kernel, checkable = pairs.kernel(terms)
-        if _passes(pairs, pairs.chosen, checkable):
-            return kernel
-        del kernel, checkable
-        wrong = _failing(pairs, terms) or terms
-    except CallsChanged:
-        wrong = [term for term in terms if term.calls or term.form == "expanded"]
-    slower = _slower(terms, wrong)
+    kernel, checkable, covered = _unchecked(pairs, terms)
+    if _passes(pairs, pairs.chosen, checkable):
+        if covered is not terms:
+            _warn(term for term in terms if not any(term is kept for kept in covered))
+        return kernel
+    del kernel, checkable
+    wrong = _failing(pairs, covered) or covered
+    slower = _slower(covered, wrong)
     if not slower:
         raise ValueError(
             "the kernel does not agree with the model's own derivatives, one example at a time "
             "either: an example's output may depend on the rest of its batch; check=False turns "
             "the comparison off"
         )
+    _warn(wrong)
+    return _unchecked(pairs, slower)[0]
+
+
+def _warn(wrong: Iterable[Term]) -> None:
     named = ", ".join(repr(name) for term in wrong for name in term.names)
     warnings.warn(
         f"the structured path does not cover how the model uses {named}; these parameters take "
         "the generic path, which is slower",
         RuntimeWarning,
-        stacklevel=4,
+        stacklevel=5,
     )
-    return pairs.kernel(slower)[0]
 
 
 def _passes(pairs: Pairs, parameters: Mapping[str, nn.Parameter], kernel: Tensor) -> bool:
@@ -346,7 +357,11 @@ def _failing(pairs: Pairs, terms: Sequence[Term]) -> list[Term]:
     wrong = []
     for term in terms:
         own = dict(zip(term.names, term.parameters, strict=True))
-        if not _passes(few_pairs, own, few_pairs.kernel([term])[1]):
+        try:
+            right = _passes(few_pairs, own, few_pairs.kernel([term])[1])
+        except CallsChanged:
+            right = False
+        if not right:
             wrong.append(term)
     return wrong
 

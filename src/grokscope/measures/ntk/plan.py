@@ -24,6 +24,7 @@ from grokscope.measures.inputs import (
     check_batch,
     check_not_batch_dependent,
     check_not_scripted,
+    check_not_sharded,
     explained_refusals,
 )
 from grokscope.measures.local_map import full_precision
@@ -226,6 +227,11 @@ def check_module(model: nn.Module) -> None:
             )
         raise ValueError("model has no trainable parameters; call .requires_grad_() on some")
     check_not_scripted(model)
+    check_not_sharded(
+        model,
+        "take the kernel of an unsharded copy, loaded from get_model_state_dict(model, "
+        "options=StateDictOptions(full_state_dict=True))",
+    )
     for name, parameter in model.named_parameters():
         if parameter.requires_grad and parameter.is_complex():
             raise ValueError(
