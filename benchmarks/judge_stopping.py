@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 import grokscope as gs
-from grokscope.training.early_stopping import ALIGNMENTS
+from grokscope.findings.curves import ALIGNMENTS
 
 TOO_SOON = 0.01
 RULES = {

@@ -22,7 +22,9 @@ from grokscope.data import DATASETS
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.sections import one_of, section_of
 from grokscope.findings.claims import Claim, Finite, Strict
+from grokscope.findings.curves import ALIGNMENTS
 from grokscope.findings.panels import PanelSpec
+from grokscope.findings.settled import StopWhenSettled
 from grokscope.findings.target import Target
 from grokscope.imports import check_import_path
 from grokscope.methods import METHODS
@@ -30,7 +32,6 @@ from grokscope.models import ACTIVATIONS, MODELS
 from grokscope.models.registry import FROM_DATA
 from grokscope.runs.reader import spelled_now
 from grokscope.spelling import unknown_name
-from grokscope.training.early_stopping import ALIGNMENTS, StopWhenSettled
 from grokscope.training.monitor import DEFAULT_MEASURES, MEASURES
 from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.robust_accuracy import RobustAccuracy

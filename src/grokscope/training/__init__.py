@@ -1,6 +1,7 @@
 """The training loop, its schedules and checkpoints, and the monitor."""
 
-from grokscope.training.early_stopping import StopWhenSettled
+from grokscope.findings.phase import Phase
+from grokscope.findings.settled import StopWhenSettled
 from grokscope.training.fit import fit, fit_seeds
 from grokscope.training.layer_geometry import LayerGeometry
 from grokscope.training.measure_with_memory import MeasureWithMemory
@@ -8,7 +9,6 @@ from grokscope.training.member import FitResult
 from grokscope.training.monitor import Monitor
 from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.ntk_distance import NTKDistance
-from grokscope.training.phase import Phase
 from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
 from grokscope.training.settings import TrainingSettings

@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import nn
 
+from grokscope.findings.curves import ALIGNMENTS
+from grokscope.findings.settled import StopWhenSettled
 from grokscope.findings.target import Target
 from grokscope.runs import History, Trial
-from grokscope.training.early_stopping import ALIGNMENTS, StopWhenSettled
 from grokscope.training.evaluation import Evaluation
 from grokscope.training.monitor import Monitor
 from grokscope.training.schedule import Schedule

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from grokscope.arguments import checked_arguments
+from grokscope.findings.phase import Phase, phase
 from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, on_device, rows, wrt_key
 from grokscope.measures.guard import undisturbed
 from grokscope.measures.inputs import check_chunk_size, check_count, check_model
@@ -26,7 +27,6 @@ from grokscope.training.measurements import MEASUREMENTS, Probe, summary
 from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.ntk_distance import NTKDistance
 from grokscope.training.objective import Objective
-from grokscope.training.phase import Phase, phase
 from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
 from grokscope.training.scores import ScoreFunction, Scores

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from grokscope.arguments import check_fields
+from grokscope.findings.settled import StopWhenSettled
 from grokscope.findings.target import Target
 from grokscope.spelling import unknown_name
-from grokscope.training.early_stopping import StopWhenSettled
 from grokscope.training.objective import Objective
 from grokscope.training.optimizers import DECAYS, OPTIMIZERS
 from grokscope.training.schedule import Schedule
