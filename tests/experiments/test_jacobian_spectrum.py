@@ -24,7 +24,7 @@ title: A small experiment
 seeds: [0, 1]
 data: {name: digits, train_size: 60, test_size: 20}
 model: {widths: [9, 7]}
-training: {max_steps: 12, lr: 1e-2, evaluate: {per_decade: 3}, keep_checkpoints: [0, 5]}
+training: {max_steps: 12, lr: 1e-2, evaluate: {per_decade: 3}, keep_checkpoints: KEPT}
 monitor: {measures: [jacobian_pc1], pictures: 0}
 arms: {baseline: {title: Alone}}
 analysis: jacobian_spectrum
@@ -112,17 +112,20 @@ def test_pairs_are_of_label_and_nearest_rival() -> None:
     outputs = torch.tensor([[5.0, 1, 2], [5, 0, 1], [0, 2, 9]])
     rows = by_pair(torch.stack([first, second, second]), outputs, torch.tensor([0, 0, 1]))
     assert rows == [
-        {"label": 0, "rival": 2, "points": 2, "pc1": pytest.approx((0.9 + 1 / 3) / 2)},
-        {"label": 1, "rival": 2, "points": 1, "pc1": pytest.approx(1 / 3)},
+        (0, 2, 2, pytest.approx((0.9 + 1 / 3) / 2)),
+        (1, 2, 1, pytest.approx(1 / 3)),
     ]
 
 
-def test_the_analysis_looks_at_every_kept_step(tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(SPEC)
+@pytest.mark.parametrize(("kept", "seen"), [("[0, 5]", [0, 5, 12]), ("false", [12])])
+def test_the_analysis_looks_at_every_kept_step_and_the_last(
+    tmp_path: Path, kept: str, seen: list[int]
+) -> None:
+    (tmp_path / "small.yaml").write_text(SPEC.replace("KEPT", kept))
     experiment = load_experiment(str(tmp_path / "small.yaml"))
     run = run_experiment(experiment, tmp_path / "run", device="cpu")
     results = run.results
-    assert [row["step"] for row in results["over_training"]["baseline"]] == [0, 5, 12]
+    assert [row["step"] for row in results["over_training"]["baseline"]] == seen
     data = gs.load_data("digits", train_size=60, test_size=20)
     for place, seed in enumerate((0, 1)):
         model = gs.MLP(64, [9, 7], 10, seed=seed)
@@ -135,7 +138,7 @@ def test_the_analysis_looks_at_every_kept_step(tmp_path: Path) -> None:
         own = margin_metrics(jacobian, model(x).detach().double(), x, y, means)
         assert results["spectrum"]["baseline"]["rivals"][place] == pytest.approx(own["rivals"])
     assert results["spectrum_table"]["Alone"]["step"] == 12
-    assert sum(row["points"] for row in results["pairs"]["baseline"]) == 30
+    assert sum(row[2] for row in results["pairs"]["baseline"]) == 30
     assert results["arms"]["baseline"]["last"] == [
         run.history("baseline", seed)["jacobian_pc1"][-1] for seed in (0, 1)
     ]

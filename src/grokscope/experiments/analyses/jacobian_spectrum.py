@@ -37,10 +37,9 @@ def jacobian_spectrum(trained: AnalysisInput, *, points: int = 256) -> dict[str,
     Returns:
         All that ``trajectory`` says of PC1, and ``spectrum``: for each arm a list over seeds of the
         metrics of ``spectrum_metrics`` and ``margin_metrics`` after training; ``over_training``:
-        for each arm the same at every kept step, of the first seed; ``spectrum_table``: a row for
-        each arm, means over seeds; ``pairs``: for each arm, of the first seed, a row for each pair
-        of a label and the nearest rival, with how many points it has and their mean PC1, the most
-        frequent pairs first.
+        for each arm the same at every kept step and the last, of the first seed;
+        ``spectrum_table``: a row for each arm, means over seeds; ``pairs``: for each arm, of the
+        first seed, the rows of ``by_pair``.
     """
     found: dict[str, Any] = trajectory(
         trained, metric="jacobian_pc1", name="First principal component of the Jacobians"
@@ -52,8 +51,10 @@ def jacobian_spectrum(trained: AnalysisInput, *, points: int = 256) -> dict[str,
         x, y = data.train_x[:points], data.train_y[:points]
         means = class_means(data.train_x, data.train_y)
         rows = []
-        for step in trained.run.checkpoint_steps(arm, seed):
-            model = trained.model(arm, seed, step)
+        kept = trained.run.checkpoint_steps(arm, seed)
+        last = int(trained.run.history(arm, seed).steps[-1])
+        for step in sorted({*kept, last}):
+            model = trained.model(arm, seed, step if step in kept else None)
             jacobian = input_jacobian(model, x, chunk_size=_CHUNK).flatten(2).double()
             outputs = model(x).detach().double()
             margins = margin_metrics(jacobian, outputs, x.flatten(1), y, means)
@@ -146,8 +147,8 @@ def margin_metrics(
     }
 
 
-def by_pair(jacobian: Tensor, outputs: Tensor, y: Tensor) -> list[dict[str, float]]:
-    """Mean PC1 of the points of each pair of a label and its nearest rival, frequent ones first."""
+def by_pair(jacobian: Tensor, outputs: Tensor, y: Tensor) -> list[tuple[int, int, int, float]]:
+    """Label, nearest rival, number of points and their mean PC1, for each pair, frequent first."""
     square = torch.linalg.svdvals(jacobian).square()
     pc1 = square[:, 0] / square.sum(1).clamp_min(_TINY)
     others = outputs.scatter(1, y[:, None], -torch.inf)
@@ -156,11 +157,8 @@ def by_pair(jacobian: Tensor, outputs: Tensor, y: Tensor) -> list[dict[str, floa
         y.tolist(), others.argmax(1).tolist(), pc1.tolist(), strict=True
     ):
         groups[label, rival].append(share)
-    rows = [
-        {"label": label, "rival": rival, "points": len(shares), "pc1": fmean(shares)}
-        for (label, rival), shares in groups.items()
-    ]
-    return sorted(rows, key=lambda row: (-row["points"], row["label"], row["rival"]))
+    rows = [(*pair, len(shares), fmean(shares)) for pair, shares in groups.items()]
+    return sorted(rows, key=lambda row: (-row[2], *row[:2]))
 
 
 def class_means(x: Tensor, y: Tensor) -> Tensor:

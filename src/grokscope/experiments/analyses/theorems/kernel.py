@@ -138,7 +138,10 @@ def _several_outputs(layers: int, seed: int, generator: torch.Generator) -> dict
     found = {}
     for key, loss in losses.items():
         (rate,) = _rates([(mu * point).sum()], loss, list(model.parameters()))
-        found[key] = abs(-float((kernel * slopes[key]).sum()) - rate) / abs(rate)
+        terms = kernel * slopes[key]
+        # Relative to the terms' sum without signs, and 0 at a point at which every unit is off.
+        size = float(terms.abs().sum())
+        found[key] = abs(float(terms.sum()) + rate) / size if size > 0 else abs(rate)
     return found
 
 
