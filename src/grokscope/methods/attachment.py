@@ -86,6 +86,7 @@ class Attachment:
 
     Raises:
         TypeError: if there is no module, or no ``torch.optim.Optimizer`` in what is given.
+        ValueError: if the method changes the inputs.
     """
 
     # while one acts, forward and backward passes are its own and not the training's
@@ -101,6 +102,11 @@ class Attachment:
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(f"model must be a torch.nn.Module: got {type(model).__name__}")
+        if method.changes_inputs():
+            raise ValueError(
+                f"{type(method).__name__} changes the inputs, before the model sees them: call it "
+                "in the training loop, an optimizer's step is too late"
+            )
         if distributed is None:
             distributed = isinstance(model, nn.parallel.DistributedDataParallel)
         self._optimizer = innermost_optimizer(optimizer)

@@ -51,7 +51,6 @@ class Method:
         name: by which a spec names it.
         stays_in_span: whether its updates of the first layer are combinations of the layer's rows
             and the data (see ``grokscope.data.reduce_to_span``).
-        keeps_inputs: whether ``perturb`` gives the inputs back as they are.
         generators: one for each network; empty where nothing is drawn.
         state: what a resumed run needs, by name.
 
@@ -73,7 +72,6 @@ class Method:
 
     name: ClassVar[str] = "method"
     stays_in_span: ClassVar[bool] = False
-    keeps_inputs: ClassVar[bool] = False
     generators: list[torch.Generator]
     state: dict[str, Any]
     _attachment: Attachment | None
@@ -108,20 +106,10 @@ class Method:
             TypeError: if ``model`` is no module or there is no optimizer in ``optimizer``.
             ValueError: if the method is attached already, or changes the inputs.
         """
-        self._attach(model, optimizer)
-        return self
-
-    def _attach(self, model: nn.Module, optimizer: Any, **how: Any) -> Attachment:
-        kind = type(self)
         if self._attachment is not None:
             raise ValueError("the method is attached already: detach() it first")
-        if kind.perturb is not Method.perturb and not self.keeps_inputs:
-            raise ValueError(
-                f"{kind.__name__} changes the inputs, before the model sees them: call it in the "
-                "training loop, an optimizer's step is too late"
-            )
-        self._attachment = Attachment(model, optimizer, self, **how)
-        return self._attachment
+        self._attachment = Attachment(model, optimizer, self)
+        return self
 
     def detach(self) -> None:
         """Undo ``attach``."""
@@ -132,6 +120,10 @@ class Method:
     def adds_penalty(self) -> bool:
         """Whether the method adds to the loss, at some steps at least."""
         return type(self).penalty is not Method.penalty
+
+    def changes_inputs(self) -> bool:
+        """Whether the network may be trained on other inputs than the data's."""
+        return type(self).perturb is not Method.perturb
 
     def start(self, networks: Networks) -> None:
         """Prepare for training these networks."""

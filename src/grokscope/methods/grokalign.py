@@ -69,7 +69,6 @@ class GrokAlign(Method):
 
     name: ClassVar[str] = "grokalign"
     stays_in_span: ClassVar[bool] = True
-    keeps_inputs: ClassVar[bool] = True
 
     @checked_arguments
     def __init__(
@@ -115,6 +114,10 @@ class GrokAlign(Method):
     def adds_penalty(self) -> bool:
         """Whether the weight is not 0."""
         return self.weight > 0
+
+    def changes_inputs(self) -> bool:
+        """No: ``perturb`` gives them back as they are."""
+        return False
 
     def start(self, networks: Networks | nn.Module) -> None:
         """Watch the forward passes of a network, so that the penalty need not repeat them."""
