@@ -22,16 +22,18 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-def stop_after(process: subprocess.Popen, metrics: Path, lines: int, how: signal.Signals) -> int:
-    """Send a signal as soon as so many rows are written; the exit code."""
+def stop_after(
+    process: subprocess.Popen, metrics: Path, lines: int, how: signal.Signals
+) -> tuple[int, str]:
+    """Send a signal as soon as so many rows are written; the exit code and what was said."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
         if metrics.exists() and metrics.read_bytes().count(b"\n") >= lines:
             process.send_signal(how)
             break
         time.sleep(0.002)
-    process.communicate(timeout=60)
-    return process.returncode
+    _, err = process.communicate(timeout=60)
+    return process.returncode, err
 
 
 def assert_same(run: Path, other: Path) -> None:
@@ -54,7 +56,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_numbers(
     for kill, lines in enumerate((3, 29, 70)):
         resume = ["--resume"] if kill else []
         process = start(*command, *resume, folder=tmp_path)
-        assert stop_after(process, tmp_path / "run/metrics.jsonl", lines, signal.SIGKILL) == -9
+        assert stop_after(process, tmp_path / "run/metrics.jsonl", lines, signal.SIGKILL)[0] == -9
         assert Run(tmp_path / "run").status["state"] == "killed"
     done = grokscope(*command, "--resume", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -63,14 +65,22 @@ def test_a_run_killed_again_and_again_ends_with_the_same_numbers(
     assert len(Run(tmp_path / "run").env["resumed"]) == 3
 
 
-def test_ctrl_c_is_said_in_one_line_and_can_be_resumed(uninterrupted: Path, tmp_path: Path) -> None:
+def test_signals_leave_a_run_that_says_so_and_can_be_resumed(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
     (tmp_path / "small.yaml").write_text(EXPERIMENT)
-    process = start("run", "small.yaml", "--out", "run", folder=tmp_path)
-    assert stop_after(process, tmp_path / "run/metrics.jsonl", 5, signal.SIGINT) == 130
-    assert Run(tmp_path / "run").status["state"] == "interrupted"
-    assert (
-        grokscope("run", "small.yaml", "--out", "run", "--resume", folder=tmp_path).returncode == 0
-    )
+    command = ["run", "small.yaml", "--out", "run", "--resume"]
+    for how, lines in ((signal.SIGINT, 5), (signal.SIGTERM, 25), (signal.SIGHUP, 60)):
+        process = start(*command, folder=tmp_path)
+        code, err = stop_after(process, tmp_path / "run/metrics.jsonl", lines, how)
+        assert code == 128 + how
+        by = "" if how == signal.SIGINT else f" by {how.name}"
+        assert err.strip() == (
+            f"grokscope: interrupted{by}; what was recorded is kept, go on with --resume; a sweep "
+            "by the same command"
+        )
+        assert Run(tmp_path / "run").status["state"] == "interrupted"
+    assert grokscope(*command, folder=tmp_path).returncode == 0
     assert_same(tmp_path / "run", uninterrupted)
 
 

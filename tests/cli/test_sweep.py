@@ -58,7 +58,8 @@ def test_a_sweep_killed_and_interrupted_comes_to_what_its_runs_come_to_alone(
     out, err = process.communicate(timeout=280)
     assert process.returncode == 130
     assert err == (
-        "grokscope: interrupted; what was recorded is kept, the same command goes on with it\n"
+        "grokscope: interrupted; what was recorded is kept, go on with --resume; a sweep by the "
+        "same command\n"
     )
     assert "1 run(s) were finished before" in out
     assert not is_alive(pid)

@@ -1,5 +1,5 @@
 """The command line: one file per command."""
 
-from grokscope.cli.app import main
+from grokscope.cli.entry import main
 
 __all__ = ["main"]

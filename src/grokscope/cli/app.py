@@ -1,14 +1,14 @@
-"""The commands in one place, and what becomes of a mistake: one line on stderr, exit code 2."""
+"""The commands in one place."""
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
 
 from grokscope.cli import compare, data, listing, report, reproduce, run, sweep
 from grokscope.cli.console import fail
+from grokscope.cli.interruption import interrupted
 
 app = typer.Typer(
     name="grokscope",
@@ -38,19 +38,17 @@ def _options(
         raise typer.Exit
 
 
-def main() -> None:
-    """Run the command line."""
-    from grokscope.runs.files import RunError
-
+def run_app() -> int:
+    """Run what was typed, and return the exit code; mistakes in it are told here."""
     try:
-        code = app(standalone_mode=False)
-    except (KeyboardInterrupt, typer.Abort):
-        code = fail("interrupted; what was recorded is kept, go on with --resume", 130)
-    except (RunError, ValueError) as error:
-        code = fail(str(error))
+        code = app(standalone_mode=False) or 0
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except Exception as error:
         # Typer brings its own copy of click, whose usage errors have no public name.
         if not hasattr(error, "format_message"):
             raise
-        code = fail(error.format_message())
-    sys.exit(code or 0)
+        return fail(error.format_message())
+    if code == 130 and interrupted():  # Typer makes an exit code of an interruption
+        raise interrupted()[0]
+    return int(code)

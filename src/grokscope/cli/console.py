@@ -9,15 +9,17 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-OUT = Console(highlight=False)
-ERR = Console(highlight=False, stderr=True)
+# No markup and no emoji: brackets and colons in titles and paths stand for themselves.
+OUT = Console(highlight=False, markup=False, emoji=False)
+ERR = Console(highlight=False, markup=False, emoji=False, stderr=True)
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead, for programs.")]
 
 
 def print_json(value: Any) -> None:
     """Print a value for a program; nothing else goes to stdout then."""
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    whole = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    typer.echo(json.dumps(value, indent=2, ensure_ascii=not whole))
 
 
 def fail(message: str, code: int = 2) -> int:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from grokscope.cli.console import ERR, OUT, Json, fail, print_json
 from grokscope.cli.progress import LiveProgress
@@ -25,7 +26,9 @@ Settings = Annotated[
 Out = Annotated[
     Path | None, typer.Option(help="The run directory [default: runs/EXPERIMENT].", metavar="DIR")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on with a run that was stopped, if there is one.")
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="A folder that holds the data sets.", envvar="GROKSCOPE_DATA", metavar="DIR"),
@@ -89,14 +92,18 @@ def train_and_report(
     raw_experiment(experiment, preset, settings or (), seeds)
     from grokscope.experiments import load_experiment, run_experiment
     from grokscope.report import print_summary, write_report
+    from grokscope.runs.directory import holds_run
 
     console = ERR if quiet else OUT
     spec = load_experiment(experiment, preset, settings or (), seeds)
     folder = out or default_folder(spec.name, resume)
+    console.print(Text(spec.title, "bold"))
     console.print(
-        f"[bold]{spec.title}[/bold]\n{len(spec.arms)} condition(s) x {len(spec.seeds)} seed(s), "
+        f"{len(spec.arms)} condition(s) x {len(spec.seeds)} seed(s), "
         f"preset {spec.preset}, into {folder}\n"
     )
+    if resume and not holds_run(folder):
+        console.print(f"There is no run in {folder} to go on with: it starts now.\n")
     with LiveProgress(console, len(spec.seeds)) as progress:
         done = run_experiment(
             spec, folder, device=device, resume=resume, data_dir=data_dir, observer=progress

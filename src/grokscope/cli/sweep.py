@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.text import Text
 
 from grokscope.cli.console import OUT, fail
 from grokscope.cli.run import DataDir, Device, Preset, Settings
@@ -65,21 +64,18 @@ def sweep(
         raise ValueError(f"--workers must be a positive number: got {workers}")
     plan = plan_sweep(experiment, preset, settings or (), grid or (), seeds)
     folder = out or Path("sweeps") / plan.name
-    with _stopped_by_signals(), ExitStack() as stack:
+    with ExitStack() as stack:
         worker, threads = _engine(chosen, workers, address, slurm or [], plan, folder, device)
         stack.callback(worker.stop)
         plan.write(folder, [Path(sys.argv[0]).name, *sys.argv[1:]])
         jobs = plan.jobs(folder, device, data_dir, threads)
+        OUT.print(Text(plan.settings[0].experiment.title, "bold"))
         OUT.print(
-            f"[bold]{plan.settings[0].experiment.title}[/bold]\n{len(plan.settings)} setting(s) x "
+            f"{len(plan.settings)} setting(s) x "
             f"{len(plan.seeds)} seed(s), preset {plan.settings[0].experiment.preset}, into {folder}"
         )
         table = stack.enter_context(SweepTable(OUT, folder, plan))
-        try:
-            states = work_through(jobs, worker, table)
-        except KeyboardInterrupt:
-            said = "interrupted; what was recorded is kept, the same command goes on with it"
-            raise typer.Exit(fail(said, 130)) from None
+        states = work_through(jobs, worker, table)
     _conclude(folder, plan, states)
 
 
@@ -139,22 +135,6 @@ def _slurm_options(texts: list[str]) -> dict[str, Any]:
     return options
 
 
-@contextmanager
-def _stopped_by_signals() -> Iterator[None]:
-    """Being ended by a system, or with its terminal, a sweep stops as by Ctrl-C."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    before = {name: signal.signal(getattr(signal, name), interrupt) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(getattr(signal, name), handler)
-
-
 def _conclude(folder: Path, plan: Plan, states: dict[Job, RunState]) -> None:
     from grokscope.report import print_sweep, write_report
     from grokscope.runs import SweepFolder
@@ -166,5 +146,5 @@ def _conclude(folder: Path, plan: Plan, states: dict[Job, RunState]) -> None:
     OUT.print(f"\nReport: {page}", soft_wrap=True)
     if failed:
         names = ", ".join(str(job.run.relative_to(folder.resolve())) for job in failed)
-        said = f"{len(failed)} of {len(states)} runs failed: {names}; the same command goes on"
-        raise typer.Exit(fail(f"{said} with them", 1))
+        told = f"{len(failed)} of {len(states)} runs failed: {names}; the same command goes on"
+        raise typer.Exit(fail(f"{told} with them", 1))

@@ -34,6 +34,7 @@ from grokscope.experiments.spec import (
     as_now,
 )
 from grokscope.runs import Run, RunDirectory, Trial
+from grokscope.runs.directory import holds_run
 from grokscope.training import (
     FitResult,
     Schedule,
@@ -74,7 +75,7 @@ def run_experiment(
         experiment: what to run.
         out: the run directory.
         device: "auto", "cpu", "cuda" or "mps".
-        resume: go on with the run in ``out``; it must be of the same experiment.
+        resume: go on with the run in ``out``, if there is one; it must be of the same experiment.
         data_dir: a folder that holds the data sets already.
         workers: processes that measure kept checkpoints once training is over.
         observer: told of every evaluation.
@@ -205,7 +206,7 @@ def _threads(number: int | None) -> Iterator[None]:
 
 def _directory(experiment: Experiment, out: Path, device: str, resume: bool) -> RunDirectory:
     spec = experiment.model_dump(mode="json")
-    if not resume:
+    if not (resume and holds_run(out)):
         return RunDirectory.create(out, spec, device, list(experiment.seeds))
     before = as_now(Run(out).spec)
     if before != spec:

@@ -36,6 +36,11 @@ from grokscope.runs.tensors import load_state, save_state
 from grokscope.runs.yaml_text import dump_yaml
 
 
+def holds_run(path: Path) -> bool:
+    """Whether there is a run in a folder, finished or not."""
+    return (path / SPEC).exists()
+
+
 class RunDirectory:
     """A run directory opened for writing, by one process at a time.
 
@@ -70,7 +75,12 @@ class RunDirectory:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file; name a folder with --out")
-        if (path / SPEC).exists():
+        if not holds_run(path) and (path / "metrics.jsonl").exists():
+            raise RunError(
+                f"{path} holds rows of a run without its {SPEC}; put that back, or name another "
+                "folder with --out"
+            )
+        if holds_run(path):
             raise RunError(
                 f"{path} holds a run already; go on with --resume, or name another folder "
                 "with --out"
