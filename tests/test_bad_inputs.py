@@ -14,6 +14,7 @@ import math
 import os
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -76,6 +77,12 @@ def _kernel(n: int = 5) -> Tensor:
 def _transformer() -> dict[str, Any]:
     sizes = {"modulus": 5, "d_model": 8, "num_heads": 2, "d_mlp": 8, "length": 3}
     return {**sizes, "activation": "relu", "seed": 0}
+
+
+def _checkpoints() -> str:
+    folder = tempfile.mkdtemp()
+    torch.save(_network().state_dict(), f"{folder}/net-3.pt")
+    return folder
 
 
 def _progress() -> dict[str, Any]:
@@ -332,6 +339,17 @@ CALLS: dict[str, Call] = {
         "rank_reduced_dimension": False,
         "chunk_size": 2,
     },
+    "measure": lambda: {
+        "checkpoints": _checkpoints(),
+        "model": _network(),
+        "data": _method_data(),
+        "out": tempfile.mkdtemp(),
+        "pattern": "net-{step}.pt",
+        "measures": ["weight_norm"],
+        "loss": "cross_entropy",
+        "probe_size": 4,
+        "device": "cpu",
+    },
     "noise_accuracy": lambda: _measure(
         y=_labels(6), std=[0.1, 0.2], dims=[0, 1], generator=_generator(), threshold=0.0
     ),
@@ -417,6 +435,9 @@ ALLOWED: dict[tuple[str, str], set[str]] = {
     ("Monitor", "measures"): {"empty"},
     ("Monitor", "pictures"): {"zero"},
     ("Monitor", "probe"): {"first integers"},
+    ("measure", "checkpoints"): {"list"},
+    ("measure", "out"): {"misspelt"},
+    ("measure", "measures"): {"empty"},
     ("*", "dims"): {"first negative", "first zero"},
     ("Schedule", "at"): {"empty", "first zero"},
     ("Target", "metric"): {"misspelt"},

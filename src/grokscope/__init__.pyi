@@ -73,6 +73,7 @@ from grokscope.training import (
     StopWhenSettled,
     fit,
     fit_seeds,
+    measure,
 )
 
 __all__ = [
@@ -149,6 +150,7 @@ __all__ = [
     "linear_regions",
     "load_data",
     "manifold_geometry",
+    "measure",
     "noise_accuracy",
     "noise_deviation",
     "noisy_inputs",

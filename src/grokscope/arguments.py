@@ -18,6 +18,7 @@ import numbers
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from grokscope.spelling import unknown_name
@@ -259,6 +260,7 @@ _KINDS: dict[str, _Kind] = {
     ),
     "float": ("a number", _is_number),
     "str": ("a string", lambda value: isinstance(value, str)),
+    "Path": ("a path", lambda value: isinstance(value, Path)),
     "tuple": ("a tuple", lambda value: isinstance(value, tuple | list)),
     "Sequence": ("a list", _is_sequence),
     "Callable": ("a function", callable),

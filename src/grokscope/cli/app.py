@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from grokscope.cli import compare, data, listing, report, reproduce, run, sweep
+from grokscope.cli import compare, data, listing, measure, report, reproduce, run, sweep
 from grokscope.cli.console import fail
 from grokscope.cli.interruption import interrupted
 
@@ -22,6 +22,7 @@ app.command("run")(run.run)
 app.command("list")(listing.list_experiments)
 app.command("reproduce")(reproduce.reproduce)
 app.command("sweep")(sweep.sweep)
+app.command("measure")(measure.measure)
 app.command("report")(report.report)
 app.command("compare")(compare.compare)
 app.command("data")(data.data)

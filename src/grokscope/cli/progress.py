@@ -59,8 +59,12 @@ class LiveProgress:
 
     def evaluated(self, arm: str, seed: int, row: Mapping[str, Any], seconds: float) -> None:
         """The network was evaluated."""
+        self.reached(arm, seed, row, row["step"])
+
+    def reached(self, arm: str, seed: int, row: Mapping[str, Any], completed: int) -> None:
+        """So much of what ``trial_started`` announced is done."""
         metrics = latest(row)
-        self._progress.update(self._tasks[arm, seed], completed=row["step"], metrics=metrics)
+        self._progress.update(self._tasks[arm, seed], completed=completed, metrics=metrics)
         if not self._console.is_terminal and time.monotonic() - self._said > PLAIN_SECONDS:
             self._said = time.monotonic()
             self._console.print(f"{self._name(arm, seed)}  step {row['step']:,}  {metrics}")

@@ -34,6 +34,8 @@ def state_notice(run: Run) -> str:
     text = _STATES.get(run.state, "")
     if isinstance(run, SeedRuns):
         text = text.replace("grokscope run --resume goes", "the same grokscope sweep goes")
+    elif "measured" in run.spec:
+        text = text.replace("grokscope run --resume goes", "the same grokscope measure goes")
     error = run.status.get("error")
     if run.state == "failed":
         return f"{text}: {error}" if error else f"{text}."

@@ -4,6 +4,7 @@ from grokscope.findings.phase import Phase
 from grokscope.findings.settled import StopWhenSettled
 from grokscope.training.fit import fit, fit_seeds
 from grokscope.training.layer_geometry import LayerGeometry
+from grokscope.training.measure import measure
 from grokscope.training.measure_with_memory import MeasureWithMemory
 from grokscope.training.member import FitResult
 from grokscope.training.monitor import Monitor
@@ -27,4 +28,5 @@ __all__ = [
     "TrainingSettings",
     "fit",
     "fit_seeds",
+    "measure",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ from grokscope.training.objective import Objective
 from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
 from grokscope.training.scores import ScoreFunction, Scores
+from grokscope.training.tracker import logged_by
+from grokscope.training.watched_run import write_page
 
 Measure = Callable[[nn.Module, Any, Tensor], "Tensor | float"]
 _FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -157,6 +160,11 @@ class Monitor:
         )
 
     @property
+    def measure_names(self) -> list[str]:
+        """What is measured, by name."""
+        return list(self._measures)
+
+    @property
     def due(self) -> int | None:
         """The next step at which the monitor measures; None when its schedule has run out."""
         return self._next
@@ -265,6 +273,22 @@ class Monitor:
             ValueError: if nothing was measured yet.
         """
         return phase(self.history)
+
+    def report(self, path: str | Path = "report.html", title: str | None = None) -> Path:
+        """Write the page of ``grokscope report`` on what was measured so far.
+
+        Args:
+            path: the file, or a folder for ``report.html``.
+            title: of the page; the model's class by default.
+
+        Returns:
+            The file written: one HTML page that needs no network and no other file.
+
+        Raises:
+            RunError: if nothing was measured yet, or the page cannot be written.
+        """
+        named = title or type(self.model).__name__
+        return write_page(self.history, self.archive, path, named, str(self._place().device))
 
     def keep_in(self, archive: Archive, image_shape: tuple[int, ...] | None = None) -> None:
         """Keep tensors in ``archive`` from now on; pictures in the shape of an image.
@@ -399,29 +423,6 @@ class Monitor:
 
     def _as_images(self, x: Tensor) -> Tensor:
         return x if self._image_shape is None else x.reshape(len(x), *self._image_shape)
-
-
-def logged_by(log: Any) -> Callable[[dict[str, float], int], None] | None:
-    """How to hand a row to a tracker: a function ``log(row, step=step)``, or a ``SummaryWriter``.
-
-    Raises:
-        TypeError: if it is neither.
-    """
-    if log is None:
-        return None
-    if hasattr(log, "add_scalar"):
-
-        def write(row: dict[str, float], step: int) -> None:
-            for name, value in row.items():
-                log.add_scalar(name, value, step)
-
-        return write
-    if not callable(log):
-        raise TypeError(
-            "log must be a function log(row, step=...), such as wandb.log, or a SummaryWriter: got "
-            f"{type(log).__name__}"
-        )
-    return lambda row, step: log(row, step=step)
 
 
 def _resolve(
