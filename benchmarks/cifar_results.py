@@ -1,7 +1,7 @@
 """GrokAlign's Figures 5 and 6 on CIFAR-10 from run directories: docs/results/cifar.
 
 Run it: python benchmarks/cifar_results.py RUN..., with runs of cifar10-robustness of either preset.
-The .json has what was recorded and which claims held, an entry for each preset; entries of presets
+The .json has what was recorded, an entry for each preset; entries of presets
 that are not given stay. Each run is drawn to cifar-PRESET.png.
 """
 

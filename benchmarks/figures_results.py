@@ -3,7 +3,8 @@
 Run it: python benchmarks/figures_results.py RUN..., with runs of mnist-jacobian-rank,
 xor-robustness, mnist-centroids, mnist-constrain, modular-addition, modular-addition-frozen and
 theorems, of either preset; or with fig2-NAME=RUN for one whose settings were changed. The .json
-has what was recorded and which claims held, an entry for each run; entries of runs that are not
+has what was recorded, an entry for each run (the verdicts on claims are in claims.json, which
+results_index.py writes); entries of runs that are not
 given stay. The .png is drawn where runs of the first three with the preset "paper", and
 fig6-offset-weight-1, are among those given.
 """
@@ -18,9 +19,8 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.figure import SubFigure
 
-from grokscope.findings.claims import verdicts
 from grokscope.runs import History, Run
-from records import RESULTS, environment_of, write_record
+from records import RESULTS, environment_of, rounded, write_record
 
 RESULT = RESULTS / "grokalign-figures.json"
 NOISE = tuple(f"noise_accuracy/{deviation}" for deviation in ("0.2", "0.4", "0.6", "0.8", "1"))
@@ -48,31 +48,17 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 
 
 def entry(run: Run, columns: tuple[str, ...]) -> dict[str, Any]:
-    """What a run recorded, and which of its claims held."""
+    """What a run recorded."""
     seed = run.spec["seeds"][0]
-    judged = [
-        {
-            "says": verdict.claim.says,
-            "state": verdict.state,
-            "figure": None if verdict.measured is None else rounded(verdict.measured.median.low),
-        }
-        for verdict in verdicts(run)
-    ]
     found = {
         "experiment": run.spec["name"],
         "preset": run.spec["preset"],
         "seed": seed,
         "environment": environment_of(run),
         "arms": {arm: course(run, arm, seed, columns) for arm in run.spec["arms"]},
-        "claims": judged,
         "results": run.results,
     }
     return {name: of for name, of in found.items() if of not in ({}, [])}
-
-
-def rounded(value: float) -> float:
-    """To four significant digits."""
-    return float(f"{value:.4g}")
 
 
 def course(run: Run, arm: str, seed: int, columns: tuple[str, ...]) -> dict[str, Any]:

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from figures_results import rounded
 from grokscope.experiments.catalogue import shipped
 from grokscope.experiments.yaml_files import read_yaml
 from grokscope.findings.statistics import SeedValues
 from grokscope.findings.target import Target
 from grokscope.report.wording import count, number, ratio
 from grokscope.runs import History, Run
-from records import RESULTS, environment_of, write_record
+from records import RESULTS, environment_of, rounded, write_record
 
 NAME = "table1-published"
 EXPERIMENT = "mnist-table1-published"

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+from grokscope.findings.claims import verdicts
 from grokscope.runs import Run
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -16,6 +17,24 @@ _ENVIRONMENT = ("grokscope", "packages", "python", "platform", "processor", "thr
 def environment_of(run: Run) -> dict[str, Any]:
     """Where and with what a run was made."""
     return {name: run.env[name] for name in _ENVIRONMENT}
+
+
+def rounded(value: float) -> float:
+    """To four significant digits."""
+    return float(f"{value:.4g}")
+
+
+def judged(run: Run) -> list[dict[str, Any]]:
+    """The verdict on each claim of a run, with the value that it was judged by."""
+    return [
+        {
+            "says": verdict.claim.says,
+            "source": verdict.claim.source,
+            "state": verdict.state,
+            "value": None if verdict.measured is None else rounded(verdict.measured.median.low),
+        }
+        for verdict in verdicts(run)
+    ]
 
 
 def write_record(path: Path, content: Any) -> None:

@@ -19,7 +19,7 @@ from typing import Any
 from grokscope.experiments.catalogue import Entry, entries, shipped
 from grokscope.experiments.yaml_files import read_yaml
 from grokscope.runs import Run
-from records import RESULTS, write_record
+from records import RESULTS, judged, write_record
 
 PAPERS = {
     "grokalign": "GrokAlign (Walker et al. 2025)",
@@ -44,9 +44,6 @@ INTRODUCTION = (
 
 def entry_of(run: Run) -> dict[str, Any]:
     """What a run directory says: what was run, and the verdict on each claim."""
-    from figures_results import rounded
-    from grokscope.findings.claims import verdicts
-
     arms = run.spec["arms"]
     return {
         "experiment": run.spec["name"],
@@ -58,15 +55,7 @@ def entry_of(run: Run) -> dict[str, Any]:
         ),
         "grokscope": run.env["grokscope"],
         "started": run.env["started"][:10],
-        "claims": [
-            {
-                "says": verdict.claim.says,
-                "source": verdict.claim.source,
-                "state": verdict.state,
-                "value": None if verdict.measured is None else rounded(verdict.measured.median.low),
-            }
-            for verdict in verdicts(run)
-        ],
+        "claims": judged(run),
     }
 
 

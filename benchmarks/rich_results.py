@@ -13,11 +13,9 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from figures_results import rounded
 from grokscope.findings import onset
-from grokscope.findings.claims import verdicts
 from grokscope.runs import History, Run
-from records import RESULTS, environment_of, write_record
+from records import RESULTS, environment_of, judged, rounded, write_record
 
 RESULT = RESULTS / "rich-emnist.json"
 SCORES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
@@ -59,16 +57,7 @@ def record(run: Run) -> dict[str, Any]:
             "highest_test_accuracy": rounded(float(np.nanmax(history["test_accuracy"]))),
             "evaluations": evaluations(run, arm, seed),
         }
-    judged = [
-        {
-            "says": verdict.claim.says,
-            "source": verdict.claim.source,
-            "state": verdict.state,
-            "value": None if verdict.measured is None else rounded(verdict.measured.median.low),
-        }
-        for verdict in verdicts(run)
-    ]
-    return {"environment": environment_of(run), "arms": arms, "claims": judged}
+    return {"environment": environment_of(run), "arms": arms, "claims": judged(run)}
 
 
 def draw(run: Run) -> None:
