@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-lowest test-slow lint format bench docs clean
+.PHONY: help install run test test-lowest test-slow lint format bench docs pictures wheel-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -53,5 +53,20 @@ $(VENV)/.installed-docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
+pictures: $(VENV)/.installed-docs  ## draw the pictures of the cards of measures and methods anew (some minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python docs/pictures
+
+WHEEL := $(abspath .venv-wheel)
+wheel-check:  ## build the package, check it, and run the main job from the wheel alone in a fresh environment
+	rm -rf dist $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check build twine
+	$(WHEEL)/bin/python -m build --outdir dist
+	$(WHEEL)/bin/python -m twine check --strict dist/*
+	rm -rf $(WHEEL)
+	$(PYTHON) -m venv $(WHEEL)
+	$(WHEEL)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt dist/*.whl
+	cd $$(mktemp -d) && $(WHEEL)/bin/grokscope run digits-grokking --check
+
 clean:  ## remove what the commands above made, run directories excepted
-	rm -rf $(VENV) $(LOWEST) .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist docs/_build docs/auto_gallery docs/reference/generated
+	rm -rf $(VENV) $(LOWEST) .venv-wheel .nox .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist docs/_build docs/auto_gallery docs/reference/generated

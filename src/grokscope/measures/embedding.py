@@ -6,6 +6,8 @@ Reduction*, 2018. For looking at: distances and densities in the picture are not
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -43,7 +45,10 @@ def embedding_2d(
             f"features: got {num_neighbors}"
         )
     try:
-        import umap
+        with warnings.catch_warnings():
+            # umap warns that its variant for TensorFlow is not there
+            warnings.simplefilter("ignore", ImportWarning)
+            import umap
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
             "embedding_2d needs umap-learn: pip install 'grokscope[embed]'"

@@ -1,0 +1,62 @@
+"""The look of all pictures of the cards: test accuracy in a strip above, the measure below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+# colors and dashes that stay apart under color blindness and in print
+STYLES: Sequence[dict[str, Any]] = (
+    {"color": "#5b6470", "linestyle": "--", "marker": "s"},
+    {"color": "#1f6fb2", "linestyle": "-", "marker": "o"},
+    {"color": "#c4501b", "linestyle": "-.", "marker": "^"},
+)
+Curve = tuple[Sequence[float], Sequence[float]]
+
+
+def start(rows: int = 2, columns: int = 1, **arguments: Any) -> tuple[Any, Any]:
+    """A figure of the width of a page, with a strip on top where it has two rows."""
+    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
+    ratios = {"height_ratios": [1, 2.4]} if rows == 2 else {}
+    return plt.subplots(
+        rows, columns, figsize=(6.4, 3.4), layout="constrained", gridspec_kw=ratios, **arguments
+    )
+
+
+def lines(axes: Any, curves: Mapping[str, Curve]) -> None:
+    """Curves over training steps; step 0 is drawn at half a step, which a logarithm has."""
+    for (label, (steps, values)), style in zip(curves.items(), STYLES, strict=False):
+        axes.plot([max(s, 0.5) for s in steps], values, label=label, markersize=2.5, **style)
+    axes.set_xscale("log")
+    axes.grid(alpha=0.25)
+
+
+def save(figure: Any, path: Path) -> None:
+    """As PNG, of the same bytes for the same numbers."""
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def over_training(
+    path: Path,
+    title: str,
+    accuracy: Mapping[str, Curve],
+    curves: Mapping[str, Curve],
+    above: str = "test accuracy",
+) -> None:
+    """The picture of most cards."""
+    figure, (top, axes) = start(sharex=True)
+    lines(top, accuracy)
+    top.set_ylabel(above)
+    top.set_ylim(0, 1.03)
+    lines(axes, curves)
+    axes.set_ylabel(title)
+    axes.set_xlabel("training step (step 0 at the left edge)")
+    axes.legend(frameon=False, fontsize=8)
+    save(figure, path)
