@@ -198,7 +198,6 @@ def test_version_and_help(tmp_path: Path) -> None:
         (["run", "digits-grokking", "--presett", "quick"], "No such option"),
         (["run", "digits-grokking", "--device", "gpu"], "device must be"),
         (["run", "mnist-grokking", "--data-dir", "."], "mnist"),
-        (["run", "digits-grokking", "--resume", "--out", "gone"], "gone"),
         (["report", "gone"], "gone is no folder"),
         (["compare", "."], "holds no run"),
         (["data", "mnits"], "did you mean 'mnist'"),

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,7 @@ class RunDirectory:
         self.metrics = RowFile(path / "metrics.jsonl", KEYS)
         self.timing = RowFile(path / "timing.jsonl", KEYS)
         self.status: dict[str, Any] = {}
+        self._spec = b""
         path.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(path / ".lock")
         try:
@@ -89,10 +91,8 @@ class RunDirectory:
             run = cls(path)
         except OSError as error:
             raise RunError(f"could not create {path}: {error.strerror or error}") from error
-        write_json(path / ENV, environment(device, seeds))
-        run._write_status(state="running", started=now(), trials={})
-        # The spec comes last: a folder that has one holds all that resuming needs.
-        write_atomically(path / SPEC, dump_yaml(spec).encode())
+        run._spec = dump_yaml(spec).encode()
+        run._begin(environment(device, seeds))
         return run
 
     @classmethod
@@ -108,6 +108,7 @@ class RunDirectory:
         run = cls(path)
         try:
             env, run.status = read_side_file(path / ENV), read_side_file(path / STATUS)
+            run._spec = (path / SPEC).read_bytes()
             for partial in path.rglob(".*.partial"):  # what killed writes left
                 partial.unlink()
             run.metrics.trim()
@@ -170,6 +171,27 @@ class RunDirectory:
                 f"{self.path} was removed or moved while it was written: there is no {SPEC} in it"
             )
 
+    def begin_beside(self) -> RunDirectory:
+        """A new run of the same spec, for what is in memory of one whose folder has gone.
+
+        It lies beside that folder, or where that cannot be written among the temporary files.
+        """
+        for place in _places_beside(self.path):
+            try:
+                run = RunDirectory(place)
+            except (OSError, RunError):
+                continue
+            run._spec = self._spec
+            run._begin(environment("cpu", []))
+            return run
+        raise RunError(f"{self.path} is gone, and what was in memory could be saved nowhere")
+
+    def _begin(self, found: Mapping[str, Any]) -> None:
+        write_json(self.path / ENV, dict(found))
+        self._write_status(state="running", started=now(), trials={})
+        # The spec comes last: a folder that has one holds all that resuming needs.
+        write_atomically(self.path / SPEC, self._spec)
+
     def drop_rows(self, condition: Callable[[Mapping[str, Any]], bool]) -> None:
         """Take back the last rows as far as they all meet a condition."""
         self.metrics.drop_tail(condition)
@@ -202,6 +224,14 @@ class RunDirectory:
     def _write_status(self, **changes: Any) -> None:
         self.status = {**self.status, **changes, "pid": os.getpid(), "updated": now()}
         write_json(self.path / STATUS, self.status)
+
+
+def _places_beside(path: Path) -> Iterator[Path]:
+    """Where to save what was to be written to a folder that has gone, the best place first."""
+    beside = path.with_name(f"{path.name}-rescued")
+    if not beside.exists():
+        yield beside
+    yield Path(tempfile.mkdtemp(prefix=f"{path.name}-rescued-"))
 
 
 class Trial:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from grokscope.runs.directory import Trial
+from grokscope.runs.history import History
 from grokscope.runs.tensors import load_state, save_state
 
 
@@ -61,6 +63,38 @@ class TrialGroup:
             self.run.drop_rows(lambda row: any(trial.owns(row) for trial in self.trials))
             return {trial.seed: None for trial in self.trials}
         return states
+
+    def rescue(
+        self,
+        step: int,
+        states: Mapping[int, Mapping[str, Any]],
+        over: Mapping[int, Mapping[str, Any]],
+        histories: Mapping[int, History],
+    ) -> Path:
+        """Save what is in memory as a run of its own, for the run's folder has gone.
+
+        Args:
+            step: that those are at which go on.
+            states: by seed, of those that go on.
+            over: the last checkpoints of those that have finished, each with its ``step``.
+            histories: the rows of all.
+
+        Returns:
+            The folder, which can be resumed.
+        """
+        run = self.run.begin_beside()
+        try:
+            trials = {trial.seed: run.trial(trial.arm, trial.seed) for trial in self.trials}
+            rows = [(row["step"], seed, row) for seed in trials for row in histories[seed]]
+            # as they came: step by step, the seeds in their order
+            for _, seed, row in sorted(rows, key=lambda entry: entry[0]):
+                run.metrics.append({"arm": trials[seed].arm, "seed": seed, **row})
+            for seed, state in over.items():
+                trials[seed].save_checkpoint(state["step"], state, keep=False, finished=True)
+            TrialGroup(list(trials.values())).save_checkpoint(step, states)
+        finally:
+            run.close("interrupted", f"{self.run.path} was removed or moved while it was written")
+        return run.path
 
     def close(self) -> None:
         """Remove the checkpoint: all trials have finished."""

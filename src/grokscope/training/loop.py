@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from grokscope.runs import TrialGroup
+from grokscope.runs import RunError, TrialGroup
 from grokscope.training.batches import BatchOrder
 from grokscope.training.device import synchronize
 from grokscope.training.graphed import RecordedSteps, check_capturable
@@ -147,9 +147,39 @@ class Loop:
         )
 
     def _evaluate(self, member: Member, step: int) -> None:
+        self._check_presence(step)
         row = member.evaluate(step)
         self._mark()
         member.write(row, lambda: self._state_of(member))
+
+    def _check_presence(self, step: int) -> None:
+        """Stop where the run's folder has gone, with what there is in memory saved beside it."""
+        if self.group is None:
+            return
+        try:
+            self.group.run.check_presence()
+        except RunError as error:
+            for member in self._alive:
+                if member.next_evaluation == step:
+                    member.history.append({"step": step, **member.evaluation.scores()})
+            place = self.group.rescue(
+                step,
+                {
+                    one.seed: {**self._state_of(one), **one.saved()}
+                    for one in self._alive
+                    if one.stopped is None
+                },
+                {
+                    one.seed: {"model": one.model.state_dict(), "step": one.step, **one.saved()}
+                    for one in self.members
+                    if one.stopped
+                },
+                {one.seed: one.history for one in self.members},
+            )
+            raise RunError(
+                f"{error}; the rows and networks in memory are saved in {place}: resume there, or "
+                "put the folder back and resume in it"
+            ) from None
 
     def _state_of(self, member: Member) -> dict[str, Any]:
         return self.state.state_dict(self._alive.index(member))
@@ -210,6 +240,7 @@ class Loop:
     def _checkpoint(self, step: int) -> None:
         if self.group is None:
             return
+        self._check_presence(step)
         self._mark()
         states = {
             member.seed: {**self._state_of(member), **member.saved()}

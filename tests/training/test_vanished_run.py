@@ -1,0 +1,85 @@
+"""A run's folder that disappears while it trains: noticed at the next write, nothing lost."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import grokscope as gs
+from grokscope.runs import Run, RunDirectory, RunError
+
+DATA = gs.load_data("digits", train_size=60, test_size=40)
+SEEDS = [0, 1]
+SPEC = {"name": "x", "arms": {"a": {}}, "seeds": SEEDS}
+
+
+def train(run: RunDirectory, on_evaluation: Callable[..., None] | None = None) -> list[Any]:
+    return gs.fit_seeds(
+        lambda seed: gs.MLP(64, [8, 6], 10, seed=seed),
+        DATA,
+        SEEDS,
+        monitor=lambda model: gs.Monitor(
+            model, (DATA.train_x[:6], DATA.train_y[:6]), ["weight_norm"], pictures=2
+        ),
+        batch_size=20,
+        max_steps=30,
+        evaluate=[4, 10, 20],
+        checkpoint_seconds=0,
+        device="cpu",
+        out=[run.trial("a", seed) for seed in SEEDS],
+        on_evaluation=on_evaluation,
+    )
+
+
+@pytest.mark.parametrize(("seed", "step"), [(1, 10), (0, 10), (1, 20)])
+def test_training_stops_with_its_rows_and_networks_beside_and_can_be_resumed(
+    tmp_path: Path, seed: int, step: int
+) -> None:
+    with RunDirectory.create(tmp_path / "whole", SPEC, "cpu", SEEDS) as run:
+        whole = train(run)
+
+    def remove(of: int, row: dict[str, Any], seconds: float) -> None:
+        if (of, row["step"]) == (seed, step):
+            shutil.rmtree(tmp_path / "run")
+
+    run = RunDirectory.create(tmp_path / "run", SPEC, "cpu", SEEDS)
+    with pytest.raises(RunError, match=r"was removed or moved .* saved in .*run-rescued") as caught:
+        train(run, remove)
+    run.close("failed", str(caught.value))
+    assert not (tmp_path / "run").exists()
+
+    saved = Run(tmp_path / "run-rescued")
+    assert saved.state == "interrupted"
+    assert saved.spec == SPEC
+    for of in SEEDS:
+        rows, expected = (list(one.history("a", of)) for one in (saved, Run(tmp_path / "whole")))
+        assert len(rows) >= sum(row["step"] <= step for row in expected)
+        for ours, theirs in zip(rows, expected, strict=False):
+            assert ours["test_accuracy"] == theirs["test_accuracy"]
+            if ours["step"] < step:
+                assert ours["weight_norm"] == theirs["weight_norm"]
+    with RunDirectory.resume(tmp_path / "run-rescued", "cpu") as run:
+        again = train(run)
+    for ours, theirs in zip(again, whole, strict=True):
+        for name, value in theirs.model.state_dict().items():
+            assert torch.equal(ours.model.state_dict()[name], value), name
+    assert saved.lenient().history("a", 0).steps.tolist()[-1] == 30
+
+
+def test_where_nothing_can_be_written_beside_it_lies_among_the_temporary_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "run-rescued").write_text("in the way")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    run = RunDirectory.create(tmp_path / "run", SPEC, "cpu", SEEDS)
+    with run.begin_beside() as saved:
+        assert saved.path.parent == tmp_path / "temporary"
+        assert Run(saved.path).spec == SPEC
+    run.close("finished")
