@@ -7,7 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-from grokscope.findings.claims import verdicts
+from grokscope.experiments.catalogue import shipped
+from grokscope.experiments.yaml_files import read_yaml
+from grokscope.findings.claims import Claim, judge
 from grokscope.runs import Run
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
@@ -25,7 +27,13 @@ def rounded(value: float) -> float:
 
 
 def judged(run: Run) -> list[dict[str, Any]]:
-    """The verdict on each claim of a run, with the value that it was judged by."""
+    """The verdict on each claim that a run's experiment makes now, with the value it was judged by.
+
+    An experiment that does not come with the package has the claims of its own spec.
+    """
+    path = shipped().get(run.spec["name"])
+    spec = run.spec if path is None else read_yaml(path)
+    verdicts = [judge(Claim.model_validate(claim), run) for claim in spec.get("claims") or ()]
     return [
         {
             "says": verdict.claim.says,
@@ -33,7 +41,7 @@ def judged(run: Run) -> list[dict[str, Any]]:
             "state": verdict.state,
             "value": None if verdict.measured is None else rounded(verdict.measured.median.low),
         }
-        for verdict in verdicts(run)
+        for verdict in verdicts
     ]
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from grokscope.experiments import load_experiment, run_experiment
 from grokscope.experiments.catalogue import entries, shipped
+from grokscope.runs import Run
+from tests.report.made_up_runs import grokking
 
 ROOT = Path(__file__).resolve().parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -54,6 +59,21 @@ def test_every_recorded_run_is_of_an_experiment_and_every_figure_is_listed() -> 
         assert run["claims"]
         for claim in run["claims"]:
             assert claim["state"] in ("held", "not held", "open")
+
+
+def test_a_run_is_judged_by_the_claims_of_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    records = importlib.import_module("records")
+    run = Run(grokking(tmp_path / "run"))
+    now = load_experiment("digits-grokking").claims
+    assert {claim["says"] for claim in run.spec["claims"]} != {claim.says for claim in now}
+    found = records.judged(run)
+    assert [claim["says"] for claim in found] == [claim.says for claim in now]
+    assert {claim["says"][:30]: claim["state"] for claim in found}[
+        "Weight decay alone needs at le"
+    ] == "held"
 
 
 def test_a_run_joins_the_record_and_a_stale_page_is_noticed(tmp_path: Path) -> None:
