@@ -53,6 +53,10 @@ def test_a_jump_is_a_hundred_times_the_lowest_loss(script: ModuleType) -> None:
     assert script.first_jump(history(400, jumps=False)) is None
     found = script.first_jump(history(400, jumps=True))
     assert found == {"step": 160, "before": 1e-7, "after": 5e-5}
+    for losses, at in (([1e-4, 9e-3, 1e-5], None), ([1e-4, 1.1e-2], 1), ([2e-3, 1.0], None)):
+        rows = [{"step": step, "train_loss": loss} for step, loss in enumerate(losses)]
+        jump = script.first_jump(History(rows))
+        assert (None if jump is None else jump["step"]) == at, losses
 
 
 def test_ratios_are_taken_within_a_precision(script: ModuleType, tmp_path: Path) -> None:
