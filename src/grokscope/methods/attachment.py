@@ -172,7 +172,7 @@ class Attachment:
                 "that is, or to a gs.View"
             ) from None
 
-    def _backward(self, _gradient: Tensor) -> None:
+    def _backward(self, _gradient: Tensor | None) -> None:
         """Before a gradient is accumulated: the forward passes before it belong to the step.
 
         Where no parameter has a gradient, the ones before have been dropped, also by a loop whose

@@ -232,7 +232,7 @@ class Monitor:
         Where parameters have changed since the last ``step(i)``, it is of step i + 1.
         """
         attached = self._hook is not None
-        self._detach()
+        self.detach()
         if self._last >= 0 and not self._closed:
             moved = not attached and self._parameter_version() != self._version
             last = self._last + moved
@@ -248,7 +248,7 @@ class Monitor:
         if kind is None or issubclass(kind, KeyboardInterrupt):
             self.close()
         else:
-            self._detach()
+            self.detach()
 
     def measure(self, step: int) -> dict[str, float]:
         """The figures of the network as it is now, whatever the schedule says."""
@@ -367,7 +367,8 @@ class Monitor:
             )
         return number
 
-    def _detach(self) -> None:
+    def detach(self) -> None:
+        """Follow the optimizer no longer, and measure nothing."""
         if self._hook is not None:
             self._hook.remove()
             self._hook = None
