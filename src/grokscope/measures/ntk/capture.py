@@ -94,13 +94,27 @@ class Factored:
 
 @dataclass
 class Explicit:
-    """A term as every row's gradient, (r, n, p)."""
+    """A term as every row's gradient.
+
+    Attributes:
+        e: of the weight, or of all that the term covers, (r, n, p).
+        bias: of the bias, (r, n, O), where it is kept apart.
+    """
 
     e: Tensor
+    bias: Tensor | None = None
 
     def of_rows(self, rows: slice) -> Explicit:
         """Some of the rows."""
-        return Explicit(self.e[rows])
+        return Explicit(self.e[rows], None if self.bias is None else self.bias[rows])
+
+    def of_examples(self, at: slice) -> Explicit:
+        """Some of the examples."""
+        return Explicit(self.e[:, at], None if self.bias is None else self.bias[:, at])
+
+    def tensors(self) -> list[Tensor]:
+        """The gradients, to be contracted one by one."""
+        return [self.e] if self.bias is None else [self.e, self.bias]
 
 
 Part = Factored | Explicit
@@ -136,31 +150,43 @@ def captured(source: Source, terms: Sequence[Term], directions: Tensor, chunk: i
     """What the contraction needs of the examples for each of ``terms``, ``chunk`` at a time."""
     n, dtype = len(source), source.found.dtype
     gradients = {
-        t: directions.new_empty(len(directions), n, term.numel, dtype=dtype)
+        t: _room_for_gradients(term, len(directions), n, directions, dtype)
         for t, term in enumerate(terms)
         if term.form != "factored"
     }
     apart: dict[int, Factored] = {}
     for start in range(0, n, chunk):
         at = slice(start, min(start + chunk, n))
-        views = {t: e[:, at] for t, e in gradients.items()}
+        views = {t: part.of_examples(at) for t, part in gradients.items()}
         pieces = _one_pass(source.examples(at), terms, directions, views)
         for t, piece in pieces.items():
             if len(piece.a) == n:
                 apart[t] = piece
             else:
                 apart.setdefault(t, piece.room_for(n)).fill(piece, at)
-    return [apart[t].slimmed() if t in apart else Explicit(gradients[t]) for t in range(len(terms))]
+    return [apart[t].slimmed() if t in apart else gradients[t] for t in range(len(terms))]
+
+
+def _room_for_gradients(
+    term: Term, rows: int, count: int, like: Tensor, dtype: torch.dtype
+) -> Explicit:
+    """An unfilled part for every row's gradient of ``count`` examples."""
+    if term.form != "explicit":
+        return Explicit(like.new_empty(rows, count, term.numel, dtype=dtype))
+    # one example's rows lie together, as the product that makes them gives them
+    sizes = [parameter.numel() for parameter in term.parameters]
+    made = [like.new_empty(count, rows, size, dtype=dtype).transpose(0, 1) for size in sizes]
+    return Explicit(*made)
 
 
 def _one_pass(
-    source: Source, terms: Sequence[Term], directions: Tensor, gradients: dict[int, Tensor]
+    source: Source, terms: Sequence[Term], directions: Tensor, gradients: dict[int, Explicit]
 ) -> dict[int, Factored]:
     """Write the explicit terms' ``gradients`` of one chunk and return its factored parts."""
     for form, write in (("generic", _together), ("single", _one_by_one)):
         names = {t: terms[t].names[0] for t in gradients if terms[t].form == form}
         if names:
-            write([gradients[t] for t in names], source, list(names.values()), directions)
+            write([gradients[t].e for t in names], source, list(names.values()), directions)
     leaves = {
         t: copies(terms[t].parameters[0], terms[t].way, len(source))
         for t in gradients
@@ -170,7 +196,7 @@ def _one_pass(
         return {}
     by_name = {terms[t].names[0]: leaf for t, leaf in leaves.items()}
     outputs, calls = _recorded(source, terms, by_name)
-    own = [(leaf, gradients[t]) for t, leaf in leaves.items()]
+    own = [(leaf, gradients[t].e) for t, leaf in leaves.items()]
     cotangents = _cotangents(outputs, calls, own, directions, source.found.dtype)
     apart = {}
     for t, term in enumerate(terms):
@@ -299,30 +325,44 @@ def _factored(
 
 
 def _write_gradients(
-    out: Tensor,
+    out: Explicit,
     term: Term,
     calls: Calls,
     inputs: Mapping[int, Tensor],
     cotangents: Mapping[int, Tensor],
 ) -> None:
-    """Write every row's gradient of a term to ``out`` (r, c, p), the bias after the weight."""
-    size = term.parameters[0].numel() if term.weight else 0
+    """Write every row's gradient of a term to ``out``, of the weight and of the bias."""
     for number, i in enumerate(term.calls):
         if term.weight:
-            weight = _weight_gradient(term, calls[i][1].rule, inputs[i], cotangents[i])
-            place = out[..., :size].unflatten(2, weight.shape[2:])
-            place.copy_(weight) if number == 0 else place.add_(weight)
+            _write_weight(out.e, number, term, calls[i][1].rule, inputs[i], cotangents[i])
         if term.bias:
             bias = cotangents[i].sum(2)
-            out[..., size:].copy_(bias) if number == 0 else out[..., size:].add_(bias)
+            place = out.e if out.bias is None else out.bias
+            place.copy_(bias) if number == 0 else place.add_(bias)
 
 
-def _weight_gradient(term: Term, rule: Rule, a: Tensor, g: Tensor) -> Tensor:
-    """(r, c, *p): every row's gradient, summed over the positions of one call.
+def _write_weight(
+    out: Tensor, number: int, term: Term, rule: Rule, a: Tensor, g: Tensor
+) -> None:
+    """Write to ``out`` (r, c, p), or add to it, the gradient summed over the positions of a call.
 
     In which order it holds the weight's entries does not matter to a kernel, as long as all calls
     of the weight agree: so a weight that is kept as (I, O) is written as (O, I) too.
     """
+    rows, count, positions, width = g.shape
+    if rule.family == "outer" and rule.groups == 1:
+        # (c, r O, S) times (c, S, I), straight to its place
+        left = g.permute(1, 0, 3, 2).reshape(count, rows * width, positions)
+        place = out.transpose(0, 1).view(count, rows * width, -1)
+        torch.bmm(left, a, out=place) if number == 0 else place.baddbmm_(left, a)
+        return
+    weight = _weight_gradient(term, rule, a, g)
+    place = out.unflatten(2, weight.shape[2:])
+    place.copy_(weight) if number == 0 else place.add_(weight)
+
+
+def _weight_gradient(term: Term, rule: Rule, a: Tensor, g: Tensor) -> Tensor:
+    """(r, c, *p): every row's gradient of a weight that is no plain matrix."""
     rows, count, positions, width = g.shape
     if rule.family == "scale":
         return (g * a).sum(2)
@@ -334,7 +374,7 @@ def _weight_gradient(term: Term, rule: Rule, a: Tensor, g: Tensor) -> Tensor:
     # (c groups, r out, S) times (c groups, S, in); the groups' blocks of outputs lie in order
     left = g.unflatten(3, (groups, -1)).permute(1, 3, 0, 4, 2)
     left = left.reshape(count * groups, -1, positions)
-    right = a if groups == 1 else a.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
+    right = a.unflatten(2, (groups, -1)).transpose(1, 2).flatten(0, 1)
     product = torch.bmm(left, right)
     return product.view(count, groups, rows, -1, product.shape[2]).permute(2, 0, 1, 3, 4)
 

@@ -21,6 +21,8 @@ from grokscope.measures.ntk.capture import Explicit, Factored, Part
 _BLOCK_CPU, _BLOCK_CUDA = 2**18, 2**25
 # rows of gradients that are no longer halved: a matrix product of fewer is slow
 _LEAST_ROWS = 64
+# numbers in a gradient below which the call of a product costs more than to copy its operands
+_SHORT = 1024
 
 
 @dataclass(frozen=True)
@@ -49,10 +51,11 @@ def add_full(
     inside: list[tuple[Factored, Factored]] = []
     for p1, p2 in zip(first, second, strict=True):
         if isinstance(p1, Explicit) and isinstance(p2, Explicit):
-            if symmetric:
-                _add_upper_half(kernel, p1.e)
-            else:
-                _add_products(kernel, p1.e, p2.e)
+            for left, right in zip(p1.tensors(), p2.tensors(), strict=True):
+                if symmetric:
+                    _add_upper_half(kernel, left)
+                else:
+                    _add_products(kernel, left, right)
             continue
         assert isinstance(p1, Factored)
         assert isinstance(p2, Factored)
@@ -73,32 +76,50 @@ def add_full(
 
 
 def _add_upper_half(kernel: Tensor, e: Tensor) -> None:
-    """Add every unordered pair of rows of gradients ``e`` (r, n, p), in halves of halves.
+    """Add every unordered pair of gradients ``e`` (r, n, p), in halves of halves.
 
-    So most of the work is done in products of large matrices, which are the fastest.
+    So most of the work is done in products of large matrices, which are the fastest. What lies
+    together in memory, an example's rows or a row's examples, is halved last.
     """
-    axis = 0 if len(e) > 1 else 1
-    if axis == 1 and e.shape[1] <= _LEAST_ROWS:
-        kernel.add_(torch.mm(e[0], e[0].T).view(kernel.shape), alpha=0.5)
+    rows, n, _ = e.shape
+    axis = 1 if (_examples_first(e) and n > 1) or rows == 1 else 0
+    if rows * n <= _LEAST_ROWS or e.shape[axis] == 1:
+        _add_products(kernel, e, e, alpha=0.5)
         return
     half = e.shape[axis] // 2
     parts = (slice(0, half), slice(half, None))
     places = [(part,) if axis == 0 else (slice(None), part) for part in parts]
     left, right = (e[place] for place in places)
-    rows, columns = kernel[places[0]], kernel[places[1]]
-    _add_products(rows[(slice(None), slice(None), *places[1])], left, right)
-    _add_upper_half(rows[(slice(None), slice(None), *places[0])], left)
-    _add_upper_half(columns[(slice(None), slice(None), *places[1])], right)
+    rows1, rows2 = kernel[places[0]], kernel[places[1]]
+    _add_products(rows1[(slice(None), slice(None), *places[1])], left, right)
+    _add_upper_half(rows1[(slice(None), slice(None), *places[0])], left)
+    _add_upper_half(rows2[(slice(None), slice(None), *places[1])], right)
 
 
-def _add_products(kernel: Tensor, left: Tensor, right: Tensor) -> None:
+def _examples_first(e: Tensor) -> bool:
+    """Whether the rows of an example lie together."""
+    return e.stride(0) < e.stride(1)
+
+
+def _add_products(kernel: Tensor, left: Tensor, right: Tensor, alpha: float = 1.0) -> None:
     """Add every pair of rows of gradients (r, n, p), so many at a time as fit a block."""
+    axis = 1 if _examples_first(left) else 0
     block = _BLOCK_CUDA if kernel.is_cuda else 64 * _BLOCK_CPU
-    step = max(1, block // kernel[0].numel())
-    for start in range(0, len(left), step):
-        place = kernel[start : start + step]
-        product = torch.mm(left[start : start + step].flatten(0, 1), right.flatten(0, 1).T)
-        place.add_(product.view(place.shape))
+    step = max(1, block // kernel.select(axis, 0).numel())
+    flat = _as_matrix(right, axis).T
+    for start in range(0, left.shape[axis], step):
+        at = slice(start, start + step)
+        place, some = (kernel[:, at], left[:, at]) if axis else (kernel[at], left[at])
+        product = torch.mm(_as_matrix(some, axis), flat)
+        if axis:
+            rows1, n1, rows2, n2 = place.shape
+            product = product.view(n1, rows1, n2, rows2).permute(1, 0, 3, 2)
+        place.add_(product.view(place.shape) if not axis else product, alpha=alpha)
+
+
+def _as_matrix(e: Tensor, axis: int) -> Tensor:
+    """Gradients (r, n, p) as (r n, p), or as (n r, p) for an axis of 1."""
+    return e.transpose(0, 1).flatten(0, 1) if axis else e.flatten(0, 1)
 
 
 def _tiles(kernel: Tensor, rows: slice, symmetric: bool) -> Iterator[_Tile]:
@@ -206,7 +227,8 @@ def add_diagonal(
 def _diagonal_block(p1: Part, p2: Part, rows: slice, columns: slice) -> Tensor:
     """One term's ``sum_j K_jj`` between ``rows`` and ``columns``."""
     if isinstance(p1, Explicit) and isinstance(p2, Explicit):
-        return _summed_products(p1.e[:, rows], p2.e[:, columns])
+        pairs = zip(p1.tensors(), p2.tensors(), strict=True)
+        return sum(_summed_products(a[:, rows], b[:, columns]) for a, b in pairs)
     assert isinstance(p1, Factored)
     assert isinstance(p2, Factored)
     gram = _pair_gram(p1.a[rows], p2.a[columns], p1.bias, p1.g.dtype)
@@ -219,6 +241,9 @@ def _diagonal_block(p1: Part, p2: Part, rows: slice, columns: slice) -> Tensor:
 
 def _summed_products(left: Tensor, right: Tensor) -> Tensor:
     """``sum_j left[j] right[j]^T`` of (r, m, p) and (r, n, p)."""
+    if left.shape[2] <= _SHORT or (_examples_first(left) and _examples_first(right)):
+        # many short products as one, for which the rows of an example are put side by side
+        return torch.mm(left.transpose(0, 1).flatten(1), right.transpose(0, 1).flatten(1).T)
     total = torch.mm(left[0], right[0].T)
     for j in range(1, len(left)):
         total.addmm_(left[j], right[j].T)
