@@ -10,7 +10,7 @@ example at a time where they do not.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,6 +24,10 @@ from grokscope.measures.ntk.inspect import Call, Inspection, copies, outputs_wit
 from grokscope.measures.ntk.record import Record, Recorder
 from grokscope.measures.ntk.rules import Rule
 from grokscope.measures.ntk.terms import Term
+
+# bytes kept for a backward pass up to which several rows go back at once, where it is not the
+# numbers but the calls that cost, and how many rows are worth it
+_TOGETHER, _LEAST_TOGETHER = 8_000_000, 4
 
 
 class CallsChanged(RuntimeError):
@@ -197,7 +201,9 @@ def _one_pass(
     by_name = {terms[t].names[0]: leaf for t, leaf in leaves.items()}
     outputs, calls = _recorded(source, terms, by_name)
     own = [(leaf, gradients[t].e) for t, leaf in leaves.items()]
-    cotangents = _cotangents(outputs, calls, own, directions, source.found.dtype)
+    together = _TOGETHER // max(1, source.found.saved_bytes * len(source))
+    together = together if together >= _LEAST_TOGETHER else 1
+    cotangents = _cotangents(outputs, calls, own, directions, source.found.dtype, together)
     apart = {}
     for t, term in enumerate(terms):
         if not term.calls:
@@ -271,35 +277,66 @@ def _cotangents(
     own: list[tuple[Tensor, Tensor]],
     directions: Tensor,
     dtype: torch.dtype,
+    together: int,
 ) -> dict[int, Tensor]:
     """For every call the cotangents (r, c, S, O), r the rows of ``directions``.
 
-    ``own`` pairs the copies of expanded parameters with where to write their gradients.
+    ``own`` pairs the copies of expanded parameters with where to write their gradients;
+    ``together`` rows go back in one pass.
     """
     sources: list[Any] = [record.output for _, record in calls.values()]
     sources += [leaf for leaf, _ in own]
     by_call: dict[int, Tensor] = {}
-    for row, direction in enumerate(directions):
-        grads = torch.autograd.grad(
-            outputs,
-            sources,
-            direction.expand_as(outputs),
-            retain_graph=row < len(directions) - 1,
-            allow_unused=True,
-        )
+    for at, grads in _backward(outputs, sources, directions, together):
         for (i, (call, record)), grad in zip(calls.items(), grads, strict=False):
             if grad is None:
-                grad = outputs.new_zeros(record.output_shape)
-            g = record.rule.cotangents(grad, call.output_axis).to(dtype)
-            if len(directions) == 1:
-                by_call[i] = g.unsqueeze(0)
+                grad = outputs.new_zeros(at.stop - at.start, *record.output_shape)
+            g = _split(record.rule, grad, call).to(dtype)
+            if len(g) == len(directions):
+                by_call[i] = g
                 continue
             if i not in by_call:
-                by_call[i] = _room_for_rows(g, len(directions))
-            by_call[i][row] = g
+                by_call[i] = _room_for_rows(g[0], len(directions))
+            by_call[i][at] = g
         for (leaf, out), grad in zip(own, grads[len(calls) :], strict=True):
-            out[row] = 0 if grad is None else grad.reshape(len(leaf), -1)
+            out[at] = 0 if grad is None else grad.reshape(len(grad), len(leaf), -1)
     return by_call
+
+
+def _split(rule: Rule, grad: Tensor, call: Call) -> Tensor:
+    """Cotangents (r, c, S, O) of gradients (r, ...) by a call's output."""
+    if len(grad) == 1:
+        return rule.cotangents(grad[0], call.output_axis).unsqueeze(0)
+    return vmap(lambda each: rule.cotangents(each, call.output_axis))(grad)
+
+
+def _backward(
+    outputs: Tensor, sources: list[Any], directions: Tensor, together: int
+) -> Iterator[tuple[slice, list[Tensor | None]]]:
+    """The gradients of rows of ``directions``, ``together`` in a pass where PyTorch can do that."""
+    start, total = 0, len(directions)
+    while start < total:
+        at = slice(start, min(start + max(together, 1), total))
+        cotangent = directions[at].unsqueeze(1).expand(-1, *outputs.shape)
+        batched = len(cotangent) > 1
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of what vmap only loops over
+                grads = torch.autograd.grad(
+                    outputs,
+                    sources,
+                    cotangent if batched else cotangent[0],
+                    retain_graph=batched or at.stop < total,
+                    allow_unused=True,
+                    is_grads_batched=batched,
+                )
+        except (RuntimeError, NotImplementedError, ValueError, TypeError):
+            if not batched:
+                raise
+            together = 1
+            continue
+        yield at, [g if batched or g is None else g.unsqueeze(0) for g in grads]
+        start = at.stop
 
 
 def _room_for_rows(g: Tensor, rows: int) -> Tensor:
@@ -341,9 +378,7 @@ def _write_gradients(
             place.copy_(bias) if number == 0 else place.add_(bias)
 
 
-def _write_weight(
-    out: Tensor, number: int, term: Term, rule: Rule, a: Tensor, g: Tensor
-) -> None:
+def _write_weight(out: Tensor, number: int, term: Term, rule: Rule, a: Tensor, g: Tensor) -> None:
     """Write to ``out`` (r, c, p), or add to it, the gradient summed over the positions of a call.
 
     In which order it holds the weight's entries does not matter to a kernel, as long as all calls

@@ -21,8 +21,8 @@ from grokscope.measures.ntk.capture import Explicit, Factored, Part
 _BLOCK_CPU, _BLOCK_CUDA = 2**18, 2**25
 # rows of gradients that are no longer halved: a matrix product of fewer is slow
 _LEAST_ROWS = 64
-# numbers in a gradient below which the call of a product costs more than to copy its operands
-_SHORT = 1024
+# multiplications of a product up to which its call costs more than to copy its operands
+_SMALL = 2**20
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,9 @@ def _diagonal_block(p1: Part, p2: Part, rows: slice, columns: slice) -> Tensor:
 
 def _summed_products(left: Tensor, right: Tensor) -> Tensor:
     """``sum_j left[j] right[j]^T`` of (r, m, p) and (r, n, p)."""
-    if left.shape[2] <= _SHORT or (_examples_first(left) and _examples_first(right)):
-        # many short products as one, for which the rows of an example are put side by side
+    together = _examples_first(left) and _examples_first(right)
+    if together or left[0].numel() * right.shape[1] <= _SMALL:
+        # many small products as one, for which the rows of an example are put side by side
         return torch.mm(left.transpose(0, 1).flatten(1), right.transpose(0, 1).flatten(1).T)
     total = torch.mm(left[0], right[0].T)
     for j in range(1, len(left)):

@@ -48,6 +48,7 @@ from grokscope.measures.ntk.plan import (
     trainable,
     usable,
 )
+from grokscope.measures.ntk.readout import readout_of
 from grokscope.measures.ntk.terms import Problem, Term
 
 
@@ -142,20 +143,25 @@ def _kernel(
     n2, k = n1 if x2 is None else batch_size(x2), found.num_outputs
     shape = (n1, n2, k, k) if reduce == "full" else (n1, n2)
     check_fits(shape, found.dtype, found.outputs.device)
-    problem = Problem(n1, n2, 1 if reduce == "sum" else k, diagonal=reduce == "trace")
-    terms = paths_and_terms(model, chosen, found, problem)[1]
+    first = Source(model, found, x1, found.company)
     second = None if x2 is None else Source(model, found, x2, Company(model, x2, name="x2"))
+    basis, beyond = None, None
+    if reduce == "trace":
+        basis, beyond = _narrowed(first, second, chosen, chunk_size)
+    rows = 1 if reduce == "sum" else k if basis is None else len(basis)
+    problem = Problem(n1, n2, rows, diagonal=reduce == "trace")
+    terms = paths_and_terms(model, chosen, found, problem)[1]
     pairs = Pairs(
-        Source(model, found, x1, found.company),
+        first,
         second,
         chosen,
-        _directions(k, reduce, check, found.outputs),
+        _directions(k, reduce, check, found.outputs, basis),
         summed=None if reduce == "full" and k > 1 else problem.rows,
         chunk_size=chunk_size,
     )
     kernel = _checked(pairs, terms) if check else _unchecked(pairs, terms)[0]
     if reduce == "trace":
-        return kernel.div_(k)
+        return (kernel if beyond is None else kernel.add_(beyond)).div_(k)
     if reduce == "sum" and sum_is_noise(model, chosen, x1):
         warnings.warn(
             "the kernel of the summed outputs is rounding noise, as they sum to a constant (a "
@@ -165,6 +171,26 @@ def _kernel(
             stacklevel=3,
         )
     return kernel.view(shape) if kernel.ndim == 2 else kernel.permute(1, 3, 0, 2)
+
+
+def _narrowed(
+    first: Source,
+    second: Source | None,
+    chosen: Mapping[str, nn.Parameter],
+    chunk_size: int | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    """A basis of fewer directions for a trace, and the kernel (n1, n2) of all others, if any."""
+    readout = readout_of(first.found)
+    if readout is None:
+        return None, None
+    chunk = chunk_size or chunk_length([], 1, first.found.saved_bytes, 1)
+    one = readout.features(first, chosen, chunk)
+    two = one if second is None or one is None else readout.features(second, chosen, chunk)
+    if one is None or two is None:
+        return None, None
+    left = readout.basis.shape[1] - len(readout.basis)
+    beyond = left * (one @ two.T)
+    return readout.basis, (beyond + beyond.T) / 2 if second is None else beyond
 
 
 @dataclass(frozen=True)
@@ -279,11 +305,13 @@ def _some(side: Source, index: list[int]) -> Source:
     return replace(side, x=rows(side.x, index), company=company)
 
 
-def _directions(k: int, reduce: Reduction, check: bool, like: Tensor) -> Tensor:
+def _directions(
+    k: int, reduce: Reduction, check: bool, like: Tensor, basis: Tensor | None
+) -> Tensor:
     """The combinations of outputs, (r, k), that the kernel is between."""
     if reduce == "sum":
         return like.new_ones(1, k)
-    unit = torch.eye(k, dtype=like.dtype, device=like.device)
+    unit = torch.eye(k, dtype=like.dtype, device=like.device) if basis is None else basis
     if reduce == "full" or k == 1 or not check:
         return unit
     # a kernel that is summed over outputs cannot be checked by products with vectors; one more

@@ -26,7 +26,7 @@ from grokscope.measures.batches import Batch, batch_size, chunks, rows
 from grokscope.measures.company import Company, few, outputs_at
 from grokscope.measures.inputs import check_outputs
 from grokscope.measures.ntk.record import Record, Recorder
-from grokscope.measures.ntk.rules import BatchAxis, Rule
+from grokscope.measures.ntk.rules import BatchAxis, LinearRule, Rule
 from grokscope.measures.view import outputs_of
 
 # a copy's own leading axis of one stands for the batch; or that many axes follow the batch axis
@@ -67,6 +67,7 @@ class Inspection:
             outputs do not depend on a parameter.
         rarely_used: ids of the parameters that some examples have a gradient of, but not the first.
         saved_bytes: what an example's forward pass keeps for the backward pass.
+        readout: which call is the linear map, at one position, that the outputs are; None if none.
     """
 
     calls: list[Call]
@@ -79,6 +80,7 @@ class Inspection:
     gradients: dict[int, Tensor]
     rarely_used: set[int]
     saved_bytes: int
+    readout: int | None
 
     @property
     def num_outputs(self) -> int:
@@ -95,7 +97,13 @@ def inspected(
     model: nn.Module, x: Batch, parameters: Mapping[str, nn.Parameter], name: str = "x"
 ) -> Inspection:
     """Pass three examples of ``x`` through ``model`` and say how it uses ``parameters``."""
-    found = _inspected(model, x, parameters, name, frozenset())
+    two = rows(x, few(batch_size(x))[:2])
+    short = _Short.of(model, two, frozenset())
+    # positions are looked up once for all examples: try a copy of them for each
+    shared = frozenset(r.rule.key for r in short.records if _is_of_none(r.rule))
+    if shared and (spread := _spread(model, x, parameters, name, shared, short.outputs)):
+        return spread
+    found = _inspected(model, x, parameters, name, frozenset(), short)
     shared = frozenset(
         call.rule.key
         for call in found.calls
@@ -103,15 +111,46 @@ def inspected(
         and call.reason == _NO_BATCH
         and (call.rule.input.ndim == 1 or len(call.rule.input) == 1)
     )
-    if shared:
-        # positions are looked up once for all examples: try a copy of them for each
-        try:
-            again = _inspected(model, x, parameters, name, shared)
-        except (RuntimeError, ValueError, TypeError):
-            return found
-        if _close(again.outputs, found.outputs):
-            return again
-    return found
+    spread = _spread(model, x, parameters, name, shared, found.outputs[:2]) if shared else None
+    return spread or found
+
+
+@dataclass
+class _Short:
+    """The outputs of two examples, and the calls that were made."""
+
+    outputs: Tensor
+    records: list[Record]
+
+    @classmethod
+    def of(cls, model: nn.Module, two: Batch, shared: frozenset[Any]) -> _Short:
+        with Recorder(shared, 2) as recorder:
+            outputs = outputs_at(model, two)
+        return cls(outputs.detach(), recorder.records)
+
+
+def _is_of_none(rule: Rule) -> bool:
+    """Whether a look-up for two examples is plainly made once for both."""
+    return rule.family == "lookup" and rule.input.ndim > 1 and len(rule.input) == 1
+
+
+def _spread(
+    model: nn.Module,
+    x: Batch,
+    parameters: Mapping[str, nn.Parameter],
+    name: str,
+    shared: frozenset[Any],
+    outputs: Tensor,
+) -> Inspection | None:
+    """The inspection with a copy of what was looked up for each example, if outputs stay so."""
+    two = rows(x, few(batch_size(x))[:2])
+    try:
+        short = _Short.of(model, two, shared)
+        if short.outputs.shape != outputs.shape or not _close(short.outputs, outputs):
+            return None
+        return _inspected(model, x, parameters, name, shared, short)
+    except (RuntimeError, ValueError, TypeError):
+        return None
 
 
 def _inspected(
@@ -120,13 +159,13 @@ def _inspected(
     parameters: Mapping[str, nn.Parameter],
     name: str,
     shared: frozenset[Any],
+    short: _Short,
 ) -> Inspection:
     index = few(batch_size(x))
     three = rows(x, index)
     outputs, long, saved = _watched(model, three, shared)
     company = Company(model, x, index, name, outputs)
-    with Recorder(shared, 2) as short:
-        company.compare(outputs_at(model, rows(three, slice(0, 2))), [0, 1])
+    company.compare(short.outputs, [0, 1])
     wanted = list(parameters.values())
     edges: list[Any] = [r.output for r in long.records]
     weights = torch.linspace(0.5, 1.5, outputs.shape[1], dtype=outputs.dtype).to(outputs.device)
@@ -159,7 +198,23 @@ def _inspected(
         gradients=gradients,
         rarely_used=_used_by_any(model, x, idle, saved) if idle else set(),
         saved_bytes=saved,
+        readout=_readout(calls, grads, weights),
     )
+
+
+def _readout(calls: Sequence[Call], grads: Sequence[Tensor | None], weights: Tensor) -> int | None:
+    """The last call of a matrix whose cotangent is that of the outputs, or in proportion to it."""
+    for i, call in reversed(list(enumerate(calls))):
+        grad = grads[i]
+        if call.reason or grad is None or not isinstance(call.rule, LinearRule):
+            continue
+        if call.active != 1 or call.width != len(weights):
+            continue
+        cotangent = call.rule.cotangents(grad, call.output_axis)[0].sum(0)
+        unit = weights / weights.norm()
+        if _close(cotangent, (cotangent @ unit) * unit):
+            return i
+    return None
 
 
 def _watched(

@@ -31,6 +31,7 @@ from grokscope.measures.local_map import full_precision
 from grokscope.measures.norms import weights_in_buffers
 from grokscope.measures.ntk.inspect import Inspection, inspected, ways_to_expand
 from grokscope.measures.ntk.memory import at_once, readable
+from grokscope.measures.ntk.readout import readout_of
 from grokscope.measures.ntk.terms import (
     Problem,
     Term,
@@ -145,7 +146,9 @@ def ntk_plan(
         chosen = trainable(plain, parameters)
         found = inspected(plain, x, chosen)
         n, k = batch_size(x), found.num_outputs
-        problem = Problem(n, n, 1 if reduce == "sum" else k, diagonal=reduce == "trace")
+        readout = readout_of(found) if reduce == "trace" else None
+        num_rows = 1 if reduce == "sum" else k if readout is None else len(readout.basis)
+        problem = Problem(n, n, num_rows, diagonal=reduce == "trace")
         plans, terms = paths_and_terms(plain, chosen, found, problem)
         seconds = _seconds(plain, x, terms, chosen, problem)
     itemsize = found.dtype.itemsize
