@@ -53,6 +53,7 @@ WORKLOADS = {
     "transformer-sum": Workload(
         "the same, summed logits, n=256", 256, "sum", tangents="JACOBIAN_CONTRACTION"
     ),
+    "gpt2": Workload("GPT-2 of 2 layers, width 32, 256 tokens, trace, n=8", 8, "trace"),
 }
 ALONE = {"cnn-256"}  # measured for its memory only
 
@@ -70,6 +71,8 @@ def problem(name: str, n: int) -> tuple[Any, Any]:
         return ntk_models.mlp(784, 128, 512, 128, 47), torch.randn(n, 784)
     if name.startswith("cnn"):
         return ntk_models.cnn(), torch.randn(n, 3, 32, 32)
+    if name == "gpt2":
+        return ntk_models.small_gpt2(), torch.randint(256, (n, 16))
     tokens = torch.cat([torch.randint(113, (n, 2)), torch.full((n, 1), 113)], dim=1)
     return ntk_models.OneLayerTransformer(), tokens
 
@@ -81,10 +84,25 @@ def ours(reduce: str, check: bool = True) -> Callable[[Any, Any], Any]:
     return lambda model, x: gs.empirical_ntk(model, x, reduce=reduce, check=check)  # type: ignore[arg-type]
 
 
+def generic(reduce: str) -> Callable[[Any, Any], Any]:
+    """``empirical_ntk`` as it is for a model of which no rule covers a parameter."""
+    from grokscope.measures.ntk import empirical
+    from grokscope.measures.ntk.terms import Term
+
+    def terms(_model: Any, chosen: Any, *_: Any) -> tuple[dict[str, Any], list[Term]]:
+        return {}, [Term((name,), (p,), "generic") for name, p in chosen.items()]
+
+    empirical.paths_and_terms = terms  # type: ignore[assignment]
+    empirical.readout_of = lambda found: None  # type: ignore[assignment]
+    return ours(reduce)
+
+
 def torch_func(reduce: str) -> Callable[[Any, Any], Any]:
     """One Jacobian by vmap of jacrev, contracted parameter by parameter."""
     import torch
     from torch.func import functional_call, jacrev, vmap
+
+    equations = {"sum": "ap,bp->ab", "trace": "aip,bip->ab", "full": "aip,bjp->abij"}
 
     def kernel(model: Any, x: Any) -> Any:
         theta = {name: p.detach() for name, p in model.named_parameters()}
@@ -97,8 +115,7 @@ def torch_func(reduce: str) -> Callable[[Any, Any], Any]:
         total: Any = 0
         for rows in jacobian.values():
             flat = rows.flatten(1 if reduce == "sum" else 2)
-            equation = "ap,bp->ab" if reduce == "sum" else "aip,bjp->abij"
-            total = total + torch.einsum(equation, flat, flat)
+            total = total + torch.einsum(equations[reduce], flat, flat)
         return total
 
     return kernel
@@ -114,6 +131,7 @@ def work(name: str, method: str, n: int, repeats: int) -> None:
         "ours": lambda: ours(reduce),
         "ours, unchecked": lambda: ours(reduce, check=False),
         "ours, trace": lambda: ours("trace"),
+        "generic path": lambda: generic(reduce),
         "torch.func": lambda: torch_func(reduce),
     }[method]()
     model, x = problem(name, n)
@@ -152,6 +170,8 @@ def entries(name: str, jax_python: str | None) -> list[tuple[str, int, list[str]
     found = [(m, workload.n, [*own, m]) for m in methods]
     if name in ALONE:
         return found
+    if workload.reduce == "trace":
+        return [*found, *((m, workload.n, [*own, m]) for m in ("generic path", "torch.func"))]
     if workload.n_func is None:
         found.append(("torch.func", workload.n, [*own, "torch.func"]))
     else:
@@ -169,7 +189,7 @@ def measure(name: str, rounds: int, jax_python: str | None) -> list[dict[str, An
         for i, (method, n, command) in enumerate(entries(name, jax_python)):
             if len(rows) <= i:
                 rows.append({"workload": name, "method": method, "n": n, "seconds": []})
-            slow = method in ("torch.func", "neural-tangents")
+            slow = method in ("generic path", "torch.func", "neural-tangents")
             if slow and rows[i]["seconds"] and sum(rows[i]["seconds"]) > 60:
                 continue
             arguments = [str(n), "1" if slow else "2"]

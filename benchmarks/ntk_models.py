@@ -51,3 +51,17 @@ def cnn() -> nn.Module:
         layers += [nn.Conv2d(fan_in, fan_out, 3, padding=1), nn.ReLU()]
         layers += [nn.Conv2d(fan_out, fan_out, 3, padding=1), nn.ReLU(), nn.AvgPool2d(2)]
     return nn.Sequential(*layers, nn.Flatten(), nn.Linear(2048, 128), nn.ReLU(), nn.Linear(128, 10))
+
+
+def small_gpt2() -> nn.Module:
+    """A GPT-2 of Hugging Face's with a vocabulary of bytes; its logits at the last position."""
+    import transformers
+
+    import grokscope as gs
+
+    config = transformers.GPT2Config(
+        vocab_size=256, n_positions=64, n_embd=32, n_layer=2, n_head=2,
+        bos_token_id=0, eos_token_id=0,
+    )  # fmt: skip
+    model = transformers.GPT2LMHeadModel(config).eval()
+    return gs.View(model, lambda m, tokens: m(tokens).logits[:, -1])

@@ -273,6 +273,8 @@ CALLS: dict[str, Call] = {
         "chunk_size": 4,
         "parameters": ["linear1.weight"],
         "check": True,
+        "sketch": 5,
+        "generator": _generator(),
     },
     "fit": lambda: {"model": _network(), "data": _method_data(), "methods": [], **_training},
     "fit_seeds": lambda: {

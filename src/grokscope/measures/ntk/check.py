@@ -7,7 +7,7 @@ all parameters that the kernel is over: so one that was left out by mistake is m
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -71,7 +71,7 @@ def relative_error(
     product = (kernel.reshape(r * n1, r * n2) @ v.flatten()).view(r, n1)
     pulled = _pulled_back(model, parameters, x2, v.T @ wide)
     try:
-        pushed = _pushed_forward(model, parameters, x1, pulled).to(kernel.dtype)
+        pushed = pushing_forward(model, parameters, x1)[1](pulled).to(kernel.dtype)
         expected = wide @ pushed.T
         error = float((product - expected).norm()) / max(float(expected.norm()), 1e-300)
         if error <= limit:
@@ -133,25 +133,31 @@ def _pulled_back(
     return dict(zip(parameters, dense, strict=True))
 
 
-def _pushed_forward(
-    model: nn.Module,
-    parameters: Mapping[str, nn.Parameter],
-    x: Batch,
-    tangents: Mapping[str, Tensor],
-) -> Tensor:
-    """``J u`` (n, k) for a tangent u, by parameter: the derivative of ``<J^T w, u>`` in w."""
+def pushing_forward(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], x: Batch
+) -> tuple[Tensor, Callable[[Mapping[str, Tensor]], Tensor]]:
+    """The outputs (n, k), and a function of a tangent u, by parameter, that gives ``J u`` (n, k).
+
+    It is the derivative of ``<J^T w, u>`` in w.
+    """
     with sdpa_kernel(SDPBackend.MATH):  # the only attention kernel with a second derivative
         outputs = outputs_at(model, x)
         w = torch.zeros_like(outputs, requires_grad=True)
         pulled = torch.autograd.grad(
             outputs, list(parameters.values()), w, create_graph=True, allow_unused=True
         )
-    pairs = [
-        (grad, tangent)
-        for grad, tangent in zip(pulled, tangents.values(), strict=True)
+    grads = {
+        name: grad
+        for name, grad in zip(parameters, pulled, strict=True)
         if grad is not None and grad.requires_grad
-    ]
-    if not pairs:
-        return torch.zeros_like(outputs)
-    grads, values = zip(*pairs, strict=True)
-    return torch.autograd.grad(grads, w, values, materialize_grads=True)[0]
+    }
+
+    def push(tangents: Mapping[str, Tensor]) -> Tensor:
+        if not grads:
+            return torch.zeros_like(outputs)
+        values = [tangents[name] for name in grads]
+        return torch.autograd.grad(
+            list(grads.values()), w, values, retain_graph=True, materialize_grads=True
+        )[0]
+
+    return outputs.detach(), push

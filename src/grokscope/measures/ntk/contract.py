@@ -227,8 +227,13 @@ def add_diagonal(
 def _diagonal_block(p1: Part, p2: Part, rows: slice, columns: slice) -> Tensor:
     """One term's ``sum_j K_jj`` between ``rows`` and ``columns``."""
     if isinstance(p1, Explicit) and isinstance(p2, Explicit):
-        pairs = zip(p1.tensors(), p2.tensors(), strict=True)
-        return sum(_summed_products(a[:, rows], b[:, columns]) for a, b in pairs)
+        total, *others = [
+            _summed_products(a[:, rows], b[:, columns])
+            for a, b in zip(p1.tensors(), p2.tensors(), strict=True)
+        ]
+        for other in others:
+            total += other
+        return total
     assert isinstance(p1, Factored)
     assert isinstance(p2, Factored)
     gram = _pair_gram(p1.a[rows], p2.a[columns], p1.bias, p1.g.dtype)

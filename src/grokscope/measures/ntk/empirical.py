@@ -12,13 +12,14 @@ import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import overload
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from grokscope.arguments import checked_arguments
-from grokscope.measures.batches import Batch, batch_size, leaf_name, leaves, rows
+from grokscope.measures.batches import Batch, leaf_name, leaves, rows
 from grokscope.measures.company import Company
 from grokscope.measures.guard import without_wrappers
 from grokscope.measures.inputs import check_batch, check_chunk_size, check_not_batch_dependent
@@ -49,9 +50,36 @@ from grokscope.measures.ntk.plan import (
     usable,
 )
 from grokscope.measures.ntk.readout import readout_of
+from grokscope.measures.ntk.sketch import SketchedKernel, sketched_kernel
 from grokscope.measures.ntk.terms import Problem, Term
 
 
+@overload
+def empirical_ntk(
+    model: nn.Module,
+    x1: Batch,
+    x2: Batch | None = ...,
+    reduce: Reduction = ...,
+    chunk_size: int | None = ...,
+    parameters: Sequence[str] | None = ...,
+    check: bool = ...,
+    *,
+    sketch: None = ...,
+    generator: None = ...,
+) -> Tensor: ...
+@overload
+def empirical_ntk(
+    model: nn.Module,
+    x1: Batch,
+    x2: Batch | None = ...,
+    reduce: Reduction = ...,
+    chunk_size: int | None = ...,
+    parameters: Sequence[str] | None = ...,
+    check: bool = ...,
+    *,
+    sketch: int,
+    generator: torch.Generator | None = ...,
+) -> SketchedKernel: ...
 @checked_arguments
 def empirical_ntk(
     model: nn.Module,
@@ -61,7 +89,10 @@ def empirical_ntk(
     chunk_size: int | None = None,
     parameters: Sequence[str] | None = None,
     check: bool = True,
-) -> Float[Tensor, "n1 n2 ..."]:
+    *,
+    sketch: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Float[Tensor, "n1 n2 ..."] | SketchedKernel:
     """The empirical neural tangent kernel of ``model`` between two batches, exactly.
 
     ``K[a, b, i, j] = <df_i(x1[a])/dtheta, df_j(x2[b])/dtheta>`` (Jacot et al. 2018), over the
@@ -89,12 +120,18 @@ def empirical_ntk(
         check: compare a part of the structured result with the model's own derivatives, by one
             product with a random vector to 1e-4 in float32 and 1e-9 in float64. A parameter that
             fails takes the generic path, with a warning that names it.
+        sketch: estimate the kernel from so many random directions, for networks where the exact
+            one costs too much (see `grokscope.measures.ntk.sketch`); exact if None.
+        generator: source of the directions. If None, a fresh one seeded by the operating system:
+            the global random state is not touched.
 
     Returns:
         (n1, n2, k, k) for "full", k = 1 for a scalar output, (n1, n2) otherwise; without a graph,
         in float32 for a model of lower precision.
         The full kernel is a view of a matrix (k n1, k n2), which
         ``kernel.permute(2, 0, 3, 1).reshape(k * n1, k * n2)`` gives back without a copy.
+        With ``sketch`` a pair, ``kernel, standard_error``: an unbiased estimate in the same shape,
+        and how far each entry is off, about ``sqrt(K_aa K_bb / sketch)``.
 
     Raises:
         TypeError: if ``model`` is no module.
@@ -104,7 +141,8 @@ def empirical_ntk(
         MemoryError: if the result does not fit in free memory; raised before it is computed.
 
     Cost: k backward passes to the layers' outputs (1 for "sum"); then for a Linear of O outputs
-    n1 n2 k^2 O multiply-adds ("trace": n1 n2 k O), halved where x2 is x1.
+    n1 n2 k^2 O multiply-adds ("trace": n1 n2 k O), halved where x2 is x1. With ``sketch`` about
+    three passes for each direction, however many outputs there are.
 
     Example:
         >>> import torch, grokscope as gs
@@ -120,31 +158,49 @@ def empirical_ntk(
         _check_alike(x1, x2)
     check_chunk_size(chunk_size)
     check_reduction(reduce)
+    _check_sketch(sketch, generator)
     check_not_batch_dependent(model)
     plain: nn.Module = without_wrappers(model)
     with differentiating(plain, x1):
         x2 = None if x2 is x1 else x2
         x1, x2 = usable(x1), None if x2 is None else usable(x2)
-        return _kernel(plain, x1, x2, reduce, chunk_size, parameters, check)
+        chosen = trainable(plain, parameters)
+        found = inspected(plain, x1, chosen, "x1")
+        first = Source(plain, found, x1, found.company)
+        second = None if x2 is None else Source(plain, found, x2, Company(plain, x2, name="x2"))
+        if sketch is not None:
+            seed = _seed(generator)
+            return sketched_kernel(first, second, chosen, reduce, sketch, seed, chunk_size)
+        return _kernel(first, second, chosen, reduce, chunk_size, check)
+
+
+def _check_sketch(sketch: int | None, generator: torch.Generator | None) -> None:
+    if sketch is not None and sketch < 2:
+        raise ValueError(f"sketch must be 2 or more directions, or None: got {sketch}")
+    if sketch is None and generator is not None:
+        raise ValueError("generator is for sketch, whose directions it draws: pass sketch=1000")
+
+
+def _seed(generator: torch.Generator | None) -> int:
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
 def _kernel(
-    model: nn.Module,
-    x1: Batch,
-    x2: Batch | None,
+    first: Source,
+    second: Source | None,
+    chosen: Mapping[str, nn.Parameter],
     reduce: Reduction,
     chunk_size: int | None,
-    names: Sequence[str] | None,
     check: bool,
 ) -> Tensor:
-    chosen = trainable(model, names)
-    found = inspected(model, x1, chosen, "x1")
-    n1 = batch_size(x1)
-    n2, k = n1 if x2 is None else batch_size(x2), found.num_outputs
+    model, found = first.model, first.found
+    n1 = len(first)
+    n2, k = n1 if second is None else len(second), found.num_outputs
     shape = (n1, n2, k, k) if reduce == "full" else (n1, n2)
     check_fits(shape, found.dtype, found.outputs.device)
-    first = Source(model, found, x1, found.company)
-    second = None if x2 is None else Source(model, found, x2, Company(model, x2, name="x2"))
     basis, beyond = None, None
     if reduce == "trace":
         basis, beyond = _narrowed(first, second, chosen, chunk_size)
@@ -162,7 +218,7 @@ def _kernel(
     kernel = _checked(pairs, terms) if check else _unchecked(pairs, terms)[0]
     if reduce == "trace":
         return (kernel if beyond is None else kernel.add_(beyond)).div_(k)
-    if reduce == "sum" and sum_is_noise(model, chosen, x1):
+    if reduce == "sum" and sum_is_noise(model, chosen, first.x):
         warnings.warn(
             "the kernel of the summed outputs is rounding noise, as they sum to a constant (a "
             'softmax, or two logits of opposite sign): take the logits, reduce="trace", or a '

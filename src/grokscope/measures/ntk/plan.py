@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -279,7 +279,7 @@ def trainable(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Par
 
 
 def paths_and_terms(
-    model: nn.Module, chosen: dict[str, nn.Parameter], found: Inspection, problem: Problem
+    model: nn.Module, chosen: Mapping[str, nn.Parameter], found: Inspection, problem: Problem
 ) -> tuple[dict[str, ParameterPlan], list[Term]]:
     """The path of each of the ``chosen`` parameters, and the terms of the kernel over them."""
     uses = uses_by_parameter(found)
