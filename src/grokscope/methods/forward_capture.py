@@ -36,6 +36,7 @@ class _Recording:
 
     model: nn.Module
     x: Tensor
+    watched: list[Tensor]
     versions: list[int]
     chain: Chain | None = None
     steps: list[tuple[Tensor, Tensor | None]] = field(default_factory=list)
@@ -61,6 +62,8 @@ class ForwardCapture:
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
         self._handles: list[RemovableHandle] = []
+        self._activations: list[nn.Module] = []
+        self._notes_all = False
         self._open: _Recording | None = None
         self._last: _Recording | None = None
 
@@ -69,15 +72,14 @@ class ForwardCapture:
         self.detach()
         self._activations = activations_of(model) or []
         handles = [model.register_forward_pre_hook(_OnInput(self))]
-        layers = dict.fromkeys(leaves_of(model) or [])
-        handles += [layer.register_forward_hook(_OnLayer(self)) for layer in layers]
+        handles += [layer.register_forward_hook(_OnLayer(self)) for layer in self._activations]
         self._handles = [*handles, model.register_forward_hook(_OnOutput(self))]
 
     def detach(self) -> None:
         """Take the hooks off again and drop what was kept."""
         for handle in self._handles:
             handle.remove()
-        self._handles, self._activations = [], []
+        self._handles, self._activations, self._notes_all = [], [], False
         self._open = self._last = None
 
     def chain(self, model: Model, x: Tensor) -> tuple[Chain, list[Fold]] | None:
@@ -111,7 +113,7 @@ class ForwardCapture:
         last = self._last
         if last is None or last.model is not model or not _is_same(last.x, x):
             return None
-        return last if last.versions == _versions(model, x) else None
+        return last if last.versions == _versions(last.watched) else None
 
     def on_input(self, model: nn.Module, args: tuple[Any, ...]) -> tuple[Tensor] | None:
         """Start to record a forward pass with gradients; inputs to go on with, or None."""
@@ -122,16 +124,33 @@ class ForwardCapture:
         if len(args) != 1 or not isinstance(args[0], Tensor) or args[0].is_inference():
             return None
         x = args[0]
-        recording = _Recording(model, x, _versions(model, x), chain=chain_of(model, x))
-        if recording.chain is None:
+        chain = chain_of(model, x)
+        own = model.parameters() if chain is None else [*chain.weights, *chain.biases]
+        watched = [x, *(tensor for tensor in own if tensor is not None)]
+        recording = _Recording(model, x, watched, _versions(watched), chain)
+        if chain is None:
             layers = None if torch.is_autocast_enabled(x.device.type) else layers_of(model, x)
             if layers is not None:
                 recording.layers = LayerPass(layers, x)
+                self._note_all_layers(model)
             elif x.is_floating_point():
                 recording.leaf = x if x.requires_grad else x.detach().requires_grad_()
         self._open = self._last = recording
         # a copy: a model whose first step is in place may not touch a leaf
         return None if recording.leaf is None else (recording.leaf.clone(),)
+
+    def _note_all_layers(self, model: nn.Module) -> None:
+        """Watch the other layers too, of which a chain of linear layers has no use."""
+        if not self._notes_all:
+            others = [
+                leaf
+                for leaf in dict.fromkeys(leaves_of(model) or [])
+                if leaf not in self._activations
+            ]
+            self._handles += [
+                layer.register_forward_hook(_OnLayer(self), prepend=True) for layer in others
+            ]
+            self._notes_all = True
 
     def on_layer(self, layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         """Note what one layer did."""
@@ -196,7 +215,6 @@ def _is_same(one: Tensor, other: Tensor) -> bool:
     )
 
 
-def _versions(model: Model, x: Tensor) -> list[int]:
+def _versions(tensors: list[Tensor]) -> list[int]:
     """Counters that PyTorch raises with every change in place; a view shares its base's."""
-    parameters = model.parameters() if isinstance(model, nn.Module) else ()
-    return [x._version, *(parameter._version for parameter in parameters)]
+    return [tensor._version for tensor in tensors]

@@ -33,6 +33,10 @@ def noise_deviation(step: int, variance: float = 0.01, decay: float = 0.55) -> f
     check_count("step", step)
     check_number("variance", variance, least=0)
     check_number("decay", decay, least=0)
+    return _deviation(step, variance, decay)
+
+
+def _deviation(step: int, variance: float, decay: float) -> float:
     return (variance / step**decay) ** 0.5
 
 
@@ -81,7 +85,7 @@ class GradientNoise(Method):
     def _noise(
         self, shape: torch.Size, device: torch.device, dtype: torch.dtype, step: int
     ) -> Float[Tensor, " s *p"]:
-        deviation = noise_deviation(step, self.variance, self.decay)
+        deviation = _deviation(step, self.variance, self.decay)
         return normal_numbers(self.generators, shape, device, dtype, deviation)
 
     def capturable(self) -> bool:

@@ -13,6 +13,7 @@ for a share of 0.02. Cost: three passes over the parameters a step; "ema" keeps 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -134,34 +135,39 @@ class Grokfast(Method):
         if not gradients:
             return
         finite = _are_finite([gradient for _, _, gradient in gradients])
+        slow_gradient = self._ema if self.kind == "ema" else self._ma
         for name, _, gradient in gradients:
-            slow = (self._ema if self.kind == "ema" else self._ma)(name, gradient, finite)
+            slow = slow_gradient(name, wide(gradient), finite)
             if slow is not None:
                 gradient.add_(slow, alpha=self.strength)
 
-    def _ema(self, name: str, gradient: Tensor, finite: _Rows) -> Float[Tensor, " s *p"]:
+    def _ema(
+        self, name: str, gradient: Float[Tensor, " s *p"], finite: _Rows
+    ) -> Float[Tensor, " s *p"]:
         """What to add of one parameter's exponential average, which is updated in place."""
         mean = self._remembered(f"mean.{name}", gradient)
         seen = self.state.get(f"seen.{name}")
         if finite is None and seen is None:
             if mean is None:
-                mean = self.state[f"mean.{name}"] = wide(gradient).clone()
+                mean = self.state[f"mean.{name}"] = gradient.clone()
                 return mean
-            return torch.lerp(mean, wide(gradient), 1 - self.alpha, out=mean)
+            return mean.lerp_(gradient, 1 - self.alpha)
         if mean is None:
-            mean = self.state[f"mean.{name}"] = torch.zeros_like(wide(gradient))
+            mean = self.state[f"mean.{name}"] = torch.zeros_like(gradient)
             seen = torch.zeros(len(mean), dtype=torch.bool, device=mean.device)
         every = torch.ones(len(mean), dtype=torch.bool, device=mean.device)
         finite = every if finite is None else finite
         seen = every if seen is None else seen.to(mean.device)
         # The first finite gradient is taken whole; in place, for a recorded step writes there.
         share = mean.new_ones(len(mean)).masked_fill(seen, 1 - self.alpha)
-        given = wide(gradient).where(_by_row(finite, mean), mean)
+        given = gradient.where(_by_row(finite, mean), mean)
         mean.lerp_(given, _by_row(share, mean))
         self.state[f"seen.{name}"] = seen.logical_or_(finite)
         return mean.where(_by_row(finite, mean), 0)
 
-    def _ma(self, name: str, gradient: Tensor, finite: _Rows) -> Float[Tensor, " s *p"] | None:
+    def _ma(
+        self, name: str, gradient: Float[Tensor, " s *p"], finite: _Rows
+    ) -> Float[Tensor, " s *p"] | None:
         """What to add of the mean of one parameter's last gradients, from a ring and its sum.
 
         The sum is taken anew whenever the ring closes: otherwise the rounding of additions and
@@ -171,21 +177,24 @@ class Grokfast(Method):
         ring = self._remembered(f"ring.{name}", gradient)
         total = self._remembered(f"total.{name}", gradient)
         if ring is None or total is None:
-            total = torch.zeros_like(wide(gradient))
+            total = torch.zeros_like(gradient)
             ring = total.new_zeros(len(gradient), self.window, *gradient.shape[1:])
         counts = _counts(self.state.get(f"count.{name}", 0), len(gradient))
         usable = [True] * len(gradient) if finite is None else finite.tolist()
         for count in {own for own, ok in zip(counts, usable, strict=True) if ok}:
             rows = [row for row, ok in enumerate(usable) if ok and counts[row] == count]
-            own: slice | list[int] = slice(None) if len(rows) == len(gradient) else rows
+            every = len(rows) == len(gradient)
+            own: slice | list[int] = slice(None) if every else rows
             place = count % self.window
-            given = wide(gradient[own])
+            given = gradient if every else gradient[rows]
+            change = given - ring[own, place]
+            ring[own, place] = given
             if place == self.window - 1:
-                ring[own, place] = given
                 total[own] = ring[own].sum(1)
+            elif every:
+                total += change
             else:
-                total[own] = total[own] + (given - ring[own, place])
-                ring[own, place] = given
+                total[own] += change
         counts = [own + ok for own, ok in zip(counts, usable, strict=True)]
         self.state |= {
             f"ring.{name}": ring,
@@ -199,11 +208,11 @@ class Grokfast(Method):
         return slow if all(ready) else slow.where(_by_row(torch.tensor(ready), slow), 0)
 
     def _remembered(self, key: str, like: Tensor) -> Tensor | None:
-        """A tensor of the state where the gradients are, in their precision or in float32."""
-        if key in self.state:
-            precision = torch.promote_types(like.dtype, torch.float32)
-            self.state[key] = self.state[key].to(like.device, precision)
-        return self.state.get(key)
+        """A tensor of the state where the gradients are, in their precision."""
+        found = self.state.get(key)
+        if found is not None and (found.dtype is not like.dtype or found.device != like.device):
+            found = self.state[key] = found.to(like)
+        return found
 
     def load_state_dict(self, *states: dict[str, Any]) -> None:
         """Restore what ``state_dict`` returned, one dictionary for each network.
@@ -265,17 +274,19 @@ def _are_finite(gradients: Sequence[Tensor]) -> _Rows:
 
     On a GPU the answer stays there: to wait for it would stop the queue at every step.
     """
-    # the largest entry is infinite or NaN where one is, and cannot overflow as a sum can
+    device = gradients[0].device
+    # a finite sum has finite terms; one that is not may also have overflowed
+    if device.type == "cpu" and math.isfinite(sum(float(own.sum()) for own in gradients)):
+        return None
     largest = [
-        torch.linalg.vector_norm(gradient.reshape(len(gradient), -1), torch.inf, dim=1)
+        gradient.reshape(len(gradient), -1).abs().amax(1).to(device)
         for gradient in gradients
         if gradient.numel()
     ]
     if not largest:
         return None
-    device = gradients[0].device
-    finite = torch.stack([own.to(device).isfinite() for own in largest]).all(0)
-    return None if finite.device.type == "cpu" and bool(finite.all()) else finite
+    finite = torch.stack(largest).isfinite().all(0)
+    return None if device.type == "cpu" and bool(finite.all()) else finite
 
 
 def _by_row(rows: Tensor, like: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ from grokscope.methods.forward_capture import ForwardCapture
 from grokscope.methods.layer_chain import LayerPass, layers_of
 
 FromHost = Callable[[int], Tensor]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
 
 # what torch.compile, FSDP and activation checkpointing put into the names of what they wrap
 _WRAPPED = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
@@ -55,6 +56,13 @@ class Networks:
     def __call__(self, x: Shaped[Tensor, "s n *d"]) -> Float[Tensor, "s n *k"]:
         """The outputs of every network on inputs of its own."""
         raise NotImplementedError
+
+    def outputs_and_loss(
+        self, x: Shaped[Tensor, "s n *d"], y: Tensor, loss: LossFunction, loss_of_one: LossFunction
+    ) -> tuple[Float[Tensor, "s n *k"], Float[Tensor, ""]]:
+        """The outputs and the sum of the networks' losses, by ``loss`` or for one by its own."""
+        outputs = self(x)
+        return outputs, loss(outputs, y)
 
     @property
     def function(self) -> Model:
@@ -140,13 +148,25 @@ class OneNetwork(Networks):
         self._called = model
         self.models = [model] if isinstance(model, nn.Module) else []
         self._capture = ForwardCapture(enabled=False)
+        self._parameters: list[tuple[str, nn.Parameter]] | None = None
 
     def __len__(self) -> int:
         return 1
 
     def __call__(self, x: Shaped[Tensor, "1 n *d"]) -> Float[Tensor, "1 n *k"]:
         """The outputs of the model."""
-        return explained_call(self._called, x.squeeze(0)).unsqueeze(0)
+        return self.run(x.squeeze(0)).unsqueeze(0)
+
+    def run(self, x: Shaped[Tensor, " n *d"]) -> Float[Tensor, " n *k"]:
+        """The same without the leading axis of one."""
+        return explained_call(self._called, x)
+
+    def outputs_and_loss(
+        self, x: Shaped[Tensor, "1 n *d"], y: Tensor, loss: LossFunction, loss_of_one: LossFunction
+    ) -> tuple[Float[Tensor, "1 n *k"], Float[Tensor, ""]]:
+        """The outputs of the model and its loss, whose graph has no leading axis to go through."""
+        outputs = self.run(x.squeeze(0))
+        return outputs.unsqueeze(0), loss_of_one(outputs, y.squeeze(0))
 
     def is_of(self, model: Model) -> bool:
         """Whether this is that model."""
@@ -192,12 +212,7 @@ class OneNetwork(Networks):
             with torch.no_grad():
                 found = chain, chain.run(flat).folds
         chain, folds = found
-        return ChainPass(
-            chain.weights,
-            [None if bias is None else bias.view(1, 1, -1) for bias in chain.biases],
-            [Fold(*(part if part is None else part.unsqueeze(0) for part in f)) for f in folds],
-            features_first=False,
-        )
+        return ChainPass(chain.weights, chain.biases, folds, features_first=False)
 
     def captured(self, x: Shaped[Tensor, " n *d"]) -> tuple[Chain, list[Fold]] | None:
         """Chain and folds of the forward pass that was kept, if it was of this very batch."""
@@ -228,7 +243,9 @@ class OneNetwork(Networks):
         A sparse gradient, as of ``nn.Embedding(sparse=True)``, becomes a dense one first: what a
         method adds to it has no zeros.
         """
-        for name, parameter in own_parameters(self.models[0]):
+        if self._parameters is None:  # a walk through the modules costs more than a small gradient
+            self._parameters = list(own_parameters(self.models[0]))
+        for name, parameter in self._parameters:
             if parameter.grad is not None:
                 if parameter.grad.layout is not torch.strided:
                     parameter.grad = parameter.grad.to_dense()
@@ -277,8 +294,11 @@ def normal_numbers(
     # pinned, so that the copy to a GPU does not wait for what the GPU still has to do
     pinned = source.type == "cpu" and device.type == "cuda"
     drawn = torch.empty(len(generators), *shape, dtype=dtype, device=source, pin_memory=pinned)
-    for row, generator in zip(drawn.unbind(), generators, strict=True):
-        row.normal_(std=std, generator=generator)
+    if len(generators) == 1:
+        drawn.normal_(std=std, generator=first)
+    else:
+        for row, generator in zip(drawn.unbind(), generators, strict=True):
+            row.normal_(std=std, generator=generator)
     return drawn.to(device, non_blocking=pinned)
 
 

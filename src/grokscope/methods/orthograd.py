@@ -55,20 +55,25 @@ def orthogonal_gradient(
     if not 0 <= batch_dims <= gradient.ndim:
         raise ValueError(f"batch_dims must be from 0 to {gradient.ndim}: got {batch_dims}")
     lead = gradient.shape[:batch_dims]
+    w, g = wide(weight.detach()).reshape(*lead, -1), wide(gradient.detach()).reshape(*lead, -1)
+    return _orthogonal(w, g, strength).reshape(gradient.shape).to(gradient.dtype)
+
+
+def _orthogonal(
+    weight: Float[Tensor, "*s p"], gradient: Float[Tensor, "*s p"], strength: float
+) -> Float[Tensor, "*s p"]:
+    """The same of rows. It is terse on its calls, of which each step makes one a parameter."""
     # Only directions matter until the end: scaled by powers of two, no square under- or overflows,
     # as of the gradients that a GradScaler has multiplied by 65,536.
-    w, _ = scaled(wide(weight.detach()).reshape(*lead, -1))
-    g, size = scaled(wide(gradient.detach()).reshape(*lead, -1))
-    square = (w * w).sum(-1, keepdim=True)
-    along = (w * g).sum(-1, keepdim=True)
-    share = torch.where(square > 0, along / square.where(square > 0, 1), 0)
-    remains = g - strength * share * w
+    pair, sizes = scaled(torch.stack([weight, gradient]))
+    w, g = pair.unbind()
+    square, along = (w * pair).sum(-1, keepdim=True).unbind()
+    remains = g - strength * (along / square).nan_to_num(0) * w  # 0 / 0 where the weight is 0
     length = torch.linalg.vector_norm(g, dim=-1, keepdim=True)
     left = torch.linalg.vector_norm(remains, dim=-1, keepdim=True)
     # Of parallel vectors, two to ten million long, 1.5 eps remain at most; 8 leave room.
-    rounding = 8 * torch.finfo(g.dtype).eps * length
-    scale = torch.where(left > rounding, length / left.where(left > rounding, 1), 0)
-    return (remains * scale * size.unsqueeze(-1)).reshape(gradient.shape).to(gradient.dtype)
+    is_rounding = left <= 8 * torch.finfo(g.dtype).eps * length
+    return remains * (length / left).masked_fill(is_rounding, 0) * sizes[1].unsqueeze(-1)
 
 
 class OrthoGrad(Method):
@@ -106,7 +111,9 @@ class OrthoGrad(Method):
         if self.strength == 0:
             return
         for _, parameter, gradient in networks.gradients():
-            gradient.copy_(orthogonal_gradient(parameter, gradient, self.strength, batch_dims=1))
+            w = wide(parameter).reshape(len(parameter), -1)
+            g = wide(gradient).reshape(len(gradient), -1)
+            gradient.copy_(_orthogonal(w, g, self.strength).view(gradient.shape))
 
     def capturable(self) -> bool:
         """Yes: nothing comes from Python."""

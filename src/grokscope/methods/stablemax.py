@@ -30,6 +30,11 @@ def stable_logits(logits: Float[Tensor, "*n k"]) -> Float[Tensor, "*n k"]:
         >>> gs.stable_logits(torch.tensor([[0.0, 1.0, -1.0]])).exp()
         tensor([[1.0000, 2.0000, 0.5000]])
     """
+    return log_stable(logits)
+
+
+def log_stable(logits: Tensor) -> Tensor:
+    """The same of logits that were checked before, as at each step of a training."""
     # clamped first: where() passes a NaN on from the branch that it does not take
     up, down = logits.clamp_min(0).log1p(), (-logits).clamp_min(0).log1p()
     return torch.where(logits >= 0, up, -down)
@@ -54,7 +59,7 @@ def stablemax_cross_entropy(
     """
     check_number("label_smoothing", label_smoothing, least=0, most=1)
     check_targets(y, logits)
-    return F.cross_entropy(stable_logits(logits), y, label_smoothing=label_smoothing)
+    return F.cross_entropy(log_stable(logits), y, label_smoothing=label_smoothing)
 
 
 def check_targets(y: Tensor, outputs: Tensor) -> None:

@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from grokscope.arguments import checked_arguments
-from grokscope.measures.scale import Normalize, Scale
-from grokscope.models.mlp import activation_class, check_scale, check_size
+from grokscope.measures.scale import Normalize
+from grokscope.models.mlp import activation_class, add_last_modules, check_scale, check_size
 from grokscope.models.seeding import seeded_initialization
 from grokscope.spelling import unknown_name
 
@@ -117,10 +117,7 @@ class CNN(nn.Sequential):
                 if i > 1:
                     self.add_module(f"activation{len(widths) + i - 1}", make_activation())
                 self.add_module(f"linear{i}", nn.Linear(fan_in, fan_out, bias=bias))
-        if output_scale != 1:
-            self.add_module("scale", Scale(output_scale))
-        if out_features is None:
-            self.add_module("squeeze", nn.Flatten(0))
+        add_last_modules(self, out_features, output_scale)
         with torch.no_grad():
             for module in self:
                 if isinstance(module, nn.Conv2d | nn.Linear):

@@ -6,7 +6,6 @@ how lazily training starts (Chizat et al. 2019; Kumar et al. 2024).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -86,13 +85,18 @@ class MLP(nn.Sequential):
                 if i > 1:
                     self.add_module(f"activation{i - 1}", make_activation())
                 self.add_module(f"linear{i}", nn.Linear(fan_in, fan_out, bias=bias))
-        if output_scale != 1:
-            self.add_module("scale", Scale(output_scale))
-        if out_features is None:
-            self.add_module("squeeze", nn.Flatten(0))
+        add_last_modules(self, out_features, output_scale)
         with torch.no_grad():
             for parameter in self.parameters():
                 parameter.mul_(weight_scale)
+
+
+def add_last_modules(network: nn.Sequential, out_features: int | None, output_scale: float) -> None:
+    """Add what follows the last linear layer: ``scale`` if it is not 1, ``squeeze`` to a scalar."""
+    if output_scale != 1:
+        network.add_module("scale", Scale(output_scale))
+    if out_features is None:
+        network.add_module("squeeze", nn.Flatten(0))
 
 
 def activation_class(activation: str | type[nn.Module]) -> type[nn.Module]:
@@ -115,6 +119,6 @@ def check_size(name: str, size: int) -> None:
 
 
 def check_scale(name: str, scale: float) -> None:
-    """Raise unless ``scale`` is positive and finite."""
-    if not (math.isfinite(scale) and scale > 0):
+    """Raise unless ``scale``, a finite number, is positive."""
+    if scale <= 0:
         raise ValueError(f"{name} must be a positive number: got {scale}")

@@ -33,7 +33,7 @@ from grokscope.runs.files import RunError, inside, write_atomically, write_json
 from grokscope.runs.history import History
 from grokscope.runs.rows import KEYS, RowFile
 from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, read_side_file
-from grokscope.runs.tensors import load_state, save_state
+from grokscope.runs.tensors import Arrays, load_state, save_state
 from grokscope.runs.yaml_text import dump_yaml
 
 
@@ -234,7 +234,7 @@ def _places_beside(path: Path) -> Iterator[Path]:
     yield Path(tempfile.mkdtemp(prefix=f"{path.name}-rescued-"))
 
 
-class Trial:
+class Trial(Arrays):
     """Where one training writes, and finds again what it wrote before it was stopped.
 
     Args:
@@ -247,11 +247,11 @@ class Trial:
     """
 
     def __init__(self, run: RunDirectory, arm: str, seed: int) -> None:
+        super().__init__(run.path, arm, seed)
         self.run = run
         self.arm = arm
         self.seed = seed
         self._checkpoints = inside(run.path, "checkpoints", arm, f"seed-{seed}")
-        self._arrays = inside(run.path, "arrays", arm, f"seed-{seed}")
 
     @property
     def latest(self) -> Path:
@@ -266,18 +266,9 @@ class Trial:
         self.run.timing.append({**key, "step": row["step"], **seconds})
 
     def save_arrays(self, name: str, arrays: Mapping[str, Tensor]) -> None:
-        """Write tensors under ``arrays/ARM/seed-S/NAME.safetensors``."""
+        """Write tensors under a name, if the run directory is still there."""
         self.run.check_presence()
-        save_state(inside(self._arrays, f"{name}.safetensors"), dict(arrays))
-
-    def arrays(self, name: str) -> dict[str, Tensor] | None:
-        """The tensors written under a name; None where there are none."""
-        path = inside(self._arrays, f"{name}.safetensors")
-        return load_state(path) if path.exists() else None
-
-    def drop_arrays(self, name: str) -> None:
-        """Remove the tensors under a name, if there are any."""
-        inside(self._arrays, f"{name}.safetensors").unlink(missing_ok=True)
+        super().save_arrays(name, arrays)
 
     def save_checkpoint(
         self, step: int, state: Mapping[str, Any], *, keep: bool, finished: bool

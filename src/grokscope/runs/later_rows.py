@@ -13,14 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from grokscope.runs.files import inside
 from grokscope.runs.rows import Row, RowFile
-from grokscope.runs.tensors import load_state, save_state
+from grokscope.runs.tensors import Arrays
 
 
-class LaterRows:
+class LaterRows(Arrays):
     """The rows and tensors measured at one training's kept checkpoints.
 
     Args:
@@ -30,8 +28,8 @@ class LaterRows:
     """
 
     def __init__(self, run: Path, arm: str, seed: int) -> None:
+        super().__init__(run, arm, seed)
         self._file = RowFile(inside(run, "after_training", arm, f"seed-{seed}.jsonl"), ["step"])
-        self._arrays = inside(run, "arrays", arm, f"seed-{seed}")
 
     def open(self) -> list[Row]:
         """Prepare for writing after a stop at any moment; the whole rows that there are."""
@@ -46,16 +44,3 @@ class LaterRows:
     def append(self, row: Mapping[str, Any]) -> None:
         """Write the values of one checkpoint, ``row["step"]`` among them."""
         self._file.append(row)
-
-    def save_arrays(self, name: str, arrays: Mapping[str, Tensor]) -> None:
-        """Write tensors under ``arrays/ARM/seed-S/NAME.safetensors``."""
-        save_state(inside(self._arrays, f"{name}.safetensors"), dict(arrays))
-
-    def arrays(self, name: str) -> dict[str, Tensor] | None:
-        """The tensors written under a name; None where there are none."""
-        path = inside(self._arrays, f"{name}.safetensors")
-        return load_state(path) if path.exists() else None
-
-    def drop_arrays(self, name: str) -> None:
-        """Remove the tensors under a name."""
-        (inside(self._arrays, f"{name}.safetensors")).unlink(missing_ok=True)

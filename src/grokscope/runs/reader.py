@@ -14,7 +14,7 @@ from grokscope.runs.history import History
 from grokscope.runs.later_rows import LaterRows
 from grokscope.runs.rows import KEYS, Row, RowFile
 from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, read_side_file
-from grokscope.runs.tensors import load_state
+from grokscope.runs.tensors import Arrays, load_state
 
 # Runs were recorded with these names before all of them were spelled as PyTorch spells.
 _SPELLED_BEFORE = {
@@ -171,13 +171,11 @@ class Run:
 
     def arrays(self, arm: str, seed: int, name: str) -> dict[str, Any] | None:
         """Tensors stored under a name, or None."""
-        path = inside(self.path, "arrays", arm, f"seed-{seed}", f"{name}.safetensors")
-        return load_state(path) if path.exists() else None
+        return Arrays(self.path, arm, seed).arrays(name)
 
     def array_names(self, arm: str, seed: int) -> list[str]:
         """The names under which a trial stored tensors, sorted."""
-        folder = inside(self.path, "arrays", arm, f"seed-{seed}")
-        return sorted(path.stem for path in folder.glob("*.safetensors"))
+        return Arrays(self.path, arm, seed).array_names()
 
     def checkpoint(self, arm: str, seed: int, step: int | None = None) -> dict[str, Any]:
         """The kept checkpoint of a step, or the latest one."""

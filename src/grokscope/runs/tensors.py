@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from grokscope.runs.files import RunError, write_atomically
+from grokscope.runs.files import RunError, inside, write_atomically
 
 _METADATA = "__metadata__"  # safetensors' name of the part of the header for the user's own
 _DIGEST = "__sha256__"
@@ -134,3 +134,36 @@ def restore_random_state(state: Mapping[str, Tensor], device: torch.device) -> N
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+class Arrays:
+    """The tensors of one training: ``arrays/ARM/seed-S/NAME.safetensors`` in a run directory.
+
+    Args:
+        run: path of the run directory.
+        arm: name of the experiment's arm.
+        seed: seed of the training.
+
+    Raises:
+        RunError: if a name would lead out of the run directory.
+    """
+
+    def __init__(self, run: Path, arm: str, seed: int) -> None:
+        self._arrays = inside(run, "arrays", arm, f"seed-{seed}")
+
+    def save_arrays(self, name: str, arrays: Mapping[str, Tensor]) -> None:
+        """Write tensors under a name."""
+        save_state(inside(self._arrays, f"{name}.safetensors"), dict(arrays))
+
+    def arrays(self, name: str) -> dict[str, Tensor] | None:
+        """The tensors written under a name; None where there are none."""
+        path = inside(self._arrays, f"{name}.safetensors")
+        return load_state(path) if path.exists() else None
+
+    def array_names(self) -> list[str]:
+        """The names under which tensors were written, sorted."""
+        return sorted(path.stem for path in self._arrays.glob("*.safetensors"))
+
+    def drop_arrays(self, name: str) -> None:
+        """Remove the tensors under a name, if there are any."""
+        inside(self._arrays, f"{name}.safetensors").unlink(missing_ok=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from grokscope.methods.networks import OneNetwork
 from grokscope.runs import RunError, TrialGroup
 from grokscope.training.batches import BatchOrder
 from grokscope.training.device import synchronize
@@ -114,15 +115,7 @@ class Loop:
     def _move(self, step: int, index: Tensor | None) -> None:
         """One step of every network, on the examples ``index`` (S, b), or on all of them."""
         networks, optimizer, methods = self.state.networks, self.state.optimizer, self.state.methods
-        x, y = self._batch(index)
-        for method in methods:
-            x = method.perturb(step, networks, x, y, self._objective)
-        outputs = networks(x)
-        loss = self._objective(outputs, y)
-        for method in methods:
-            penalty = method.penalty(step, networks, x, outputs)
-            if penalty is not None:
-                loss = loss + penalty.sum()
+        loss = self._loss(step, index)
         optimizer.zero_grad()
         if not loss.requires_grad:
             raise ValueError(
@@ -134,17 +127,27 @@ class Loop:
             method.filter_gradients(step, networks)
         optimizer.step()
 
-    def _batch(self, index: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Inputs (S, n, *d) and targets (S, n, ...) of a step."""
-        x, y = self._data
+    def _loss(self, step: int, index: Tensor | None) -> Tensor:
+        """The sum of the networks' losses at a step, with what methods add to it."""
+        networks, methods = self.state.networks, self.state.methods
+        (x, y), number = self._data, len(networks)
+        if index is not None:
+            flat = index.reshape(-1)
+            x, y = x.index_select(0, flat), y.index_select(0, flat)
+        if not methods and isinstance(networks, OneNetwork):  # views are dear to a small step
+            return self._objective.objective(networks.run(x), y)
         if index is None:
-            number = len(self.state.networks)
-            return x.expand(number, *x.shape), y.expand(number, *y.shape)
-        flat = index.reshape(-1)
-        return (
-            x.index_select(0, flat).view(*index.shape, *x.shape[1:]),
-            y.index_select(0, flat).view(*index.shape, *y.shape[1:]),
-        )
+            x, y = x.expand(number, *x.shape), y.expand(number, *y.shape)
+        else:
+            x, y = x.view(*index.shape, *x.shape[1:]), y.view(*index.shape, *y.shape[1:])
+        for method in methods:
+            x = method.perturb(step, networks, x, y, self._objective)
+        outputs, loss = networks.outputs_and_loss(x, y, self._objective, self._objective.objective)
+        for method in methods:
+            penalty = method.penalty(step, networks, x, outputs)
+            if penalty is not None:
+                loss = loss + penalty.sum()
+        return loss
 
     def _evaluate(self, member: Member, step: int) -> None:
         self._check_presence(step)

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from grokscope.measures.batches import Batch, rows
 from grokscope.measures.inputs import class_labels
 from grokscope.measures.view import Model, outputs_of
-from grokscope.methods.stablemax import stablemax_cross_entropy
+from grokscope.methods.stablemax import log_stable
 from grokscope.spelling import unknown_name
 
 LOSSES = ("cross_entropy", "mse", "binary_cross_entropy", "stablemax")
@@ -112,10 +112,9 @@ class Objective:
         if self.in_float64:
             outputs = outputs.double()
             targets = targets.double() if targets.is_floating_point() else targets
-        if self.loss == "cross_entropy":
-            return F.cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
-        if self.loss == "stablemax":
-            return stablemax_cross_entropy(outputs, targets, label_smoothing=self.label_smoothing)
+        if self.loss in OF_LABELS:
+            logits = log_stable(outputs) if self.loss == "stablemax" else outputs
+            return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
         if self.loss == "mse":
             return F.mse_loss(outputs, targets)
         return F.binary_cross_entropy_with_logits(outputs, targets)
