@@ -52,9 +52,18 @@ def made_up(path: Path, seeds: list[int], unfinished: str = "") -> Run:
 def test_a_jump_is_a_hundred_times_the_lowest_loss(script: ModuleType) -> None:
     assert script.first_jump(history(400, jumps=False)) is None
     found = script.first_jump(history(400, jumps=True))
-    assert found == {"step": 160, "before": 1e-7, "after": 5e-5}
+    assert found == {
+        "step": 160,
+        "before": 1e-7,
+        "after": 5e-5,
+        "accuracy_before": 0.7,
+        "accuracy_after": 0.7,
+    }
     for losses, at in (([1e-4, 9e-3, 1e-5], None), ([1e-4, 1.1e-2], 1), ([2e-3, 1.0], None)):
-        rows = [{"step": step, "train_loss": loss} for step, loss in enumerate(losses)]
+        rows = [
+            {"step": step, "train_loss": loss, "test_accuracy": 0.5}
+            for step, loss in enumerate(losses)
+        ]
         jump = script.first_jump(History(rows))
         assert (None if jump is None else jump["step"]) == at, losses
 
@@ -75,15 +84,19 @@ def test_ratios_are_taken_within_a_precision(script: ModuleType, tmp_path: Path)
     assert "7.56x, 6.41x" in text
 
 
-def test_unfinished_arms_are_named_and_not_counted(script: ModuleType, tmp_path: Path) -> None:
+def test_unfinished_arms_are_named_and_right_censored(script: ModuleType, tmp_path: Path) -> None:
     run = made_up(tmp_path / "run", [0], unfinished="ce32-grokalign")
     arms, missing = script.collected([run])
-    assert "ce32-grokalign" not in arms
+    assert not arms["ce32-grokalign"].finished
     assert "Cross-entropy in float32: GrokAlign (seed 0 was at 40 updates)" in missing
-    text = script.page(script.measured(arms), missing, [run])
+    rows = script.measured(arms)
+    assert rows["ce32-grokalign"]["steps"] == {"values": [None], "at_least": [40.0]}
+    text = script.page(rows, missing, [run])
     assert "**What was found.**" not in text
     assert "**So far.** Cross-entropy, float64: GrokAlign needs 4" in text
+    assert "needs 400 updates in float64 and 200 in float32" in text
+    assert "| Cross-entropy in float32: GrokAlign (not finished) | 0 | at least 40 |" in text
     script.draw(arms, tmp_path / "picture.png")
     assert (tmp_path / "picture.png").stat().st_size > 1000
-    record = {name: script.as_record(row) for name, row in script.measured(arms).items()}
+    record = {name: script.as_record(row) for name, row in rows.items()}
     assert json.loads(json.dumps(record))["ce-grokalign"]["steps_speedup"]["by_seed"] == [4.0]
