@@ -52,3 +52,18 @@ def test_what_is_missing_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch
         History(ROWS).to_pandas()
     with pytest.raises(MissingExtra, match=r"xarray is not installed.*grokscope\[frames\]"):
         History(ROWS).to_xarray()
+
+
+def test_phases_are_shaded_where_they_are_known() -> None:
+    rows = [
+        {"step": step, "train_accuracy": train, "test_accuracy": 0.5}
+        for step, train in ((1, 0.2), (10, 0.6), (100, 1.0), (150, 1.0), (400, 1.0))
+    ]
+    _, axes = History(rows).plot()
+    spans = [(each.get_x(), each.get_x() + each.get_width()) for each in axes.patches]
+    assert spans == [(1, 150), (150, 400)]
+    assert [each.get_text().strip() for each in axes.texts] == ["fitting", "memorized"]
+    _, plain = History(rows).plot(phases=False)
+    assert not list(plain.patches)
+    _, unknown = History([{"step": 1, "norm": 2.0}, {"step": 3, "norm": 1.0}]).plot()
+    assert not list(unknown.patches)

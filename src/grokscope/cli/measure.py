@@ -122,6 +122,8 @@ def measure(
         return
     console.print()
     print_summary(run, console)
+    if "phase" in run.results:
+        console.print(f"\n{run.results['phase']}", markup=False)
     console.print(f"\nReport: {page}", soft_wrap=True)
 
 

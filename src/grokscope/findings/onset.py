@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from grokscope.arguments import checked_arguments
 from grokscope.runs.history import History
+from grokscope.shown import shown
 
 Column = NDArray[np.float64]
 
@@ -40,7 +41,8 @@ _FACTOR = 2.0  # in steps, over which a level is a median
 _FEWEST = 3  # evaluations that a level is the median of
 
 
-@dataclass(frozen=True)
+@shown()
+@dataclass(frozen=True, repr=False)
 class Onset:
     """When a network that fitted its training data began to generalize, and when it had.
 

@@ -16,11 +16,24 @@ from grokscope.findings.curves import Curves, Stretch
 from grokscope.findings.onset import LEAST_GAIN
 from grokscope.findings.settled import STEADY, StopWhenSettled, Wait, not_fitted
 from grokscope.runs.history import History
+from grokscope.shown import shown
 
 PHASES = ("fitting", "memorized", "generalizing", "settled")
 
 
-@dataclass(frozen=True)
+@shown(
+    "name",
+    "since",
+    "step",
+    "reason",
+    "train_accuracy",
+    "test_accuracy",
+    "test_accuracy_gain",
+    "alignment",
+    "alignment_gain",
+    "aligning",
+)
+@dataclass(frozen=True, repr=False)
 class Phase:
     """A phase of training and the values that it was told from.
 

@@ -44,11 +44,22 @@ from grokscope.measures.manifolds import (
     without_subspace,
 )
 from grokscope.measures.nnls import nonnegative_least_squares
+from grokscope.shown import shown
 
 _LARGEST_RESIDUAL = 1e-8
 
 
-@dataclass(frozen=True)
+@shown(
+    "mean_capacity",
+    "mean_radius",
+    "mean_dimension",
+    "capacity",
+    "radius",
+    "dimension",
+    "center_correlation",
+    "num_center_components",
+)
+@dataclass(frozen=True, repr=False)
 class ManifoldGeometry:
     """Geometry of P manifolds, in float64.
 

@@ -30,6 +30,7 @@ from torch import Tensor
 from grokscope.arguments import checked_arguments
 from grokscope.measures._center_search import minimize, stability
 from grokscope.measures.inputs import check_batch, check_count
+from grokscope.shown import shown
 
 _SEARCH_GRADIENT = 1e-5  # gradient norm at which a start is far enough to be compared
 _SEARCH_STEPS = 200
@@ -42,7 +43,8 @@ _EXTRA_RANKS = 10
 _STREAM = 6
 
 
-@dataclass(frozen=True)
+@shown("num_components", "correlation", "residual_correlations", "subspace")
+@dataclass(frozen=True, repr=False)
 class CenterStructure:
     """The subspace to remove and how it was chosen.
 

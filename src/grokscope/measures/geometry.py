@@ -16,9 +16,11 @@ from grokscope.measures.jacobian import first_component_share, row_alignment
 from grokscope.measures.local_map import LocalMap, over_batch
 from grokscope.measures.magnitudes import cosines, norms
 from grokscope.measures.view import continuous, wrt_of
+from grokscope.shown import shown
 
 
-@dataclass(frozen=True, eq=False)
+@shown("norm", "pc1", "alignment", "centroid_norm", "centroid_alignment", "centroid_inner_product")
+@dataclass(frozen=True, eq=False, repr=False)
 class JacobianGeometry:
     """What `jacobian_geometry` measured; every field is as the function of that name returns it.
 

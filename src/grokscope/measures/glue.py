@@ -38,11 +38,13 @@ from grokscope.arguments import checked_arguments
 from grokscope.measures.inputs import check_chunk_size, check_count
 from grokscope.measures.manifolds import check_manifolds
 from grokscope.measures.nnls import nonnegative_least_squares
+from grokscope.shown import shown
 
 _NO_EXTENT = 1e-14  # squared extent, relative to the anchors', that is rounding
 
 
-@dataclass(frozen=True)
+@shown()
+@dataclass(frozen=True, repr=False)
 class GlueGeometry:
     """Joint geometry of P manifolds, in float64 scalars.
 

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokscope.arguments import checked_arguments
+from grokscope.shown import shown
 
 _BLOCK = 8  # points that one round may admit to a passive set
 _NEAR_BEST = 0.5  # ... if their gradient is at least this share of the steepest
@@ -29,7 +30,8 @@ _WEAK_PIVOT = 1e-10  # squared sine between a point and the others, below which 
 _DEPENDENT = 1e-13  # sine below which a point counts as a combination of the others
 
 
-@dataclass(frozen=True)
+@shown()
+@dataclass(frozen=True, repr=False)
 class NonnegativeSolution:
     """Coefficients and how well they satisfy the optimality conditions.
 

@@ -21,9 +21,11 @@ from torch import Tensor
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.inputs import check_count, check_features, check_number, class_labels
+from grokscope.shown import shown
 
 
-@dataclass(frozen=True)
+@shown()
+@dataclass(frozen=True, repr=False)
 class LinearProbe:
     """A fitted linear layer, in float64; call it on features (n, ...) for logits (n, k).
 
@@ -46,6 +48,7 @@ class LinearProbe:
         return features.flatten(1).to(self.weight) @ self.weight.mT + self.bias
 
 
+@shown("accuracy", "probe")
 class ProbeResult(NamedTuple):
     """Test accuracy, and the probe that has it."""
 

@@ -29,9 +29,11 @@ from torch.nn.functional import cross_entropy
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.fourier import fourier_spectrum
+from grokscope.shown import shown
 
 
-@dataclass(frozen=True)
+@shown()
+@dataclass(frozen=True, repr=False)
 class ProgressMeasures:
     """What `progress_measures` found; losses are cross-entropies in nats.
 

@@ -23,12 +23,14 @@ from torch import Tensor
 from grokscope.arguments import checked_arguments
 from grokscope.measures.manifolds import check_manifolds
 from grokscope.measures.nnls import nonnegative_least_squares
+from grokscope.shown import shown
 
 _TOUCHING = 1e-8  # distance of the hull, for unit points, below which it holds the origin
 _CHUNK = 2**22  # numbers held at once
 
 
-@dataclass(frozen=True)
+@shown()
+@dataclass(frozen=True, repr=False)
 class SimulatedCapacity:
     """What the bisection found.
 

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from importlib import import_module
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from grokscope.extras import require
+from grokscope.shown import shown
+
+# grey, vermilion, blue and green: told apart by the color-blind too (Okabe and Ito)
+_PHASE_COLORS = {
+    "fitting": "#555555",
+    "memorized": "#D55E00",
+    "fitted": "#D55E00",
+    "generalizing": "#0072B2",
+    "settled": "#009E73",
+}
 
 
+@shown()
 class History:
     """Metrics over training steps: rows in, arrays out.
 
@@ -58,13 +70,18 @@ class History:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __repr__(self) -> str:
+    def _shown(self) -> dict[str, Any]:
         if not self.rows:
-            return "History(no rows)"
+            return {"rows": 0, "steps": "none"}
         steps = self.steps
-        return (
-            f"History({len(self)} rows, steps {steps[0]} to {steps[-1]}: {', '.join(self.names)})"
-        )
+        found: dict[str, Any] = {"rows": len(self), "steps": f"{steps[0]:,} to {steps[-1]:,}"}
+        for name in self.names:
+            column = self[name]
+            known = column[np.isfinite(column)]
+            # the extremes over the probe points stand beside their mean
+            if len(known) and not name.endswith(("_min", "_max")):
+                found[name] = f"{known[0]:.4g} to {known[-1]:.4g}"
+        return found
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.rows)
@@ -109,14 +126,16 @@ class History:
         columns = {name: ("step", self[name]) for name in self.names}
         return xarray.Dataset(columns, coords={"step": self.steps})
 
-    def plot(self, *names: str, ax: Any = None) -> tuple[Any, Any]:
+    def plot(self, *names: str, ax: Any = None, phases: bool = True) -> tuple[Any, Any]:
         """Columns over the logarithm of steps, on matplotlib.
 
-        A column with ``NAME_min`` and ``NAME_max`` beside it has the band between them.
+        A column with ``NAME_min`` and ``NAME_max`` beside it has the band between them. Where
+        training accuracy is known, the phases are shaded and named, as ``Monitor.phase`` has them.
 
         Args:
             names: the columns; by default the accuracies, or all where there are none.
             ax: matplotlib axes to draw on; new ones by default.
+            phases: whether to shade the phases.
 
         Returns:
             The figure and the axes.
@@ -138,6 +157,30 @@ class History:
                     self.steps[known], low, high, color=line.get_color(), alpha=0.15, linewidth=0
                 )
         axes.set_xscale("symlog", linthresh=1)  # step 0 has a place on it
+        if phases:
+            self._shade_phases(axes)
         axes.set_xlabel("step")
         axes.legend(frameon=False)
         return axes.figure, axes
+
+    def _shade_phases(self, axes: Any) -> None:
+        """Shade the phases in turn, each with its name at the top."""
+        # Phases are told by a package above this one, which is found when a plot is drawn.
+        try:
+            told = import_module("grokscope.findings.phase").phases(self)
+        except ValueError:  # there is no training accuracy
+            return
+        begun = [each for at, each in enumerate(told) if at == 0 or each.name != told[at - 1].name]
+        ends = [*(each.step for each in begun[1:]), self.steps[-1]]
+        for each, end in zip(begun, ends, strict=True):
+            color = _PHASE_COLORS[each.name]
+            axes.axvspan(each.step, end, color=color, alpha=0.12, linewidth=0, zorder=0)
+            axes.annotate(
+                f" {each.name}",
+                (each.step, 1),
+                xycoords=("data", "axes fraction"),
+                va="bottom",
+                fontsize="x-small",
+                color=color,
+                rotation=20,
+            )

@@ -15,6 +15,7 @@ from grokscope.runs.later_rows import LaterRows
 from grokscope.runs.rows import KEYS, Row, RowFile
 from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, read_side_file
 from grokscope.runs.tensors import Arrays, load_state
+from grokscope.shown import shown
 
 # Runs were recorded with these names before all of them were spelled as PyTorch spells.
 _SPELLED_BEFORE = {
@@ -24,6 +25,7 @@ _SPELLED_BEFORE = {
 }
 
 
+@shown()
 class Run:
     """A run directory opened for reading.
 
@@ -44,6 +46,18 @@ class Run:
             raise RunError(f"{path} is no folder; name a run directory, as in runs/digits-grokking")
         if not (self.path / SPEC).exists():
             raise RunError(f"{path} holds no run: there is no {SPEC} in it")
+
+    def _shown(self) -> dict[str, Any]:
+        rows = sum(map(len, self.histories.values()))
+        return {
+            "name": self.name,
+            "title": self.title,
+            "state": self.state,
+            "conditions": ", ".join(self.arms),
+            "trainings": len(self.trials),
+            "rows": rows,
+            "folder": str(self.path),
+        }
 
     def lenient(self) -> Run:
         """The same run, opened leniently."""

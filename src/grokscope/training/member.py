@@ -13,6 +13,7 @@ from grokscope.findings.curves import ALIGNMENTS
 from grokscope.findings.settled import StopWhenSettled
 from grokscope.findings.target import Target
 from grokscope.runs import History, Trial
+from grokscope.shown import shown
 from grokscope.training.evaluation import Evaluation
 from grokscope.training.monitor import Monitor
 from grokscope.training.schedule import Schedule
@@ -21,7 +22,8 @@ from grokscope.training.settings import TrainingSettings
 OnEvaluation = Callable[[dict[str, Any], float], None]
 
 
-@dataclass(frozen=True)
+@shown("model", "steps", "stopped", "train_seconds", "history")
+@dataclass(frozen=True, repr=False)
 class FitResult:
     """A trained network and its record.
 

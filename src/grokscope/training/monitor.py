@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from grokscope.arguments import checked_arguments
+from grokscope.findings.curves import TRAIN
 from grokscope.findings.phase import Phase, phase
 from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, on_device, rows, wrt_key
 from grokscope.measures.guard import undisturbed
@@ -19,6 +21,7 @@ from grokscope.measures.inputs import check_chunk_size, check_count, check_model
 from grokscope.measures.view import continuous, wrt_of
 from grokscope.methods.attachment import innermost_optimizer, leaves_out
 from grokscope.runs import History
+from grokscope.shown import shown
 from grokscope.spelling import unknown_name
 from grokscope.training.archive import Archive, MemoryArchive
 from grokscope.training.examples import PROBE_EXAMPLES, TEST_EXAMPLES, examples
@@ -56,6 +59,7 @@ DEFAULT_MEASURES = (
 )
 
 
+@shown()
 class Monitor:
     """Measures a network at scheduled steps, without disturbing its training.
 
@@ -151,13 +155,21 @@ class Monitor:
         self._hook: RemovableHandle | None = None
         self._closed = False
 
-    def __repr__(self) -> str:
-        seen = "nothing measured yet" if not len(self.history) else str(self.history)
-        tests = "" if self.test is None else f", {len(self.test[1])} test examples"
-        return (
-            f"Monitor({type(self.model).__name__}, {len(self.probe[1])} probe examples{tests}, "
-            f"measures {', '.join(self._measures) or 'none'}; {seen})"
-        )
+    def _shown(self) -> dict[str, Any]:
+        told = self.phase() if self._knows_phase() else "not known"
+        return {
+            "model": type(self.model).__name__,
+            "probe examples": len(self.probe[1]),
+            "test examples": 0 if self.test is None else len(self.test[1]),
+            "measures": ", ".join(self._measures) or "none",
+            "next at step": self.due,
+            "phase": getattr(told, "name", told),
+            "history": self.history,
+        }
+
+    def _knows_phase(self) -> bool:
+        accuracies = [self.history[name] for name in TRAIN if name in self.history]
+        return any(np.isfinite(column).any() for column in accuracies)
 
     @property
     def measure_names(self) -> list[str]:

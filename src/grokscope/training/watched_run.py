@@ -66,7 +66,9 @@ def phase_results(history: History) -> dict[str, Any]:
         }
         for each in began
     ]
-    return {"finding": str(told[-1]), "phases": rows}
+    last = told[-1]
+    finding = f"{last.name.capitalize()} since step {last.since:,}: {last.reason}"
+    return {"finding": finding, "phase": str(last), "phases": rows}
 
 
 def write_page(history: History, archive: Any, path: str | Path, title: str, device: str) -> Path:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import nn
@@ -41,6 +41,7 @@ from grokscope.measures.ntk.terms import (
     structured_terms,
     uses_by_parameter,
 )
+from grokscope.shown import shown
 
 Reduction = Literal["full", "trace", "sum"]
 # examples of the pass that is timed, and the size of the product that the machine is timed by
@@ -62,7 +63,8 @@ class ParameterPlan:
     how: str
 
 
-@dataclass(frozen=True)
+@shown()
+@dataclass(frozen=True, repr=False)
 class NTKPlan:
     """What ``empirical_ntk`` would do; ``print(plan)`` shows it as a table, by groups.
 
@@ -86,6 +88,16 @@ class NTKPlan:
         for name, plan in self.parameters.items():
             found.setdefault((_pattern(name), plan), []).append(name)
         return [(names, plan) for (_, plan), names in found.items()]
+
+    def _shown(self) -> dict[str, Any]:
+        paths = [plan.path for plan in self.parameters.values()]
+        counts = {path: paths.count(path) for path in dict.fromkeys(paths)}
+        return {
+            "parameters": ", ".join(f"{number} {path}" for path, number in counts.items()),
+            "outputs": self.num_outputs,
+            "seconds": self.seconds,
+            "MB": self.num_bytes / 1e6,
+        }
 
     def __str__(self) -> str:
         labels = {

@@ -13,9 +13,11 @@ from grokscope.measures.regions.kinks import BreakpointFunctions, KinkFunctions,
 from grokscope.measures.regions.mesh import Floats, Ints, Mesh
 from grokscope.measures.regions.network import Network, tolerance
 from grokscope.measures.regions.refine import refine
+from grokscope.shown import shown
 
 
-@dataclass(frozen=True)
+@shown()
+@dataclass(frozen=True, repr=False)
 class DecisionBoundary:
     """The straight pieces of the decision boundary on a slice.
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from grokscope.measures.regions.mesh import Ints, Mesh, Rings, components, starts
 from grokscope.measures.regions.network import Network
+from grokscope.shown import shown
 
 
 def dissolve(mesh: Mesh, removed: NDArray[np.bool_], num_kept_vertices: int) -> tuple[Mesh, Ints]:
@@ -83,7 +84,8 @@ def _rebuilt(mesh: Mesh, vertices: Ints, edges: Ints, owner: Ints) -> Mesh:
     )
 
 
-@dataclass(frozen=True)
+@shown()
+@dataclass(frozen=True, repr=False)
 class MergedRegions:
     """The connected pieces of the slice on which the network is one affine map.
 

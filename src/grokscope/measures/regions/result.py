@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from grokscope.measures.regions.locate import CellGrid
 from grokscope.measures.regions.mesh import Floats, Ints, Mesh, Polygons
 from grokscope.measures.regions.network import Network
 from grokscope.measures.regions.slice import Slice
+from grokscope.shown import shown
 
 
 class AffineMaps(NamedTuple):
@@ -26,6 +27,7 @@ class AffineMaps(NamedTuple):
     b: Tensor
 
 
+@shown()
 class LinearRegions:
     """The cells into which a network cuts a slice of input space.
 
@@ -68,6 +70,17 @@ class LinearRegions:
             f"LinearRegions({len(self):,} activation cells, {mesh.num_vertices:,} vertices, "
             f"{len(mesh.edges):,} edges{state})"
         )
+
+    def _shown(self) -> dict[str, Any]:
+        mesh = self._mesh
+        return {
+            "activation cells": len(self),
+            "vertices": mesh.num_vertices,
+            "edges": len(mesh.edges),
+            "layers": ", ".join(f"{name}: {count:,}" for name, count in self.counts.items()),
+            "complete": self.complete,
+            "slice": self.slice,
+        }
 
     @cached_property
     def polygons(self) -> Polygons:

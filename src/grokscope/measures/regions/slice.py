@@ -7,8 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.arguments import checked_arguments
+from grokscope.shown import shown
 
 
+@shown("origin", "basis", "polygon", "half_width")
 class Slice:
     """A convex piece of a plane in input space, with coordinates (a, b) on it.
 
