@@ -168,3 +168,9 @@ def test_one_high_training_accuracy_may_be_an_outlier() -> None:
     assert "the next one tells" in found.reason
     rows.append({"step": 3, "train_accuracy": 0.7})
     assert phase(History(rows)).name == "fitting"
+
+
+def test_accuracies_in_per_cent_are_refused() -> None:
+    rows = [{"step": s, "train_accuracy": 85.0, "test_accuracy": 60.0} for s in (1, 2)]
+    with pytest.raises(ValueError, match="train_accuracy must hold fractions from 0 to 1"):
+        phase(History(rows))

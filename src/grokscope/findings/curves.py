@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from grokscope.findings.onset import LEAST_RISE, MEMORIZED
+from grokscope.findings.onset import LEAST_RISE, MEMORIZED, check_accuracy
 from grokscope.runs.history import History
 
 Column = NDArray[np.float64]
@@ -93,9 +93,13 @@ class Curves:
     Attributes:
         steps: (r,) of the rows.
         train: training accuracy, or else that of the probe.
+        trained_by: the name of the column of ``train``; None where there is none.
         test: test accuracy.
         alignment: of the Jacobian's rows or else of the centroids.
         aligned_by: the name of the column of ``alignment``; None where there is none.
+
+    Raises:
+        ValueError: if accuracies are not fractions, or their steps fall.
     """
 
     def __init__(self, history: History) -> None:
@@ -105,6 +109,8 @@ class Curves:
         self.test = Readings(history, TEST)
         self.aligned_by = next((name for name in ALIGNMENTS if name in history), None)
         self.alignment = Readings(history, self.aligned_by)
+        for name, column in ((self.trained_by, self.train), (TEST, self.test)):
+            check_accuracy(name or TRAIN[0], column.steps, column.values)
         self._fitted, self._known_at = self._first_fit()
 
     def fitted(self, row: int) -> float | None:

@@ -223,14 +223,23 @@ def _recorded(history: History, name: str) -> tuple[Column, Column]:
     steps, values = history.steps[known_here].astype(np.float64), values[known_here]
     if not len(values):
         raise ValueError(f"{name} has no value: all are NaN or missing")
-    if values.min() < 0 or values.max() > 1:
+    check_accuracy(name, steps, values)
+    return steps, values
+
+
+def check_accuracy(name: str, steps: Column, values: Column) -> None:
+    """Raise unless a column holds fractions at steps that do not fall.
+
+    Raises:
+        ValueError: if it does not; the message names the column.
+    """
+    if len(values) and (values.min() < 0 or values.max() > 1):
         raise ValueError(
             f"{name} must hold fractions from 0 to 1: got {values.min():g} to {values.max():g}; "
             "divide per cents by 100"
         )
     if (np.diff(steps) < 0).any():
         raise ValueError(f"the steps of {name} must not fall")
-    return steps, values
 
 
 def _log(steps: float | Column | NDArray[np.int64]) -> Any:

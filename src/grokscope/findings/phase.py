@@ -102,7 +102,8 @@ def phase(history: History, rule: StopWhenSettled | None = None) -> Phase:
             alignment: without it, nothing is called settled.
 
     Raises:
-        ValueError: if the history has no row, or neither of the training accuracies.
+        ValueError: if the history has no row, or neither of the training accuracies, or they are
+            not fractions.
     """
     return phases(history, rule)[-1]
 
