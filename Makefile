@@ -69,4 +69,4 @@ wheel-check:  ## build the package, check it, and run the main job from the whee
 	cd $$(mktemp -d) && $(WHEEL)/bin/grokscope run digits-grokking --check
 
 clean:  ## remove what the commands above made, run directories excepted
-	rm -rf $(VENV) $(LOWEST) .venv-wheel .nox .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist docs/_build docs/auto_gallery docs/reference/generated
+	rm -rf $(VENV) $(LOWEST) .venv-wheel .nox .pytest_cache .ruff_cache .mypy_cache .import_linter_cache .hypothesis build dist docs/_build docs/reference/generated

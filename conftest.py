@@ -7,7 +7,7 @@ import torch
 from hypothesis import settings
 
 # What builds the site is run by `make docs`, and its pages are tested where they are written.
-collect_ignore_glob = ["docs/*.py", "docs/gallery/*.py", "docs/_build/*", "docs/auto_gallery/*"]
+collect_ignore_glob = ["docs/*.py", "docs/_build/*"]
 
 # A busy machine is no defect: examples are bounded by their number, not by the clock.
 settings.register_profile("untimed", deadline=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import sys
 from pathlib import Path
@@ -9,6 +10,12 @@ from typing import Any
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "src")]
+# the notebooks run in processes of their own, with this checkout and its command
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    filter(None, [str(HERE.parent / "src"), os.environ.get("PYTHONPATH")])
+)
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ["COLUMNS"] = "88"
 
 from grokscope import __version__  # noqa: E402
 
@@ -27,13 +34,11 @@ extensions = [
     "sphinx.ext.mathjax",
     "sphinx_copybutton",
     "sphinx_design",
-    "sphinx_gallery.gen_gallery",
     "docstrings",
     "site_pages",
 ]
-exclude_patterns = ["_build", "gallery/*", "**/README.rst", "jupyter_execute"]
+exclude_patterns = ["_build", "jupyter_execute"]
 templates_path = ["_templates"]
-suppress_warnings = ["config.cache"]  # the gallery's order is a function, which has no hash
 
 # The pages of the API: what the docstrings say, with types as they are written in the code.
 autosummary_generate = True
@@ -52,24 +57,10 @@ myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist", "at
 myst_heading_anchors = 3
 nb_execution_mode = "cache"
 nb_execution_timeout = 300
+nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
-
-sphinx_gallery_conf = {
-    "examples_dirs": "gallery",
-    "gallery_dirs": "auto_gallery",
-    "filename_pattern": "/plot_",
-    "download_all_examples": False,
-    "remove_config_comments": True,
-    "show_memory": False,
-    "abort_on_example_error": True,
-    "plot_gallery": True,
-    "min_reported_time": 5,
-    "show_signature": False,
-    "nested_sections": False,
-    "capture_repr": (),
-}
 
 html_theme = "furo"
 html_title = "grokscope"
@@ -78,6 +69,7 @@ html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {
+    "navigation_with_keys": True,
     "source_repository": f"{REPOSITORY}/",
     "source_branch": "main",
     "source_directory": "docs/",

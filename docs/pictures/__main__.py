@@ -44,11 +44,13 @@ def draw_measures(wanted: set[str]) -> dict[str, Any]:
     """The pictures of measures on the digits, and their numbers."""
     data = digits()
     penalty = gs.GrokAlign(1e-3)
-    runs = {BASELINE: digits_trajectory(None, 12_000), OURS: digits_trajectory(penalty, 12_000)}
+    runs = {BASELINE: digits_trajectory(None, 12_000)}
+    if not wanted or wanted - {"onset", "regions", "embedding-2d"}:
+        runs[OURS] = digits_trajectory(penalty, 12_000)
     accuracy: dict[str, Curve] = {
         name: (run.steps, run.test_accuracy) for name, run in runs.items()
     }
-    numbers: dict[str, Any] = {"steps": runs[OURS].steps, "test_accuracy": _values(accuracy)}
+    numbers: dict[str, Any] = {"steps": runs[BASELINE].steps, "test_accuracy": _values(accuracy)}
     path = DOCS / "measures/values.json"
     for card, (title, value) in DIGITS.items():
         if wanted and card not in wanted:
@@ -126,8 +128,9 @@ def _slices(card: str, run: Trajectory) -> Any:
     counts = {}
     for axes, index in zip(plots, chosen, strict=True):
         regions = gs.linear_regions(run.networks[index], plane)
-        plot_regions(regions, axes, points=plane.coordinates(data.train_x[:3]))
+        plot_regions(regions, axes, color="class", points=plane.coordinates(data.train_x[:3]))
         axes.set_title(f"step {run.steps[index]:,}: {len(regions):,} cells", fontsize=8)
+        axes.set(xlabel="", ylabel="")
         counts[run.steps[index]] = len(regions)
     save(figure, MEASURES / f"{card}.png")
     return counts
@@ -225,6 +228,18 @@ def draw_methods(wanted: set[str]) -> dict[str, Any]:
     return numbers
 
 
+def draw_readme(wanted: set[str]) -> dict[str, Any]:
+    """The picture of the README, by its own lines."""
+    readme = (DOCS.parent / "README.md").read_text("utf-8")
+    block = next(part for part in readme.split("```python")[1:] if "history.plot" in part)
+    lines = [line[4:] for line in block.splitlines() if line.startswith((">>>", "..."))]
+    names: dict[str, Any] = {}
+    exec("\n".join(lines), names)
+    names["figure"].set_size_inches(6.4, 3.0)
+    save(names["figure"], DOCS / "images/readme.png")
+    return {}
+
+
 def _last(curves: dict[str, Curve]) -> dict[str, Any]:
     return {"test accuracy at the end": {k: round(float(v[-1]), 4) for k, (_, v) in curves.items()}}
 
@@ -238,11 +253,13 @@ def main(wanted: set[str]) -> None:
     """Draw all pictures, or those of the cards that are named."""
     torch.set_num_threads(1)
     parts = {"measures": draw_measures, "modular": draw_modular, "methods": draw_methods}
+    parts["readme"] = draw_readme
     asked = [name for name in parts if name in wanted] or list(parts)
     for name in asked:
         numbers = parts[name](wanted - set(parts))
         folder = "methods" if name == "methods" else "measures"
-        _merge(DOCS / folder / "values.json", numbers)
+        if numbers:
+            _merge(DOCS / folder / "values.json", numbers)
 
 
 if __name__ == "__main__":

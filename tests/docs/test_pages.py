@@ -1,0 +1,106 @@
+"""The site's pages keep up with the code: cards, errors, names, the API."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import grokscope as gs
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+CARDS = sorted(path for path in (DOCS / "measures").glob("*.md") if path.stem != "index")
+PARTS = ("Equation", "Source", "A high value", "A low value", "Cost", "Models", "Pitfalls")
+
+
+def _public_measures() -> set[str]:
+    """Functions of ``grokscope`` that are taken from ``grokscope.measures``."""
+    stub = ast.parse((ROOT / "src/grokscope/__init__.pyi").read_text("utf-8"))
+    return {
+        (alias.asname or alias.name)
+        for node in stub.body
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("grokscope.measures")
+        for alias in node.names
+        if alias.name[0].islower()
+    }
+
+
+def _messages() -> str:
+    """All text that stands in the library's string literals, joined as Python joins it."""
+    found = []
+    for path in (ROOT / "src").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = (p.value if isinstance(p, ast.Constant) else "{}" for p in node.values)
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("card", CARDS, ids=lambda path: path.stem)
+def test_a_card_has_all_its_parts(card: Path) -> None:
+    text = card.read_text("utf-8")
+    missing = [part for part in PARTS if f"**{part}.**" not in text]
+    assert not missing
+    assert "```python\n>>> " in text, "no lines of code that run"
+    assert "](#grokscope." in text, "no link to the API"
+    pictures = re.findall(r"!\[(.+)\]\(([^)]+)\)", text)
+    assert pictures
+    for _, picture in pictures:
+        assert (card.parent / picture).is_file(), picture
+
+
+def test_every_measure_has_a_card() -> None:
+    told = "\n".join(card.read_text("utf-8") for card in CARDS)
+    by_others = {"jacobian_geometry", "nonnegative_least_squares"}  # several at once; a solver
+    missing = {name for name in _public_measures() if f"gs.{name}" not in told}
+    assert missing - by_others == set()
+
+
+def test_every_card_is_in_the_index() -> None:
+    index = (DOCS / "measures/index.md").read_text("utf-8")
+    assert [card.stem for card in CARDS if f"({card.name})" not in index] == []
+
+
+def test_every_method_has_a_picture_and_says_where_it_works() -> None:
+    for name in ("grokalign", "grokfast", "orthograd", "adversarial", "baselines"):
+        text = (DOCS / f"methods/{name}.md").read_text("utf-8")
+        assert f"](../images/methods/{name}.png)" in text
+        assert (DOCS / f"images/methods/{name}.png").is_file()
+        assert "**Models.**" in text
+        assert ">>> " in text
+
+
+def test_the_reference_lists_every_public_name() -> None:
+    text = (DOCS / "reference/python.rst").read_text("utf-8")
+    listed = set(re.findall(r"^   (\w+)$", text, flags=re.M))
+    assert set(gs.__all__) - {"__version__"} - listed == set()
+    assert {name for name in listed if not hasattr(gs, name)} == set()
+
+
+def test_messages_of_the_error_page_are_those_of_the_library() -> None:
+    page = (DOCS / "reference/errors.md").read_text("utf-8")
+    headings = re.findall(r"^## `(.+)`$", page, flags=re.M)
+    messages = _messages()
+    assert len(headings) >= 8
+    assert [words for words in headings if words not in messages] == []
+
+
+def test_links_of_the_readme_are_absolute_and_lead_to_files() -> None:
+    text = (ROOT / "README.md").read_text("utf-8")
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert [link for link in links if not link.startswith("https://")] == []
+    house = "https://github.com/grokscope/grokscope/blob/main/"
+    pictures = "https://raw.githubusercontent.com/grokscope/grokscope/main/"
+    ours = [
+        link.removeprefix(start)
+        for link in links
+        for start in (house, pictures)
+        if link.startswith(start)
+    ]
+    assert len(ours) > 10
+    assert [path for path in ours if not (ROOT / path).exists()] == []
