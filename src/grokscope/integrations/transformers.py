@@ -198,7 +198,7 @@ class MethodsCallback(_Callback):
         resume_from: as for ``MonitorCallback``.
 
     Raises:
-        ValueError: at the start of the training, if a method changes the inputs.
+        ValueError: if, at the start of the training, a method changes the inputs.
     """
 
     def __init__(
