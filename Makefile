@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-lowest test-slow lint format bench docs pictures wheel-check clean
+.PHONY: help install run test test-lowest test-slow test-faults lint format bench docs pictures wheel-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -32,6 +32,9 @@ test-lowest:  ## the tests on the oldest packages that pyproject.toml allows (fe
 
 test-slow: $(STAMP)  ## the longer reproductions
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow --timeout 7200
+
+test-faults: $(STAMP)  ## kill, damage and move runs for ten minutes, and count what was not survived
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign --seconds 600
 
 lint: $(STAMP)  ## style, types and the direction of imports
 	$(BIN)/ruff check .

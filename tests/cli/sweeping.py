@@ -30,9 +30,9 @@ arms:
 """
 
 
-def plain_runs(folder: Path) -> dict[int, bytes]:
+def plain_runs(folder: Path, text: str = SWEPT) -> dict[int, bytes]:
     """The rows of each seed, run by itself in this process and never stopped."""
-    (folder / "swept.yaml").write_text(SWEPT)
+    (folder / "swept.yaml").write_text(text)
     # Fewer checkpoints: they cost time, and not one of the numbers.
     seldom = ["training.checkpoint_seconds=60"]
     experiment = load_experiment(str(folder / "swept.yaml"), settings=seldom)

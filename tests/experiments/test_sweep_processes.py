@@ -22,14 +22,28 @@ def outcomes(engine: ProcessEngine, number: int) -> list[Outcome]:
     return found
 
 
+WORKER = """
+import json, os, signal, sys
+answer = os.dup(1)
+for line in sys.stdin:
+    job = json.loads(line)
+    log = os.open(os.path.join(job["folder"], "seed-%d" % job["seed"], "output.log"), 1 | 64 | 1024)
+    os.dup2(log, 1), os.dup2(log, 2)
+    code = 0
+    exec(job["device"])
+    sys.stdout.flush()
+    os.write(answer, b"%d\\n" % code)
+"""
+
+
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Short programs in place of runs: what a job's device says is what they do."""
+    """Workers of a few lines in place of those with torch: what a job's device says is done."""
     real = subprocess.Popen
 
     def begin(arguments: list[str], **options: object) -> subprocess.Popen[bytes]:
-        program = arguments[-1].split('"device": "')[1].split('", "data_dir"')[0]
-        return real([sys.executable, "-c", program], **options)  # type: ignore[call-overload]
+        assert arguments[1:] == ["-m", "grokscope.experiments.sweep"]
+        return real([sys.executable, "-c", WORKER], **options)  # type: ignore[call-overload]
 
     monkeypatch.setattr(processes.subprocess, "Popen", begin)
 
@@ -39,9 +53,11 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     ("program", "state", "said"),
     [
         ("pass", "finished", ""),
-        ("exit(75)", "busy", ""),
+        ("code = 75", "busy", ""),
+        ("print(1); print(2); code = 1", "failed", "1\n2"),
         ("exit(130)", "failed", "its process was stopped"),
         ("print(1); print(2); exit(3)", "failed", "1\n2"),
+        ("raise KeyError(5)", "failed", "KeyError: 5"),
         ("exit(3)", "failed", "its process ended with exit code 3"),
         ("import os; os.abort()", "failed", "its process was killed by SIGABRT"),
         ("import os; os.kill(os.getpid(), 9)", "failed", "SIGKILL (was memory short?)"),
@@ -55,6 +71,7 @@ def test_how_a_process_ends_is_told(tmp_path: Path, program: str, state: str, sa
     assert outcome.state == state
     assert said in outcome.message
     assert engine.room() == 1
+    engine.stop()
 
 
 @pytest.mark.usefixtures("stand_in")
@@ -69,27 +86,57 @@ def test_processes_that_do_not_end_when_asked_are_ended(
     engine.start([job])
     while "1" not in (job.run / "output.log").read_text():
         time.sleep(0.01)
-    (process,) = engine._running.values()
+    (worker,) = engine._pool.values()
     engine.stop()
-    assert process.returncode == -9
+    assert worker.process.returncode == -9
 
 
 @pytest.mark.usefixtures("stand_in")
-def test_each_job_sees_one_gpu_and_its_own_threads(
+def test_one_process_takes_job_after_job_and_another_takes_over_from_one_that_crashed(
+    tmp_path: Path,
+) -> None:
+    say = "print(os.getpid())"
+    programs = [say, say, "os.kill(os.getpid(), 9)", say, "exit(3)", say]
+    engine = ProcessEngine(1)
+    told = []
+    for seed, program in enumerate(programs):
+        engine.start([Job(str(tmp_path), seed, program)])
+        told += outcomes(engine, 1)
+    engine.stop()
+    assert [outcome.state for outcome in told] == [
+        *("finished", "finished", "failed", "finished", "failed", "finished")
+    ]
+    assert [outcome.job.seed for outcome in told] == list(range(6))
+    pids = [(tmp_path / f"seed-{seed}/output.log").read_text() for seed in (0, 1, 3, 5)]
+    assert pids[0] == pids[1]
+    assert len(set(pids)) == 3
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_worker_that_died_between_two_jobs_is_replaced(tmp_path: Path) -> None:
+    engine = ProcessEngine(1)
+    engine.start([Job(str(tmp_path), 0, "pass")])
+    outcomes(engine, 1)
+    (worker,) = engine._pool.values()
+    worker.process.kill()
+    worker.process.wait()
+    engine.start([Job(str(tmp_path), 1, "pass")])
+    (outcome,) = outcomes(engine, 1)
+    assert outcome.state == "finished"
+    engine.stop()
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_each_worker_sees_one_gpu_and_its_own_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    wait = "import time; time.sleep(99)"
-    first, second, third, fourth = (Job(str(tmp_path), s, wait, threads=2) for s in range(4))
+    show = "print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'])"
     engine = ProcessEngine(3, ["4", "6"])
-    engine.start([first, second, third])
-    seen = [engine.environment(job)["CUDA_VISIBLE_DEVICES"] for job in (first, second, third)]
-    assert seen == ["4", "6", "4"]
-    assert engine.environment(first)["OMP_NUM_THREADS"] == "2"
-    engine._running[second].kill()
-    outcomes(engine, 1)
-    engine.start([fourth])
-    assert engine.environment(fourth)["CUDA_VISIBLE_DEVICES"] == "6"
+    engine.start([Job(str(tmp_path), seed, show, threads=2) for seed in range(3)])
+    outcomes(engine, 3)
+    seen = [(tmp_path / f"seed-{seed}/output.log").read_text() for seed in range(3)]
+    assert seen == ["4 2\n", "6 2\n", "4 2\n"]
     engine.stop()
 
 

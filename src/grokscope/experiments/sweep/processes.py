@@ -1,4 +1,4 @@
-"""The engine of one machine: a process for each run."""
+"""The engine of one machine: processes that take one run after another."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 
 import torch
 
@@ -18,7 +19,7 @@ from grokscope.experiments.sweep.engine import Job, Outcome, last_lines
 from grokscope.runs.sweep_folder import LOG
 from grokscope.training.device import resolve_device
 
-BUSY, INTERRUPTED = 75, 130
+BUSY, FAILED, INTERRUPTED = 75, 1, 130
 _STOP_SECONDS = 30.0
 
 
@@ -35,12 +36,60 @@ def visible_gpus(device: str) -> list[str]:
     return named.split(",") if named else list(map(str, range(torch.cuda.device_count())))
 
 
+class _Worker:
+    """A process that takes one job after another, so that torch is loaded once for all of them.
+
+    Args:
+        place: its number among the workers.
+        environment: what it is started with.
+        log: where it says what keeps it from starting.
+    """
+
+    def __init__(self, place: int, environment: Mapping[str, str], log: Path) -> None:
+        self.place = place
+        self.job: Job | None = None
+        with log.open("ab") as errors:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "grokscope.experiments.sweep"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=dict(environment),
+                # Ctrl-C on a terminal goes to a whole group: it is for us to pass on.
+                start_new_session=True,
+            )
+        assert self.process.stdout is not None
+        os.set_blocking(self.process.stdout.fileno(), False)
+
+    def take(self, job: Job) -> None:
+        """Begin to work on a job; one that has died meanwhile is told of by ``ended``."""
+        self.job = job
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(json.dumps(asdict(job)).encode() + b"\n")
+            self.process.stdin.flush()
+
+    def ended(self) -> int | None:
+        """The code of how its job ended; None where it goes on."""
+        code = self.process.poll()  # first: what it answered before it died is then there to read
+        assert self.process.stdout is not None
+        answer = self.process.stdout.read()
+        return int(answer) if answer else code
+
+    def close(self) -> None:
+        """Let go of a process that is over."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(BrokenPipeError):
+                if pipe is not None:
+                    pipe.close()
+
+
 class ProcessEngine:
-    """Each job in a process of its own, so that none can harm another.
+    """Jobs in processes that take one after another; one that crashes harms no other job.
 
     Args:
         workers: how many at the same time.
-        gpus: the GPUs to share among them, as CUDA numbers them; each job sees one alone.
+        gpus: the GPUs to share among them, as CUDA numbers them; each process sees one alone.
     """
 
     def __init__(self, workers: int, gpus: Sequence[str] = ()) -> None:
@@ -48,59 +97,70 @@ class ProcessEngine:
             raise ValueError(f"--workers must be a positive number: got {workers}")
         self.workers = workers
         self.gpus = list(gpus)
-        self._running: dict[Job, subprocess.Popen[bytes]] = {}
-        self._places: dict[Job, int] = {}
+        self._pool: dict[int, _Worker] = {}
 
     def room(self) -> int:
         """How many more jobs may be started now."""
-        return self.workers - len(self._running)
+        return self.workers - sum(worker.job is not None for worker in self._pool.values())
 
     def start(self, jobs: Sequence[Job]) -> None:
         """Begin to work on jobs."""
         for job in jobs:
             job.run.mkdir(parents=True, exist_ok=True)
-            taken = [self._places[other] for other in self._running]
-            self._places[job] = next(at for at in range(self.workers) if at not in taken)
-            with (job.run / LOG).open("ab") as log:
-                self._running[job] = subprocess.Popen(
-                    [sys.executable, "-m", "grokscope.experiments.sweep", json.dumps(asdict(job))],
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env=self.environment(job),
-                    # Ctrl-C on a terminal goes to a whole group: it is for us to pass on.
-                    start_new_session=True,
-                )
+            self._free(job).take(job)
 
-    def environment(self, job: Job) -> dict[str, str]:
-        """Ours, with as many threads for the libraries below PyTorch, and the job's own GPU."""
-        threads = {} if job.threads is None else {"OMP_NUM_THREADS": str(job.threads)}
-        place = self._places.get(job, 0)
+    def environment(self, place: int, threads: int | None) -> dict[str, str]:
+        """Ours, with as many threads for the libraries below PyTorch, and the worker's own GPU."""
+        wanted = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
         gpu = {"CUDA_VISIBLE_DEVICES": self.gpus[place % len(self.gpus)]} if self.gpus else {}
-        return {**threads, **os.environ, **gpu}
+        return {**wanted, **os.environ, **gpu}
 
     def ended(self) -> list[Outcome]:
-        """The jobs whose process is over."""
-        over = {job: code for job, of in self._running.items() if (code := of.poll()) is not None}
-        for job in over:
-            del self._running[job]
-        return [_outcome(job, code) for job, code in over.items()]
+        """The jobs that are over."""
+        outcomes = []
+        for worker in list(self._pool.values()):
+            code = worker.ended()
+            if code is None:
+                continue
+            if worker.job is not None:
+                outcomes.append(_outcome(worker.job, code))
+            worker.job = None
+            if worker.process.poll() is not None:
+                self._let_go(worker)
+        return outcomes
 
     def stop(self) -> None:
         """Ask all processes to end, and end those that do not in time."""
-        for process in self._running.values():
-            process.terminate()
+        workers = list(self._pool.values())
+        for worker in workers:
+            worker.process.terminate()
         deadline = time.monotonic() + _STOP_SECONDS
         try:
-            for process in self._running.values():
+            for worker in workers:
                 with suppress(subprocess.TimeoutExpired):
-                    process.wait(max(0.0, deadline - time.monotonic()))
+                    worker.process.wait(max(0.0, deadline - time.monotonic()))
         finally:
-            for process in self._running.values():
-                if process.poll() is None:
-                    process.kill()
-                    process.wait()
-            self._running.clear()
+            for worker in workers:
+                if worker.process.poll() is None:
+                    worker.process.kill()
+                    worker.process.wait()
+                self._let_go(worker)
+
+    def _free(self, job: Job) -> _Worker:
+        """A worker without a job, started where there is none."""
+        for worker in list(self._pool.values()):
+            if worker.job is None and worker.process.poll() is None:
+                return worker
+            if worker.job is None:
+                self._let_go(worker)
+        place = next(at for at in range(self.workers) if at not in self._pool)
+        environment = self.environment(place, job.threads)
+        self._pool[place] = _Worker(place, environment, job.run / LOG)
+        return self._pool[place]
+
+    def _let_go(self, worker: _Worker) -> None:
+        worker.close()
+        self._pool.pop(worker.place, None)
 
 
 def _outcome(job: Job, code: int) -> Outcome:
