@@ -20,7 +20,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 RESULT = Path(__file__).parent / "results" / "step.json"
-WARM_UP, STEPS = 10, 30
+WARM_UP, STEPS = 10, 100
 SHAPES = {"64-128-128-10": (64, [128, 128]), "784-200-200-10": (784, [200, 200])}
 METHODS = ("plain", "GrokAlign", "Grokfast", "OrthoGrad", "GradientNoise", "AdversarialTraining")
 

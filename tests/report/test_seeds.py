@@ -14,7 +14,7 @@ from grokscope.findings.claims import StepsTo
 from grokscope.findings.statistics import SeedValues
 from grokscope.findings.summary import run_summary
 from grokscope.report import comparison_data, print_summary, print_sweep, write_report
-from grokscope.report.judgement import judgement
+from grokscope.report.finding import judgement
 from grokscope.report.seeds import seed_rows, seed_table, sweep_table
 from grokscope.runs import Run, RunDirectory, open_runs
 from grokscope.runs.sweep_folder import write_sweep

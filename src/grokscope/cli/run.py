@@ -120,8 +120,7 @@ def run_data(run: Run, page: Path) -> dict[str, Any]:
     """What a run found, for a program."""
     from grokscope.findings.summary import run_summary
     from grokscope.report import comparison_data
-    from grokscope.report.finding import finding
-    from grokscope.report.judgement import judgement
+    from grokscope.report.finding import finding, judgement
 
     summary = run_summary(run)
     return {

@@ -67,8 +67,7 @@ def _stamp(runs: Sequence[Run]) -> list[tuple[str, int, int]]:
 
 def _view(runs: Sequence[Run], page: Path) -> RenderableType:
     from grokscope.findings.summary import run_summary
-    from grokscope.report.finding import finding
-    from grokscope.report.judgement import judgement
+    from grokscope.report.finding import finding, judgement
 
     parts: list[RenderableType] = []
     for run in runs:

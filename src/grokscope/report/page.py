@@ -11,7 +11,7 @@ from markupsafe import Markup
 from grokscope._version import __version__
 from grokscope.findings.panels import PanelError, panel_from
 from grokscope.findings.summary import RunSummary, run_summary
-from grokscope.report.comparison import comparison_columns, summary_table
+from grokscope.report.comparison import comparison_columns, overlay, summary_table
 from grokscope.report.default_panels import DEFAULT_PANELS
 from grokscope.report.facts import (
     ArmFacts,
@@ -21,9 +21,7 @@ from grokscope.report.facts import (
     spec_text,
     state_notice,
 )
-from grokscope.report.finding import Finding, finding, time_sentences
-from grokscope.report.judgement import Judgement, judgement
-from grokscope.report.overlay import overlay
+from grokscope.report.finding import Finding, Judgement, finding, judgement, time_sentences
 from grokscope.report.panels import Context, Drawing, NothingToDraw, draw
 from grokscope.report.plotting import css_color, marker_path
 from grokscope.report.seeds import seed_rows, seed_table

@@ -13,8 +13,7 @@ from rich.text import Text
 
 from grokscope.findings.summary import RunSummary, run_summary
 from grokscope.report.comparison import comparison_columns, summary_table
-from grokscope.report.finding import finding, time_sentences
-from grokscope.report.judgement import Judgement, judgement
+from grokscope.report.finding import Judgement, finding, judgement, time_sentences
 from grokscope.report.seeds import seed_rows, seed_table, sweep_table
 from grokscope.runs import Run, open_runs
 
