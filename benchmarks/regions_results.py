@@ -3,8 +3,8 @@
 Run it: python benchmarks/regions_results.py RUN... of mnist-regions, mnist-regions-slices
 or mnist-regions-published. An entry for each experiment has the ratios from memorization to
 generalization and the metrics at every kept step of the first seed (the verdicts on claims are in
-claims.json, which results_index.py writes); entries of experiments that are not given stay. A table
-of the milestones is printed, to paste.
+claims.json, which results_index.py writes); entries of experiments that are not given stay, and
+NAME=RUN is an entry of another name. A table of the milestones is printed, to paste.
 """
 
 from __future__ import annotations
@@ -73,8 +73,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", nargs="+", metavar="RUN")
     record = json.loads(RESULT.read_text()) if RESULT.exists() else {}
-    for run in map(Run, parser.parse_args().runs):
-        record[run.spec["name"]] = entry(run)
+    for text in parser.parse_args().runs:
+        key, _, path = text.rpartition("=")
+        run = Run(path)
+        record[key or run.spec["name"]] = entry(run)
         print(table(run))
     write_record(RESULT, record)
 
