@@ -53,9 +53,13 @@ WORKLOADS = {
     "transformer-sum": Workload(
         "the same, summed logits, n=256", 256, "sum", tangents="JACOBIAN_CONTRACTION"
     ),
+    "mlp-sum": Workload("MLP 784-200-200-10, summed outputs, n=10,000", 10_000, "sum"),
+    "resnet-16": Workload("ResNet-18 of width 16, n=64", 64),
+    "resnet-64": Workload("ResNet-18 of width 64, n=64", 64),
     "gpt2": Workload("GPT-2 of 2 layers, width 32, 256 tokens, trace, n=8", 8, "trace"),
 }
-ALONE = {"cnn-256"}  # measured for its memory only
+ALONE = {"cnn-256", "resnet-16"}  # measured without the peers
+ONCE = {"mlp-sum", "resnet-64"}  # and once only, for what does not fit elsewhere
 
 
 def problem(name: str, n: int) -> tuple[Any, Any]:
@@ -63,9 +67,13 @@ def problem(name: str, n: int) -> tuple[Any, Any]:
     import torch
 
     import ntk_models
+    import resnet
 
     torch.manual_seed(0)
-    if name == "mlp-10":
+    if name.startswith("resnet"):
+        width = int(name.removeprefix("resnet-"))
+        return resnet.ResNet18(width).eval(), torch.randn(n, 3, 32, 32)
+    if name in ("mlp-10", "mlp-sum"):
         return ntk_models.mlp(784, 200, 200, 10), torch.randn(n, 784)
     if name == "mlp-47":
         return ntk_models.mlp(784, 128, 512, 128, 47), torch.randn(n, 784)
@@ -166,6 +174,8 @@ def entries(name: str, jax_python: str | None) -> list[tuple[str, int, list[str]
     """(method, n, command) of every entry of a workload."""
     workload = WORKLOADS[name]
     own = [sys.executable, str(Path(__file__).resolve()), "--worker", name]
+    if name in ONCE:
+        return [("ours", workload.n, [*own, "ours"])]
     methods = ["ours", "ours, unchecked"] + (["ours, trace"] if workload.reduce == "full" else [])
     found = [(m, workload.n, [*own, m]) for m in methods]
     if name in ALONE:
@@ -192,7 +202,7 @@ def measure(name: str, rounds: int, jax_python: str | None) -> list[dict[str, An
             slow = method in ("generic path", "torch.func", "neural-tangents")
             if slow and rows[i]["seconds"] and sum(rows[i]["seconds"]) > 60:
                 continue
-            arguments = [str(n), "1" if slow else "2"]
+            arguments = [str(n), "1" if slow or name in ONCE else "2"]
             if method == "neural-tangents":
                 arguments.append(WORKLOADS[name].tangents)
             result = measured([*command, *arguments])

@@ -94,12 +94,13 @@ def sum_is_noise(model: nn.Module, parameters: Mapping[str, nn.Parameter], x: Ba
     As for centroids (`measures.centroid.noise_of`), two signs tell, on a few examples.
     """
     few = rows(x, checked_examples(batch_size(x))[:_FEW])
-    n, k = outputs_at(model, few).shape
+    outputs = outputs_at(model, few)
+    n, k = outputs.shape
     if k == 1:
         return False
     weights = weights_across(k)
     summed, across, both = (
-        _pulled_back(model, parameters, few, w.expand(n, k))
+        _gradients(outputs, parameters, w.expand(n, k))
         for w in (torch.ones_like(weights), weights, 1 + weights)
     )
     size = _norm(across) / float(weights.norm()) * k**0.5
@@ -125,9 +126,18 @@ def _pulled_back(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], x: Batch, cotangent: Tensor
 ) -> dict[str, Tensor]:
     """``J^T v`` for a cotangent (n, k), by parameter."""
-    outputs = outputs_at(model, x)
+    return _gradients(outputs_at(model, x), parameters, cotangent)
+
+
+def _gradients(
+    outputs: Tensor, parameters: Mapping[str, nn.Parameter], cotangent: Tensor
+) -> dict[str, Tensor]:
     grads = torch.autograd.grad(
-        outputs, list(parameters.values()), cotangent.to(outputs), materialize_grads=True
+        outputs,
+        list(parameters.values()),
+        cotangent.to(outputs),
+        retain_graph=True,
+        materialize_grads=True,
     )
     dense = [grad.to_dense() if grad.is_sparse else grad for grad in grads]
     return dict(zip(parameters, dense, strict=True))
