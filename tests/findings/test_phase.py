@@ -174,3 +174,14 @@ def test_accuracies_in_per_cent_are_refused() -> None:
     rows = [{"step": s, "train_accuracy": 85.0, "test_accuracy": 60.0} for s in (1, 2)]
     with pytest.raises(ValueError, match="train_accuracy must hold fractions from 0 to 1"):
         phase(History(rows))
+
+
+def test_a_rise_is_told_from_twice_the_steps_of_fitting() -> None:
+    """The level that it rises from is not known before."""
+    steps = range(100, 221, 10)
+    rows = [
+        {"step": s, "train_accuracy": 1.0, "test_accuracy": 0.3 + (s - 100) / 200} for s in steps
+    ]
+    told = {each.step: each.name for each in phases(History(rows))}
+    assert told[190] == "memorized"
+    assert told[200] == "generalizing"
