@@ -139,7 +139,7 @@ def _gallery(ordered: list[str], found: Mapping[str, list[Any]], claims: Mapping
             cards.append(
                 f":::{{grid-item-card}} {figure_name(figure.partition('/')[2])}\n"
                 f":link: {figure.replace('/', '-')}\n:link-type: doc\n{top}\n"
-                f"{entries[0].title}.\n\n**{_counts(entries, claims)}**\n:::"
+                f"{entries[0].title}\n\n**{_counts(entries, claims)}**\n:::"
             )
         parts.append("::::{grid} 1 2 3 3\n:gutter: 3\n\n" + "\n".join(cards) + "\n::::")
     names = "\n".join(figure.replace("/", "-") for figure in ordered)
