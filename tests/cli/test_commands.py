@@ -46,13 +46,13 @@ def test_a_table_of_several_experiments_is_reproduced_in_a_folder_each(
 
     monkeypatch.setattr("grokscope.cli.reproduce.train_and_report", noted)
     reproduce("grokalign/table1", out=tmp_path)
-    reproduce("grokalign/fig1", out=tmp_path)
+    reproduce("grokalign/fig3", out=tmp_path)
     reproduce("grokalign/table1")
     several = reproducible()["grokalign/table1"]
     assert {"mnist-table1", "mnist-table1-mse"} <= set(several)
     assert called == [
         *((name, tmp_path / name) for name in several),
-        ("mnist-regions", tmp_path),
+        ("mnist-feature-learning", tmp_path),
         *((name, None) for name in several),
     ]
 

@@ -179,12 +179,12 @@ def test_rank_correlation_shares_the_ranks_of_equal_values(columns: Any) -> None
     assert rank_correlation(a, b) == pytest.approx(stats.spearmanr(a, b)[0])
 
 
-@pytest.mark.parametrize("figure", ["fig3", "fig10"])
+@pytest.mark.parametrize("name", ["mnist-feature-learning", "mnist-lazy-or-rich"])
 def test_the_shipped_experiments_run_from_end_to_end(
-    shared_data: Path, tmp_path: Path, figure: str
+    shared_data: Path, tmp_path: Path, name: str
 ) -> None:
     settings = ["training.max_steps=200", "data.train_size=48", "data.test_size=48"]
-    experiment = load_experiment(f"grokalign/{figure}", "quick", settings)
+    experiment = load_experiment(name, "quick", settings)
     run = run_experiment(experiment, tmp_path / "run", data_dir=shared_data)
     assert all(verdict.measured is not None for verdict in verdicts(run))
     assert "could not be drawn" not in write_report([run.path]).read_text()
