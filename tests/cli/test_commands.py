@@ -162,7 +162,7 @@ def test_report_and_data_as_json(finished) -> None:
 def test_shells_complete_commands_experiments_and_figures(tmp_path: Path) -> None:
     asked = {"_GROKSCOPE_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
     for words, expected in (
-        ("grokscope run mnist-re", ["mnist-regions", "mnist-regions-slices"]),
+        ("grokscope run mnist-regions-", ["mnist-regions-published", "mnist-regions-slices"]),
         ("grokscope reproduce grokalign/t", ["grokalign/table1", "grokalign/table2"]),
     ):
         code = "import sys; sys.argv = ['grokscope']; from grokscope.cli import main; main()"
