@@ -1,9 +1,10 @@
 """What a training step costs in this checkout over what it costs in another one.
 
-Run it: python benchmarks/step_against.py OTHER [--rounds N], where OTHER is a checkout of another
-commit. Two processes, one for each, take turns with the same training; only one of them works at a
-time. It prints a table and writes benchmarks/results/step.json: medians over the turns of a step's
-CPU time on one thread, so that other programs' share of the core is left out.
+Run it: python benchmarks/step_against.py OTHER [--rounds N] [--shapes SHAPE...], where OTHER is a
+checkout of another commit. Two processes, one for each, take turns with the same training; only one
+of them works at a time. It prints a table and writes benchmarks/results/step.json: ratios of the
+medians over the turns of a step's CPU time on one thread, which leaves other programs' share of the
+core out.
 """
 
 from __future__ import annotations
@@ -84,10 +85,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("other", type=Path)
     parser.add_argument("--rounds", type=int, default=25)
+    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
     arguments = parser.parse_args()
     processes = {"other": started(arguments.other), "this": started(ROOT)}
     ratios: dict[str, dict[str, float]] = {}
-    for shape in SHAPES:
+    for shape in arguments.shapes:
         ratios[shape] = {}
         for method in METHODS:
             seconds: dict[str, list[float]] = {"other": [], "this": []}

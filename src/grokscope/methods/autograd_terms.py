@@ -32,6 +32,8 @@ Terms = tuple[Float[Tensor, "s n"], Float[Tensor, "s n"]]
 Draw = Callable[[int, Tensor], Float[Tensor, "s n r k"]]
 
 _LOG = logging.getLogger(__name__)
+# how nodes of a graph are called that differentiate no further; the last by PyTorch 2.6
+_ONCE_ONLY = ("::Error", "::NotImplemented", "CompiledFunctionBackwardBackward")
 # whether a model's training pass, and a pass of the penalty's own, can be differentiated twice
 _TWICE: WeakKeyDictionary[nn.Module, dict[str, bool]] = WeakKeyDictionary()
 
@@ -181,7 +183,7 @@ def _refusal(squares: Tensor, trained: list[nn.Parameter]) -> str | None:
             continue
         seen.add(node)
         # a node that raises when it is reached; a search for the parameters alone passes it by
-        if node.name().endswith(("::Error", "::NotImplemented")):
+        if node.name().endswith(_ONCE_ONLY):
             return "one of its functions differentiates once only"
         waiting += [following for following, _ in node.next_functions]
     if not trained:
