@@ -208,14 +208,14 @@ def difference(methods: Sequence[Sequence[Method]]) -> str | None:
     if any(kind != kinds[0] for kind in kinds):
         return "the networks have different methods"
     for same in zip(*methods, strict=True):
-        settings = [_settings(method) for method in same]
+        settings = [settings_of(method) for method in same]
         for name, value in settings[0].items():
             if any(own.get(name) != value for own in settings):
                 return f"{name} of {type(same[0]).__name__} differs between the networks"
     return None
 
 
-def _settings(method: Method) -> dict[str, Any]:
+def settings_of(method: Method) -> dict[str, Any]:
     """What a method was made with: its public attributes that are plain values."""
     plain = (bool, int, float, str, tuple, type(None))
     return {

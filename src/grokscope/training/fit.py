@@ -21,6 +21,7 @@ from grokscope.measures.inputs import check_model, class_labels
 from grokscope.methods.base import Method, joined
 from grokscope.methods.networks import Networks, OneNetwork
 from grokscope.runs import RunDirectory, Trial, TrialGroup
+from grokscope.runs.files import read_yaml_mapping
 from grokscope.training.batches import BatchOrder
 from grokscope.training.device import resolve_device
 from grokscope.training.evaluation import Evaluation
@@ -29,6 +30,7 @@ from grokscope.training.loop import Loop
 from grokscope.training.member import FitResult, Member, OnEvaluation
 from grokscope.training.monitor import Monitor
 from grokscope.training.optimizers import learning_rate_schedule, named_optimizer
+from grokscope.training.recorded import check_recorded, recorded
 from grokscope.training.settings import TrainingSettings, takes_settings
 from grokscope.training.stackable import obstacle, slower
 from grokscope.training.stacked_networks import StackedNetworks
@@ -66,16 +68,19 @@ def fit(
         seed: decides the order of the batches; the initialization is the model's own.
         device: "auto" (the best there is), "cpu", "cuda" or "mps".
         out: a folder to write a run directory to, which ``grokscope report`` can read.
-        resume: go on with the run in ``out``, if there is one.
+        resume: go on with the run in ``out``, if there is one; one that has finished trains the
+            steps that a larger ``max_steps`` asks for.
         on_evaluation: called with each row and the training seconds so far.
         **settings: optimizer, lr, weight_decay, batch_size, max_steps and the other fields of
             ``grokscope.training.TrainingSettings``, which says what each means.
 
     Returns:
-        The trained model, the history of its evaluations, and how training ended.
+        The trained model, the history of its evaluations, and how training ended: after Ctrl-C as
+        "interrupted", with what there is by then. The model is in the mode that it had.
 
     Raises:
-        ValueError: if an argument is wrong; the message names it.
+        ValueError: if an argument is wrong, or another than the run in ``out`` was trained with;
+            the message names it.
         RunError: if the run directory is in use, holds another run, or cannot be written.
 
     Example:
@@ -89,12 +94,17 @@ def fit(
     how = TrainingSettings.of(settings, "fit")
     place = resolve_device(device)
     own = _Own(seed, model, methods, monitor, on_evaluation)
-    with frozen([model], how.freeze):
+    with frozen([model], how.freeze), _modes_kept(model):
         member = own.member(_moved(data, model, place, how), how, place)
         loop = _loop([own], [member], OneNetwork(model), place)
-        with _opened_trials(out, resume, place, [seed]) as trials:
-            (result,) = _run(loop, trials)
-            return result
+        try:
+            with _opened_trials(out, resume, place, [seed], recorded(how, methods)) as trials:
+                (result,) = _run(loop, trials)
+                return result
+        except KeyboardInterrupt:
+            if isinstance(out, Trial):  # part of an experiment, which is interrupted as a whole
+                raise
+            return member.interrupted(loop.step)
 
 
 @takes_settings
@@ -175,7 +185,12 @@ def fit_seeds(
         for seed, model in zip(seeds, models, strict=True)
     ]
     members: list[Member] = []
-    with frozen(models, how.freeze), _opened_trials(out, resume, place, seeds) as trials:
+    with (
+        frozen(models, how.freeze),
+        _opened_trials(
+            out, resume, place, seeds, recorded(how, [] if methods is None else methods(seeds[0]))
+        ) as trials,
+    ):
         for own in owns:
             members.append(own.member(dataset, how, place))
             dataset = members[0].evaluation.data  # which may be a copy: one will do
@@ -356,11 +371,23 @@ def _check_seeds(seeds: Sequence[int], vectorize: bool | str) -> None:
 
 
 @contextmanager
+def _modes_kept(model: nn.Module) -> Iterator[None]:
+    """Put every module back into the mode that it had."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
 def _opened_trials(
     out: str | Path | Sequence[Trial] | Trial | None,
     resume: bool,
     device: torch.device,
     seeds: Sequence[int],
+    training: dict[str, Any],
 ) -> Iterator[list[Trial]]:
     """Where to write: the trials given, those of a run directory of its own, or nowhere."""
     if out is None or isinstance(out, Trial):
@@ -371,6 +398,7 @@ def _opened_trials(
         return
     path = Path(out)
     if resume and (path / "spec.yaml").exists():
+        check_recorded(read_yaml_mapping(path / "spec.yaml").get("training", {}), training, path)
         run = RunDirectory.resume(path, str(device))
     else:
         spec: dict[str, Any] = {
@@ -378,6 +406,7 @@ def _opened_trials(
             "title": path.name,
             "seeds": list(seeds),
             "arms": {"run": {"title": path.name}},
+            "training": training,
         }
         run = RunDirectory.create(path, spec, str(device), list(seeds))
     with run:

@@ -31,6 +31,9 @@ class Loop:
         state: what moves them.
         order: the batches of each.
         group: where they write, if they do.
+
+    Attributes:
+        step: the last step that was taken.
     """
 
     def __init__(
@@ -50,6 +53,7 @@ class Loop:
         self._objective = NetworksObjective(evaluation.objective)
         self._alive = list(members)
         self._recorded: RecordedSteps | None = None
+        self.step = 0
         if self.settings.compile:
             check_capturable(state)
         self._marked = self._checkpointed = time.perf_counter()
@@ -89,9 +93,9 @@ class Loop:
         for member in self._alive:
             member.model.train()
         begin = time.perf_counter()
-        at = step
+        at = self.step = step
         while at < until:
-            at = self._take_some(at + 1, until)
+            at = self.step = self._take_some(at + 1, until)
             if writes and at < until and self._checkpoint_due():
                 self._clock(begin)
                 self._checkpoint(at)

@@ -27,8 +27,8 @@ OnEvaluation = Callable[[dict[str, Any], float], None]
 class FitResult:
     """A trained network and its record.
 
-    ``stopped`` is "target", "settled" (by ``StopWhenSettled``), "max_steps" or "diverged" (the
-    training loss was no longer finite);
+    ``stopped`` is "target", "settled" (by ``StopWhenSettled``), "max_steps", "diverged" (the
+    training loss was no longer finite) or "interrupted" (by Ctrl-C);
     ``train_seconds`` is the time of the training steps alone, without evaluation and monitoring;
     of networks trained together each has its share, the time of a step over their number.
     """
@@ -111,6 +111,8 @@ class Member:
         self.history = self.trial.history()
         self.train_seconds, self.total_seconds = saved["train_seconds"], saved["total_seconds"]
         self.step, self.stopped = saved["step"], saved["stopped"]
+        if self.stopped == "max_steps" and self.settings.max_steps > self.step:
+            self.stopped = None  # it is asked for more
         if self.monitor is not None:
             self.monitor.restore(History(self.history))
 
@@ -166,6 +168,10 @@ class Member:
                 stopped=self.stopped, steps=self.step, train_seconds=self.train_seconds
             )
         return FitResult(self.model, self.history, self.step, self.stopped, self.train_seconds)
+
+    def interrupted(self, step: int) -> FitResult:
+        """What there is of a training that Ctrl-C ended after a step."""
+        return FitResult(self.model, self.history, step, "interrupted", self.train_seconds)
 
     def _keeps(self, step: int) -> bool:
         listed = step in self._keep_at or bool(self._keep_at and self.stopped)
