@@ -1,4 +1,4 @@
-"""Manifold geometry against one quadratic programme at a time.
+"""Manifold geometry against one quadratic programme at a time, and the center search.
 
 Writes ``results/capacity.json`` and the tables of ``docs/capacity.md``. Times are CPU seconds of
 one thread; each figure is the median of interleaved repeats. The per-vector peers are a quadratic
@@ -27,6 +27,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 import grokscope as gs
+from grokscope.measures import capacity, center_search, glue
 from grokscope.measures.manifolds import check_manifolds, thin_coordinates, without_subspace
 
 HERE = Path(__file__).resolve().parent
@@ -36,6 +37,9 @@ REPEATS = 3
 RECORDED = {(10, 50, 784): 5.9, (10, 200, 784): 16.8, (30, 90, 300): 16.0, (47, 200, 128): 132.0}
 QP_CASE = (10, 200, 784)
 MEMORY_CASE = (47, 200, 512)
+SEVEN_LAYERS = (128, 128, 512, 512, 128, 128, 47)  # features of an MLP's layers on EMNIST
+NUM_GLUE_SAMPLES = 5
+CENTER_CASES = ((10, 200, 784), (47, 200, 128))
 
 
 def clouds(count: int, num_points: int, num_features: int) -> list[Tensor]:
@@ -135,6 +139,67 @@ def anchor_stage() -> dict[str, object]:
     }
 
 
+def one_at_a_time(
+    points: Tensor, targets: Tensor, signs: Tensor | None = None
+) -> gs.NonnegativeSolution:
+    """SciPy's solver in the place of ours."""
+    columns, rows = points.numpy(), []
+    for i, target in enumerate(targets.numpy()):
+        matrix = columns if signs is None else columns * signs[i].numpy()
+        rows.append(nnls(matrix, target, maxiter=100 * matrix.shape[1])[0])
+    return gs.NonnegativeSolution(torch.from_numpy(np.stack(rows)), targets.new_zeros(len(rows)), 0)
+
+
+def seven_layers() -> dict[str, object]:
+    """The QPs of seven layers of 47 classes by our batched solver and by SciPy's, in one run."""
+    seconds: dict[str, dict[str, float]] = {"geometry": {}, "glue": {}}
+    solvers = {"grokscope": gs.nonnegative_least_squares, "scipy": one_at_a_time}
+    for num_features in SEVEN_LAYERS:
+        manifolds = clouds(47, 200, num_features)
+        calls = {
+            "geometry": partial(gs.manifold_geometry, manifolds, correlations="keep"),
+            "glue": partial(gs.glue_geometry, manifolds, num_samples=NUM_GLUE_SAMPLES),
+        }
+        for name, solver in solvers.items():
+            capacity.nonnegative_least_squares = glue.nonnegative_least_squares = solver
+            for part, call in calls.items():
+                start = time.process_time()
+                call()
+                spent = time.process_time() - start
+                seconds[part][name] = seconds[part].get(name, 0.0) + spent
+    capacity.nonnegative_least_squares = solvers["grokscope"]
+    glue.nonnegative_least_squares = solvers["grokscope"]
+    return {"features": SEVEN_LAYERS, "glue_samples": NUM_GLUE_SAMPLES, "cpu_seconds": seconds}
+
+
+def center_searches() -> list[dict[str, object]]:
+    """Our search, and the published ten starts of a thousand steps for the same ranks."""
+    rows = []
+    for shape in CENTER_CASES:
+        centers = torch.stack([points.mean(0) for points in clouds(*shape)])
+        structure = gs.center_structure(centers)
+        seconds = interleaved({"grokscope": partial(gs.center_structure, centers)})["grokscope"]
+        centered = (centers - centers.mean(0)).double()
+        left, values, _ = torch.linalg.svd(centered, full_matrices=False)
+        coordinates = (left * values)[:, :-1].numpy()
+        start = time.process_time()
+        stream = np.random.default_rng(0)
+        for k in range(1, len(structure.candidates) + 1):
+            starts = np.linalg.qr(stream.standard_normal((10, coordinates.shape[1], k)))[0]
+            center_search.leave(coordinates, starts, 1000)
+        published = time.process_time() - start
+        rows.append(
+            {
+                "centers": shape[0],
+                "ranks": len(structure.candidates),
+                "cpu_seconds": seconds,
+                "published_steps_cpu_seconds": published,
+                "ratio": published / seconds,
+            }
+        )
+    return rows
+
+
 def end_to_end(recordings: Path | None) -> list[dict[str, object]]:
     """Whole calls, beside what the authors' implementation took elsewhere.
 
@@ -194,6 +259,35 @@ def tables(results: dict) -> str:
         f"| {stage['largest_difference'][name]:.0e} |"
         for name, ratio in stage["ratio"].items()
     ]
+    whole = results["seven_layers"]
+    lines += [
+        "",
+        f"The same solvers in the whole, 47 manifolds x 200 points in layers of "
+        f"{', '.join(map(str, whole['features']))} features:",
+        "",
+        "| measure | grokscope, CPU s | scipy, CPU s | ratio |",
+        "|---|---|---|---|",
+    ]
+    names = {
+        "geometry": "`manifold_geometry`, center search left out",
+        "glue": f"`glue_geometry`, {whole['glue_samples']} samples",
+    }
+    for part, label in names.items():
+        ours, theirs = (whole["cpu_seconds"][part][name] for name in ("grokscope", "scipy"))
+        lines.append(f"| {label} | {ours:.1f} | {theirs:.1f} | {theirs / ours:.1f} |")
+    lines += [
+        "",
+        "`center_structure`, beside ten starts of a thousand published steps for the same ranks, "
+        "batched in NumPy as ours are:",
+        "",
+        "| centers | ranks | CPU s | published steps, CPU s | ratio |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['centers']} | {row['ranks']} | {row['cpu_seconds']:.2f} "
+        f"| {row['published_steps_cpu_seconds']:.1f} | {row['ratio']:.0f} |"
+        for row in results["center_search"]
+    ]
     lines += [
         "",
         "`manifold_geometry`, end to end, 200 vectors a manifold:",
@@ -237,6 +331,8 @@ def measured(recordings: Path | None) -> dict:
             "threads": 1,
         },
         "anchor_stage": anchor_stage(),
+        "seven_layers": seven_layers(),
+        "center_search": center_searches(),
         "end_to_end": end_to_end(recordings),
         "peak_megabytes": peak_megabytes(),
     }

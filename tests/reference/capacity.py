@@ -113,3 +113,42 @@ def center_cost(coordinates: Tensor, frame: Tensor) -> Tensor:
         for b in left:
             total = total + (a @ b) ** 2 / ((a @ a) * (b @ b))
     return total / 2
+
+
+def center_stability(coordinates: Tensor, frame: Tensor) -> Tensor:
+    """Least share of a center's squared length that is left after removing a frame (r, k)."""
+    left = coordinates - coordinates @ frame @ frame.T
+    return torch.stack([(a @ a) / (b @ b) for a, b in zip(left, coordinates, strict=True)]).min()
+
+
+def conjugate_gradients(coordinates: Tensor, frame: Tensor, num_steps: int) -> Tensor:
+    """The authors' optimizer of ``center_cost``, on orthonormal frames, from one start."""
+
+    def slope(v: Tensor) -> Tensor:
+        v = v.detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(center_cost(coordinates, v), v)
+        return tangent(v.detach(), gradient)
+
+    def tangent(v: Tensor, z: Tensor) -> Tensor:
+        return z - v @ (v.T @ z + z.T @ v) / 2
+
+    def moved(v: Tensor, z: Tensor) -> Tensor:
+        q, r = torch.linalg.qr(v + z)
+        return q * r.diagonal().sign()
+
+    gradient = slope(frame)
+    direction, length = -gradient, 1 / gradient.norm()
+    for _ in range(num_steps):
+        if (gradient * direction).sum() >= 0:
+            direction = -gradient
+        cost, promise = center_cost(coordinates, frame), (gradient * direction).sum() / 2
+        halvings = 0
+        while center_cost(coordinates, moved(frame, length * direction)) > cost + length * promise:
+            length, halvings = length / 2, halvings + 1
+        frame = moved(frame, length * direction)
+        turn = slope(frame) - tangent(frame, gradient)
+        gradient, direction = slope(frame), tangent(frame, direction)
+        factor = (gradient * turn).sum() / (direction * turn).sum()
+        direction = factor.clamp_min(0) * direction - gradient
+        length = length if halvings == 1 else 2 * length
+    return frame

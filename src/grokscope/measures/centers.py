@@ -6,15 +6,21 @@ the k directions V whose removal leaves them least correlated,
 
     minimize over V' V = I   F(V) = 1/2 sum_{i,j} C_ij^2 / (C_ii C_jj),   C = X X' - X V V' X',
 
-for k = 1, 2, ..., keep of ten random starts the most stable solution (the one whose most shrunken
-center shrinks least), and take the k that leaves the smallest mean absolute correlation.
+for k = 1, 2, ..., keep of ten starts the most stable solution (the one whose most shrunken center
+shrinks least), and take the k that leaves the smallest mean absolute correlation. In their code the
+starts are uniformly random subspaces (the start that it builds from the solution before is never
+passed on), and a descent is a thousand conjugate gradient steps.
 
 F has many local minima, so the published recipe returns another subspace, at times of another
-rank, for other random starts. Ours draws its starts from a stream of its own, in the principal axes
-of the centers: the result depends on the centers alone, not on their rotation, their order or a
-seed of the caller's.
+rank, for other random starts. Three things differ here. The starts are more, and come from one
+fixed stream, in axes and an order that the centers' rounded Gram matrix decides, so that the result
+depends on no seed, order or rotation. A descent goes on until F hardly falls, and the subspace
+chosen is settled by Newton's method. And while one direction more lowers F, a minimum that leaves
+more correlation than the rank before is passed over: it cannot be the answer. Few starts end in
+such a minimum, but it may be very stable, so that whether ten met one would decide K by chance.
 
-Cost: O(P^2 k) a step and start, on P x P matrices whatever the number of features.
+Cost: ``center_search.py`` has that of a step; the centers enter by their Gram matrix alone, so the
+number of features does not matter.
 """
 
 from __future__ import annotations
@@ -28,19 +34,33 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.arguments import checked_arguments
-from grokscope.measures._center_search import minimize, stability
+from grokscope.measures.center_search import Array, evaluate, minima, polish
 from grokscope.measures.inputs import check_batch, check_count
 from grokscope.shown import shown
 
-_SEARCH_GRADIENT = 1e-5  # gradient norm at which a start is far enough to be compared
-_SEARCH_STEPS = 200
-_FINAL_GRADIENT = 1e-9
-_FINAL_STEPS = 500
+_STREAM = 0  # of the random starts
+_STARTS = 1000  # over the number of centers; 10, as published, at least and 100 at most
+_GRID = 2.0**28  # of the rounded Gram matrix: far above float64's errors, far below what matters
+_FINAL_GRADIENT = 1e-11
+_NEWTON_STEPS = 25
+_SLACK = 0.1  # share of its stability that a solution may lose to Newton's method
 _VARIANCE = 0.95
 _EXTRA_RANKS = 10
-# A stream whose starts end in the minima that the authors' implementation was recorded at on three
-# data sets; other streams, like other seeds of theirs, may end in others.
-_STREAM = 6
+
+
+@dataclass(frozen=True)
+class RankCandidates:
+    """The distinct minima that the search met at one rank, the one it kept first.
+
+    Attributes:
+        stability: (c,) least share of a center's squared length that is kept.
+        residual_correlation: (c,) mean absolute correlation that each leaves.
+        distance: (c,) sine of the largest angle between each and the first.
+    """
+
+    stability: Float[Tensor, " c"]
+    residual_correlation: Float[Tensor, " c"]
+    distance: Float[Tensor, " c"]
 
 
 @shown("num_components", "correlation", "residual_correlations", "subspace")
@@ -52,11 +72,14 @@ class CenterStructure:
         subspace: (N, K), orthonormal columns.
         correlation: mean absolute off-diagonal correlation of the centers before removal.
         residual_correlations: the same after removing nothing, one direction, two, ...
+        candidates: for one direction, two, ...: the minima met. Where the first two are about
+            equally stable and far apart, the published recipe may return either.
     """
 
     subspace: Float[Tensor, "N K"]
     correlation: Float[Tensor, ""]
     residual_correlations: Float[Tensor, " ranks"]
+    candidates: tuple[RankCandidates, ...] = ()
 
     @property
     def num_components(self) -> int:
@@ -67,7 +90,7 @@ class CenterStructure:
 @checked_arguments
 def center_structure(
     centers: Float[Tensor, "P N"],
-    num_starts: int = 10,
+    num_starts: int | None = None,
     min_components: int = 1,
     generator: torch.Generator | None = None,
 ) -> CenterStructure:
@@ -75,10 +98,10 @@ def center_structure(
 
     Args:
         centers: (P, N) mean of each manifold; their mean is subtracted here.
-        num_starts: random starts for every rank.
+        num_starts: starts for every rank; None for 1000 / P, at least 10 and at most 100.
         min_components: 1, as published, or 0 to allow that nothing is removed. Centers on a line,
             those of two manifolds always, leave nothing to remove: K = 0 either way.
-        generator: of the random starts; None for a fixed stream.
+        generator: has no effect, since the starts are fixed; accepted because it once had.
 
     Raises:
         ValueError: if a center coincides with the mean of the centers.
@@ -92,30 +115,71 @@ def center_structure(
     if len(centers) < 2:
         raise ValueError(f"centers must hold two or more, a row each: got {tuple(centers.shape)}")
     check_batch(centers, "centers")
+    num_starts = min(max(_STARTS // len(centers), 10), 100) if num_starts is None else num_starts
     check_count("num_starts", num_starts)
     if min_components not in (0, 1):
         raise ValueError(f"min_components must be 0 or 1: got {min_components}")
     centered = centers.double() - centers.double().mean(0)
     coordinates, basis = _principal_coordinates(centered)
     correlation = mean_correlation(centered)
-    rank = coordinates.shape[1]
-    if rank > 1:
+    if coordinates.shape[1] > 1:
         _check_centers(centered)
-    spaces = [coordinates.new_zeros(rank, 0)]
-    residuals = [correlation]
-    generator = generator or torch.Generator().manual_seed(_STREAM)
-    for k in range(1, min(_rank_limit(coordinates), rank - 1) + 1):
-        spaces.append(_most_stable(coordinates, spaces[-1], num_starts, generator))
-        residuals.append(mean_correlation(coordinates - coordinates @ spaces[-1] @ spaces[-1].mT))
-        recent = residuals[-4:]
+    exact = coordinates.cpu().numpy()
+    frames = [exact[:0].T]
+    candidates: list[RankCandidates] = []
+    if exact.shape[1] > 1:
+        rounded, turn = _canonical_coordinates(exact)
+        kept, candidates = _ranks(rounded, num_starts)
+        frames += [turn @ frame for frame in kept]
+    first = min(min_components, len(candidates))
+    left = [float(correlation), *(float(c.residual_correlation[0]) for c in candidates)]
+    rank = first + int(np.argmin(left[first:]))
+    if rank:
+        frames[rank] = _settled(exact, frames[rank])
+        left[rank] = _correlation_left(exact, frames[rank])
+        candidates[rank - 1].stability[0] = float(evaluate(exact, frames[rank][None])[3][0])
+        candidates[rank - 1].residual_correlation[0] = left[rank]
+    subspace = _as_published(centers, basis @ torch.from_numpy(frames[rank]).to(basis))
+    return CenterStructure(subspace, correlation, basis.new_tensor(left), tuple(candidates))
+
+
+def _ranks(centers: Array, num_starts: int) -> tuple[list[Array], list[RankCandidates]]:
+    """For ranks 1, 2, ...: the frame kept and the minima met; ends as published."""
+    stream = np.random.default_rng(_STREAM)
+    rank = centers.shape[1]
+    kept: list[Array] = []
+    candidates: list[RankCandidates] = []
+    cost = np.inf
+    for k in range(1, min(_rank_limit(centers), rank - 1) + 1):
+        starts = np.linalg.qr(stream.standard_normal((num_starts, rank, k)))[0]
+        found = minima(centers, starts)
+        left = np.array([_correlation_left(centers, frame) for frame in found.frame])
+        if k > 1 and found.cost.min() < cost:
+            worse = left > float(candidates[-1].residual_correlation[0])
+            order = np.argsort(worse, kind="stable")
+            found, left = found.take(order), left[order]
+        cost = found.cost[0]
+        kept.append(found.frame[0])
+        cosines = np.linalg.svd(found.frame[0].T @ found.frame, compute_uv=False)[:, -1]
+        distance = np.sqrt(np.clip(1 - cosines**2, 0.0, None))
+        columns = (torch.from_numpy(c) for c in (found.stability, left, distance))
+        candidates.append(RankCandidates(*columns))
+        recent = [float(c.residual_correlation[0]) for c in candidates[-4:]]
         if k > 4 and all(b > a for a, b in pairwise(recent)):
             break
-    first = min(min_components, len(spaces) - 1)
-    best = spaces[first + int(torch.stack(residuals[first:]).argmin())]
-    if best.shape[1]:
-        best = _minimize(coordinates, best.unsqueeze(0), _FINAL_GRADIENT, _FINAL_STEPS)[0]
-    subspace = _as_published(centers, basis @ best)
-    return CenterStructure(subspace, correlation, torch.stack(residuals))
+    return kept, candidates
+
+
+def _correlation_left(centers: Array, frame: Array) -> float:
+    left = torch.from_numpy(centers - (centers @ frame) @ frame.T)
+    return float(mean_correlation(left))
+
+
+def _settled(centers: Array, frame: Array) -> Array:
+    """The minimum next to ``frame``; or ``frame``, where a valley would lead far away from it."""
+    least = (1 - _SLACK) * float(evaluate(centers, frame[None])[3][0])
+    end = polish(centers, frame, _FINAL_GRADIENT, _NEWTON_STEPS, least)
+    return end.frame[0] if end.stability[0] >= least else frame
 
 
 def mean_correlation(centers: Float[Tensor, "P N"]) -> Float[Tensor, ""]:
@@ -141,10 +205,28 @@ def _principal_coordinates(centered: Tensor) -> tuple[Tensor, Tensor]:
     return left * signs * (values / values[:1]), axes * signs
 
 
-def _rank_limit(coordinates: Tensor) -> int:
+def _canonical_coordinates(exact: Array) -> tuple[Array, Array]:
+    """The same centers (P, r) to the last bit for every order and rotation, and the turn back.
+
+    They are a square root of the Gram matrix, rounded so coarsely that rounding errors are gone,
+    with rows in an order of their own. ``turn`` (r, r) takes the new axes to those of ``exact``.
+    """
+    gram = exact @ exact.T
+    gram = np.round(gram * (_GRID / gram.diagonal().max())) / _GRID
+    order = np.lexsort(np.column_stack([np.sort(gram), gram.diagonal()]).T)
+    gram = gram[np.ix_(order, order)]
+    values, axes = np.linalg.eigh(gram)
+    rank = exact.shape[1]
+    axes, values = axes[:, ::-1][:, :rank], values[::-1][:rank]
+    rounded = axes * np.sqrt(values.clip(0.0))
+    left, _, right = np.linalg.svd(exact[order].T @ rounded)
+    return rounded, left @ right
+
+
+def _rank_limit(centers: Array) -> int:
     """As published: the ranks that explain less than 95 %, one at least, and ten more."""
-    variance = coordinates.square().sum(0)
-    explained = variance.cumsum(0) / variance.sum()
+    variance = np.square(centers).sum(0)
+    explained = variance.cumsum() / variance.sum()
     return max(int((explained < _VARIANCE).sum()), 1) + _EXTRA_RANKS
 
 
@@ -168,26 +250,3 @@ def _check_centers(centered: Tensor) -> None:
             f"manifolds[{int(vanished[0])}]: its center coincides with the mean of the centers, so "
             "its correlation with the others is undefined; pass correlations='keep' or leave it out"
         )
-
-
-def _most_stable(
-    coordinates: Tensor, previous: Tensor, num_starts: int, generator: torch.Generator
-) -> Tensor:
-    """Of several starts, each ``previous`` and one random direction, the most stable minimum."""
-    rank = coordinates.shape[1]
-    draw = torch.randn(
-        num_starts, rank, generator=generator, dtype=torch.float64, device=generator.device
-    )
-    # Distributed as a combination of the centers with independent normal weights.
-    direction = draw.to(coordinates.device) * coordinates.norm(dim=0)
-    direction = direction - direction @ previous @ previous.mT
-    direction = direction / direction.norm(dim=1, keepdim=True)
-    start = torch.cat([direction.unsqueeze(2), previous.expand(num_starts, -1, -1)], dim=2)
-    found = _minimize(coordinates, start, _SEARCH_GRADIENT, _SEARCH_STEPS)
-    kept = stability(coordinates.cpu().numpy(), found.cpu().numpy())
-    return found[int(kept.argmax())]
-
-
-def _minimize(coordinates: Tensor, starts: Tensor, tolerance: float, max_steps: int) -> Tensor:
-    found = minimize(coordinates.cpu().numpy(), starts.cpu().numpy(), tolerance, max_steps)
-    return torch.from_numpy(found).to(coordinates.device)
