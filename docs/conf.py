@@ -40,6 +40,8 @@ extensions = [
 exclude_patterns = ["_build", "jupyter_execute"]
 templates_path = ["_templates"]
 
+default_role = "code"  # single backticks in docstrings
+
 # The pages of the API: what the docstrings say, with types as they are written in the code.
 autosummary_generate = True
 autosummary_ignore_module_all = False

@@ -7,6 +7,7 @@ that stand without their module are found by their last part.
 
 from __future__ import annotations
 
+import inspect
 import re
 from typing import Any
 
@@ -63,6 +64,17 @@ def _rewrite(app: Any, what: str, name: str, obj: Any, options: Any, lines: list
         lines[0] = lines[0].replace(": ", " \N{EN DASH} ")
 
 
+def _signature(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: Any
+) -> tuple[str, None] | None:
+    """The signature of ``__init__`` where a base class's ``__new__`` hides it."""
+    if what != "class" or "*_arguments" not in (signature or ""):
+        return None
+    own = list(inspect.signature(obj.__init__).parameters.values())[1:]
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in own]
+    return str(inspect.Signature(bare)), None
+
+
 def _by_last_part(app: Any, env: Any, node: Any, contnode: Any) -> nodes.Node | None:
     """A name that stands without its module, where one object of the library has it."""
     if node.get("refdomain") != "py":
@@ -83,5 +95,6 @@ def _by_last_part(app: Any, env: Any, node: Any, contnode: Any) -> nodes.Node | 
 def setup(app: Any) -> dict[str, bool]:
     """Rewrite docstrings before napoleon does (priority 500)."""
     app.connect("autodoc-process-docstring", _rewrite, priority=400)
+    app.connect("autodoc-process-signature", _signature)
     app.connect("missing-reference", _by_last_part, priority=600)
     return {"parallel_read_safe": True}
