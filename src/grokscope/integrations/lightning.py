@@ -50,7 +50,7 @@ class MonitorCallback(_Callback):
         monitor: the ``gs.Monitor``, from the start of the fit on; on the first process only.
 
     Raises:
-        ValueError: if, at the start of the fit, it is not clear which model is meant, or the
+        ValueError: if it is not clear, at the start of the fit, which model is meant, or the
             parameters are spread over processes.
     """
 
@@ -126,7 +126,7 @@ class MethodsCallback(_Callback):
         optimizer: the number of the optimizer at whose steps they act, where there are several.
 
     Raises:
-        ValueError: if, at the start of the fit, a method changes the inputs, if it is not clear
+        ValueError: if a method changes the inputs, at the start of the fit, if it is not clear
             which model is meant, or the parameters are spread over processes.
     """
 

@@ -198,7 +198,7 @@ class MethodsCallback(_Callback):
         resume_from: as for ``MonitorCallback``.
 
     Raises:
-        ValueError: if, at the start of the training, a method changes the inputs.
+        ValueError: if a method changes the inputs, at the start of the training.
     """
 
     def __init__(
