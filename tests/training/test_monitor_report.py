@@ -52,3 +52,11 @@ def test_a_regression_has_a_page_without_phases(tmp_path: Path) -> None:
     monitor.step(0)
     monitor.step(1)
     assert "Weight norm" in monitor.report(tmp_path / "page.html").read_text("utf-8")
+
+
+def test_rows_of_a_run_directory_are_those_of_the_one_network(tmp_path: Path) -> None:
+    monitor = watched(3)
+    monitor.restore(gs.History({**row, "arm": "other", "seed": 7} for row in monitor.history))
+    text = monitor.report(tmp_path / "page.html", title="Mine").read_text("utf-8")
+    assert "other" not in text.split("<main", 1)[-1].split("Metrics during training")[0]
+    assert "Phases" in text

@@ -10,6 +10,7 @@ from typing import Any
 
 from grokscope.findings.phase import phases
 from grokscope.runs import History, RunDirectory, RunError
+from grokscope.runs.rows import KEYS
 from grokscope.training.archive import MemoryArchive
 
 ARM = "network"
@@ -105,4 +106,6 @@ def write_page(history: History, archive: Any, path: str | Path, title: str, dev
 def _with_train_scores(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row with the scores of the probe as those of training, where it has no others."""
     probe = {f"train_{name}": row[f"probe_{name}"] for name in _SCORES if f"probe_{name}" in row}
-    return {**probe, **row}
+    # Rows of a run directory, with which a monitor may have gone on, name their own condition.
+    own = {name: value for name, value in row.items() if name not in KEYS or name == "step"}
+    return {**probe, **own}
