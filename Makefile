@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-lowest test-slow test-faults lint format bench docs pictures wheel-check clean
+.PHONY: help install run test test-lowest test-slow test-faults test-slurm lint format bench docs pictures wheel-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -35,6 +35,9 @@ test-slow: $(STAMP)  ## the longer reproductions
 
 test-faults: $(STAMP)  ## kill, damage and move runs for ten minutes, and count what was not survived
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.campaign --seconds 600
+
+test-slurm: $(STAMP)  ## a sweep on a SLURM cluster of this machine (needs root, and apt-get install slurm-wlm munge)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/integrations/test_slurm_for_real.py
 
 lint: $(STAMP)  ## style, types and the direction of imports
 	$(BIN)/ruff check .
