@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from grokscope.cli.console import ERR, OUT, Json, fail, print_json
+from grokscope.cli.interruption import interrupted
 from grokscope.cli.progress import LiveProgress
 from grokscope.cli.run import DataDir, Device
 
@@ -113,9 +114,10 @@ def measure(
                 device=device,
                 on_measured=on_measured,
             )
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
+        interrupted().clear()  # it is told of here
         said = f"interrupted: {counted} of {len(files)} checkpoints are measured, the same line "
-        raise typer.Exit(fail(f"{said}goes on", 130)) from None
+        raise typer.Exit(fail(f"{said}goes on", getattr(error, "code", 130))) from None
     page = write_report([run.path])
     if as_json:
         print_json({"run": str(run.path), "report": str(page), **run.results})
