@@ -156,7 +156,7 @@ def seven_layers() -> dict[str, object]:
     solvers = {"grokscope": gs.nonnegative_least_squares, "scipy": one_at_a_time}
     for num_features in SEVEN_LAYERS:
         manifolds = clouds(47, 200, num_features)
-        calls = {
+        calls: dict[str, Callable[[], object]] = {
             "geometry": partial(gs.manifold_geometry, manifolds, correlations="keep"),
             "glue": partial(gs.glue_geometry, manifolds, num_samples=NUM_GLUE_SAMPLES),
         }
@@ -174,7 +174,7 @@ def seven_layers() -> dict[str, object]:
 
 def center_searches() -> list[dict[str, object]]:
     """Our search, and the published ten starts of a thousand steps for the same ranks."""
-    rows = []
+    rows: list[dict[str, object]] = []
     for shape in CENTER_CASES:
         centers = torch.stack([points.mean(0) for points in clouds(*shape)])
         structure = gs.center_structure(centers)

@@ -85,11 +85,11 @@ def problem(name: str, n: int) -> tuple[Any, Any]:
     return ntk_models.OneLayerTransformer(), tokens
 
 
-def ours(reduce: str, check: bool = True) -> Callable[[Any, Any], Any]:
+def ours(reduce: Any, check: bool = True) -> Callable[[Any, Any], Any]:
     """``empirical_ntk``."""
     import grokscope as gs
 
-    return lambda model, x: gs.empirical_ntk(model, x, reduce=reduce, check=check)  # type: ignore[arg-type]
+    return lambda model, x: gs.empirical_ntk(model, x, reduce=reduce, check=check)
 
 
 def generic(reduce: str) -> Callable[[Any, Any], Any]:
@@ -101,7 +101,7 @@ def generic(reduce: str) -> Callable[[Any, Any], Any]:
         return {}, [Term((name,), (p,), "generic") for name, p in chosen.items()]
 
     empirical.paths_and_terms = terms  # type: ignore[assignment]
-    empirical.readout_of = lambda found: None  # type: ignore[assignment]
+    empirical.readout_of = lambda found: None
     return ours(reduce)
 
 

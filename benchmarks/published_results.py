@@ -83,8 +83,10 @@ def collected(runs: Sequence[Run]) -> tuple[dict[str, Arm], list[str]]:
     for name, title in wanted.items():
         if name in done:
             continue
-        seed, history = going.get(name, (None, None))
-        at = "" if history is None else f" (seed {seed} was at {int(history.steps[-1]):,} updates)"
+        at = ""
+        if name in going:
+            seed, history = going[name]
+            at = f" (seed {seed} was at {int(history.steps[-1]):,} updates)"
         missing.append(title + at)
     return found, missing
 
