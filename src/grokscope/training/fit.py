@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -11,12 +12,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from grokscope.arguments import checked_arguments
 from grokscope.data import Dataset, dataset_of
+from grokscope.measures.batches import leaves
 from grokscope.measures.inputs import check_model, class_labels
 from grokscope.methods.base import Method, joined
 from grokscope.methods.networks import Networks, OneNetwork
@@ -25,6 +26,7 @@ from grokscope.runs.files import read_yaml_mapping
 from grokscope.training.batches import BatchOrder
 from grokscope.training.device import resolve_device
 from grokscope.training.evaluation import Evaluation
+from grokscope.training.examples import examples
 from grokscope.training.freezing import freeze, frozen
 from grokscope.training.loop import Loop
 from grokscope.training.member import FitResult, Member, OnEvaluation
@@ -36,7 +38,11 @@ from grokscope.training.stackable import obstacle, slower
 from grokscope.training.stacked_networks import StackedNetworks
 from grokscope.training.state import TrainingState
 
-Data = Dataset | Sequence[Tensor] | Sequence[NDArray[Any]]
+Data = Dataset | Sequence[Any]
+_TAKEN = (
+    "a grokscope.Dataset, (train_x, train_y, test_x, test_y), or (train, test), each a Dataset or "
+    "DataLoader of torch or a pair (x, y)"
+)
 OnSeedEvaluation = Callable[[int, dict[str, Any], float], None]
 
 _LOG = logging.getLogger(__name__)
@@ -61,8 +67,10 @@ def fit(
 
     Args:
         model: the network; it is moved to the device and trained in place.
-        data: a ``Dataset``, or training inputs, training labels, test inputs and test labels:
-            tensors or NumPy arrays.
+        data: a ``Dataset``; or training inputs, training labels, test inputs and test labels,
+            tensors or NumPy arrays; or a pair (train, test), each a torch ``Dataset``, a
+            ``DataLoader`` or (x, y). A data set is read once, in its order, and held in memory;
+            a loader's own batches and shuffling have no say.
         methods: what brings generalization forward, such as ``GrokAlign()``.
         monitor: measures the network's geometry; its figures join the history.
         seed: decides the order of the batches; the initialization is the model's own.
@@ -134,8 +142,10 @@ def fit_seeds(
 
     Args:
         build: makes the network of a seed, a new one at each call.
-        data: a ``Dataset``, or training inputs, training labels, test inputs and test labels:
-            tensors or NumPy arrays.
+        data: a ``Dataset``; or training inputs, training labels, test inputs and test labels,
+            tensors or NumPy arrays; or a pair (train, test), each a torch ``Dataset``, a
+            ``DataLoader`` or (x, y). A data set is read once, in its order, and held in memory;
+            a loader's own batches and shuffling have no say.
         seeds: one for each network, all different.
         methods: makes the methods of a seed.
         monitor: makes the monitor of a network.
@@ -335,22 +345,33 @@ def _moved(data: Data, model: nn.Module, place: torch.device, how: TrainingSetti
 
 
 def data_of(data: Data) -> Dataset:
-    """A data set as it is, or one of bare tensors."""
+    """A data set as it is, or one of bare tensors, of data sets or of loaders."""
     if isinstance(data, Dataset):
         return data
     if not isinstance(data, Sequence):
-        raise TypeError(
-            "data must be a Dataset or (train_x, train_y, test_x, test_y): got "
-            f"{type(data).__name__}"
-        )
+        raise TypeError(f"data must be {_TAKEN}: got {type(data).__name__}")
+    if len(data) == 2 and not isinstance(data[0], Tensor | np.ndarray):
+        train_x, train_y = _whole("train", data[0])
+        test_x, test_y = _whole("test", data[1])
+        return dataset_of("data", train_x, train_y, test_x, test_y)
     if len(data) != 4:
-        raise ValueError(
-            f"data must be a Dataset or (train_x, train_y, test_x, test_y): got {len(data)} tensors"
-        )
+        raise ValueError(f"data must be {_TAKEN}: got {len(data)} tensors")
     train_x, train_y, test_x, test_y = (
         torch.as_tensor(own) if isinstance(own, np.ndarray) else own for own in data
     )
     return dataset_of("data", train_x, class_labels(train_y), test_x, class_labels(test_y))
+
+
+def _whole(half: str, source: Any) -> tuple[Tensor, Tensor]:
+    """All inputs and labels of one half of the data."""
+    x, y = examples(f"data ({half})", source, sys.maxsize)
+    if not isinstance(x, Tensor):
+        raise TypeError(
+            f"data ({half}): fit trains on one tensor of inputs, and an example has "
+            f"{', '.join(map(repr, leaves(x)))}; train in a loop of your own, with Monitor.attach "
+            "and the methods' attach"
+        )
+    return x, y
 
 
 def _share(one: nn.Module, other: nn.Module) -> bool:
