@@ -30,7 +30,7 @@ def test_seeds_killed_again_and_again_end_with_the_numbers_of_seeds_left_alone(
         arguments = [*COMMAND, "--set", "vectorize=true", *resume]
         process = start(*arguments, folder=tmp_path / "killed")
         rows = tmp_path / "killed/run/metrics.jsonl"
-        assert stop_after(process, rows, lines, signal.SIGKILL) == -9
+        assert stop_after(process, rows, lines, signal.SIGKILL)[0] == -9
     done = grokscope(*COMMAND, "--set", "vectorize=true", "--resume", folder=tmp_path / "killed")
     assert done.returncode == 0, done.stderr
     runs = {name: Run(tmp_path / name / "run") for name in ("whole", "killed")}

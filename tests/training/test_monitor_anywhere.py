@@ -292,7 +292,7 @@ def test_a_state_goes_on_to_the_same_rows() -> None:
             step_of(model, optimizer)
             if step == stop:
                 state = copy.deepcopy(own.state_dict())
-                own._detach()
+                own.detach()
                 own = monitor()
                 own.load_state_dict(state)
                 own.attach(optimizer)
