@@ -1,13 +1,15 @@
-"""The second paper's EMNIST figures from a run directory: docs/results/rich-emnist.
+"""The second paper's figures from a run directory: docs/results/EXPERIMENT.
 
-Run it: python benchmarks/rich_results.py RUN, with a run of rich-emnist, finished or not. The .json
-has the evaluations at kept checkpoints, the onsets and which claims held; the .png shows accuracy,
-and where it was measured the geometry of each layer and the distance of the kernel.
+Run it: python benchmarks/rich_results.py RUN, with a run of rich-mnist or of one of the rich-emnist
+experiments, finished or not. The .json has the evaluations at kept checkpoints, the onsets and
+which claims held; the .png shows accuracy, and where it was measured the geometry of each layer and
+the distance of the kernel.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +19,6 @@ from grokscope.findings import onset
 from grokscope.runs import History, Run
 from records import RESULTS, environment_of, judged, rounded, write_record
 
-RESULT = RESULTS / "rich-emnist.json"
 SCORES = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
 NORMS = ("weight_norm", "last_layer_norm")
 GEOMETRY = ("capacity", "radius", "dimension")
@@ -60,7 +61,7 @@ def record(run: Run) -> dict[str, Any]:
     return {"environment": environment_of(run), "arms": arms, "claims": judged(run)}
 
 
-def draw(run: Run) -> None:
+def draw(run: Run, path: Path) -> None:
     """Test accuracy of all settings; capacity of each layer and kernel distance where measured."""
     measured = [
         arm for arm in run.arms if "ntk_distance_init" in run.history(arm, run.seeds(arm)[0])
@@ -73,13 +74,13 @@ def draw(run: Run) -> None:
         history = run.history(arm, run.seeds(arm)[0])
         title = run.spec["arms"][arm]["title"]
         first.plot(history.steps, history["test_accuracy"], label=title)
-    first.set(xscale="symlog", xlabel="step", title="test accuracy", ylim=(0, 0.7))
+    first.set(xscale="symlog", xlabel="step", title="test accuracy", ylim=(0, 1))
     first.legend(frameon=False, fontsize="x-small")
     for axes, arm in zip(others, measured, strict=True):
         _draw_geometry(axes, run.history(arm, run.seeds(arm)[0]), run.spec["arms"][arm]["title"])
     for axes in (first, *others):
         axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(RESULT.with_suffix(".png"), dpi=100)
+    figure.savefig(path, dpi=100)
 
 
 def _draw_geometry(axes: Any, history: History, title: str) -> None:
@@ -97,6 +98,7 @@ def _draw_geometry(axes: Any, history: History, title: str) -> None:
     right.plot(history.steps[known], history["ntk_distance_init"][known], "k--", linewidth=1)
     right.set(ylim=(0, 1), ylabel="kernel distance (dashed)")
     axes.set(xscale="symlog", xlabel="step", title=f"capacity, {title}")
+    axes.set_xlim(left=0)
     axes.legend(frameon=False, fontsize="x-small")
 
 
@@ -105,8 +107,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run")
     run = Run(parser.parse_args().run)
-    write_record(RESULT, record(run))
-    draw(run)
+    result = RESULTS / f"{run.spec['name']}.json"
+    write_record(result, record(run))
+    draw(run, result.with_suffix(".png"))
 
 
 if __name__ == "__main__":
