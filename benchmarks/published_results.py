@@ -166,7 +166,8 @@ def page(rows: Mapping[str, Mapping[str, Any]], missing: Sequence[str], runs: Se
     parts.append(
         "Medians over seeds; ratios are to weight decay alone under the same loss and precision, "
         "seed by seed. Training time is that of updates alone, and was taken on a machine that did "
-        "other work: read its ratios with care. A jump is where the training loss is a hundred "
+        "other work: its ratios compare busy hours with quiet ones and are no "
+        "finding. A jump is where the training loss is a hundred "
         "times its lowest so far."
     )
     parts += _finding(rows)
