@@ -44,6 +44,7 @@ def test_measure_writes_a_run_and_a_report_at_80_columns(trained: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert "2 checkpoint(s), steps 0 to 5, into runs/nets-measured" in done.stdout
+    assert "[bold]" not in done.stdout
     assert "fitting at step 5" in " ".join(done.stdout.split())
     assert max(map(len, done.stdout.splitlines()[:-1])) <= 80
     assert (trained / "runs" / "nets-measured" / "report.html").stat().st_size > 1_000_000
@@ -72,6 +73,7 @@ def called(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         (["nets", "--model", "mlp", "--data", "no.npz"], "there is no data file"),
         (["nets", "--model", "gone_module:Net", "--data", "digits"], "there is no module"),
         (["nets", "--model", "mlp", "--data", "digits", "--model-arg", "x"], "takes name=value"),
+        (["nets", "--model", "mlp", "--data", "digits", "--model-arg", "x=["], "not a YAML value"),
         (["nets", "--model", "mlp", "--data", "digits"], "does not fit the model MLP: it lacks"),
         (["nets", "--model", "mlp", "--data", "digits", "--pattern", "net.pt"], "where the step"),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
 from grokscope.cli.console import ERR, OUT, Json, fail, print_json
 from grokscope.cli.interruption import interrupted
@@ -88,9 +89,9 @@ def measure(
     )
     folder = out or Path("runs") / f"{_name(checkpoints[0])}-measured"
     steps = list(files)
+    console.print(Text(f"{type(network).__name__} on {dataset.name}", "bold"))
     console.print(
-        f"[bold]{type(network).__name__} on {dataset.name}[/bold]\n{len(files)} checkpoint(s), "
-        f"steps {steps[0]:,} to {steps[-1]:,}, into {folder}\n"
+        f"{len(files)} checkpoint(s), steps {steps[0]:,} to {steps[-1]:,}, into {folder}\n"
     )
     counted = 0
     try:
@@ -125,7 +126,7 @@ def measure(
     console.print()
     print_summary(run, console)
     if "phase" in run.results:
-        console.print(f"\n{run.results['phase']}", markup=False)
+        console.print(f"\n{run.results['phase']}")
     console.print(f"\nReport: {page}", soft_wrap=True)
 
 

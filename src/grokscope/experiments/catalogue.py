@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from grokscope.experiments.errors import SpecError
-from grokscope.experiments.yaml_files import read_yaml
-from grokscope.runs.yaml_text import parse_yaml
+from grokscope.experiments.yaml_files import read_yaml, yaml_value
 from grokscope.spelling import unknown_name
 
 PRESETS = ("quick", "paper")
@@ -193,11 +192,8 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
     path, equals, text = setting.partition("=")
     if not equals or not path:
         raise SpecError(f"--set takes path=value, as in training.lr=1e-3: got {setting!r}")
-    try:
-        value = parse_yaml(text)
-    except ValueError:
-        raise SpecError(f"--set {setting}: {text!r} is not a YAML value") from None
-    _assign(raw, path.strip(), value, f"--set {setting}")
+    given = f"--set {setting}"
+    _assign(raw, path.strip(), yaml_value(given, text), given)
 
 
 def assign(raw: Mapping[str, Any], path: str, value: Any, said: str) -> dict[str, Any]:

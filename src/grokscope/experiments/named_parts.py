@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 from torch import nn
 
@@ -15,7 +14,7 @@ from grokscope.data import Dataset
 from grokscope.experiments.errors import SpecError, mistakes
 from grokscope.experiments.from_spec import build_model, load_dataset
 from grokscope.experiments.spec import TrialSpec
-from grokscope.experiments.yaml_files import parse_yaml
+from grokscope.experiments.yaml_files import yaml_value
 
 _IMPORT = re.compile(r"[\w.]+:\w+")
 _FILES = (".npz", ".safetensors")
@@ -69,7 +68,4 @@ def _argument(option: str, text: str) -> tuple[str, Any]:
     name, equals, value = text.partition("=")
     if not equals or not name.isidentifier():
         raise SpecError(f"{option} takes name=value, as in width=64: got {text!r}")
-    try:
-        return name, parse_yaml(value)
-    except yaml.YAMLError:
-        raise SpecError(f"{option} {text}: {value!r} is not a YAML value") from None
+    return name, yaml_value(f"{option} {text}", value)

@@ -9,6 +9,14 @@ from grokscope.experiments.errors import SpecError
 from grokscope.runs.yaml_text import MAX_YAML_BYTES, parse_yaml
 
 
+def yaml_value(given: str, text: str) -> Any:
+    """The value that ``text``, a part of what was given on the command line, stands for."""
+    try:
+        return parse_yaml(text)
+    except ValueError:
+        raise SpecError(f"{given}: {text!r} is not a YAML value") from None
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file.
 
