@@ -92,7 +92,7 @@ def train_and_report(
     raw_experiment(experiment, preset, settings or (), seeds)
     from grokscope.experiments import load_experiment, run_experiment
     from grokscope.report import print_summary, write_report
-    from grokscope.runs.directory import holds_run
+    from grokscope.runs.side_files import holds_run
 
     console = ERR if quiet else OUT
     spec = load_experiment(experiment, preset, settings or (), seeds)

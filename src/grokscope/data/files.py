@@ -311,14 +311,17 @@ def _archive_files(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, by
     with gzip.open(path) as packed:
         with tarfile.open(fileobj=packed, mode="r|") as archive:
             for member in archive:
-                if member.offset_data + member.size > _MAX_ARCHIVE_BYTES:
-                    raise tarfile.TarError(f"it unpacks to more than {_MAX_ARCHIVE_BYTES:,} bytes")
+                _check_unpacked(member.offset_data + member.size)
                 found = archive.extractfile(member) if member.isfile() else None
                 if found is not None and member.name.rsplit("/", 1)[-1] in wanted:
                     yield member.name, found.read(_MAX_BYTES + 1)
         while packed.read(2**20):  # to the end, where the checksum is
-            if packed.tell() > _MAX_ARCHIVE_BYTES:
-                raise tarfile.TarError(f"it unpacks to more than {_MAX_ARCHIVE_BYTES:,} bytes")
+            _check_unpacked(packed.tell())
+
+
+def _check_unpacked(size: int) -> None:
+    if size > _MAX_ARCHIVE_BYTES:
+        raise tarfile.TarError(f"it unpacks to more than {_MAX_ARCHIVE_BYTES:,} bytes")
 
 
 def _report(path: Path, status: str, verified: bool) -> FetchedFile:

@@ -34,7 +34,7 @@ from grokscope.experiments.spec import (
     as_now,
 )
 from grokscope.runs import Run, RunDirectory, Trial
-from grokscope.runs.directory import holds_run
+from grokscope.runs.side_files import holds_run
 from grokscope.training import (
     FitResult,
     Schedule,

@@ -10,6 +10,7 @@ same. Cost: about 0.1 ms a row.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grokscope.findings.curves import Curves, Stretch
@@ -142,6 +143,11 @@ def phases(history: History, rule: StopWhenSettled | None = None) -> list[Phase]
             settled_at = curves.test.level(row) if name == "settled" else math.nan
         told.append(_phase(name, since, curves, row, wait))
     return told
+
+
+def begun(told: Sequence[Phase]) -> list[Phase]:
+    """Of what was told row by row, that at which another phase began."""
+    return [each for at, each in enumerate(told) if at == 0 or each.name != told[at - 1].name]
 
 
 def _next(

@@ -131,6 +131,14 @@ def check_count(name: str, value: object, least: int = 1, fix: str = "") -> None
         raise error(f"{name} must be {kind}{', ' + fix if fix else ''}: got {value!r}")
 
 
+def generator_or_fresh(generator: torch.Generator | None) -> torch.Generator:
+    """The generator, or for None a new one seeded by the operating system."""
+    if generator is None:
+        generator = torch.Generator()
+        generator.seed()
+    return generator
+
+
 def check_number(
     name: str, value: object, least: float = -math.inf, most: float = math.inf
 ) -> None:

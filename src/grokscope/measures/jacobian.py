@@ -22,7 +22,7 @@ from torch import Tensor
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, batch_size
-from grokscope.measures.inputs import Model
+from grokscope.measures.inputs import Model, generator_or_fresh
 from grokscope.measures.local_map import LocalMap, Products, over_batch
 from grokscope.measures.magnitudes import cosine, norms, scaled
 
@@ -102,11 +102,8 @@ def jacobian_norm(
         return over_batch(model, x, chunk_size, lambda local, _: (local.norm(),))[0]
     if projections < 1:
         raise ValueError(f"projections must be a positive integer or None: got {projections}")
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
 
-    following = directions_by_chunk(batch_size(x), projections, generator)
+    following = directions_by_chunk(batch_size(x), projections, generator_or_fresh(generator))
 
     def measure(local: LocalMap, _: Tensor) -> tuple[Tensor]:
         return (projected_norm(local.vjp(following(local.outputs)), local.outputs.shape[1]),)

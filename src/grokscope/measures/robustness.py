@@ -30,6 +30,7 @@ from grokscope.measures.inputs import (
     check_not_batch_dependent,
     check_number,
     class_labels,
+    generator_or_fresh,
 )
 from grokscope.measures.local_map import LocalMap, full_precision, over_batch
 from grokscope.measures.magnitudes import norms
@@ -140,6 +141,12 @@ def noise_accuracy(
     return found[0] if isinstance(std, (int, float)) else found
 
 
+def check_dims(dims: Dims | None) -> None:
+    """Raise where no feature is named."""
+    if dims is not None and not isinstance(dims, slice) and len(dims) == 0:
+        raise ValueError("dims is empty: name at least one feature, or pass None for all")
+
+
 def gaussian_noise(
     x: Float[Tensor, " n *d"], dims: Dims | None, generator: torch.Generator | None
 ) -> Float[Tensor, " n *d"]:
@@ -147,16 +154,13 @@ def gaussian_noise(
 
     In float32 for a batch of lower precision.
     """
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
+    generator = generator_or_fresh(generator)
     dtype = torch.promote_types(x.dtype, torch.float32)
     noise = torch.randn(x.shape, generator=generator, dtype=dtype, device=generator.device)
     noise = noise.to(x.device)
     if dims is None:
         return noise
-    if not isinstance(dims, slice) and len(dims) == 0:
-        raise ValueError("dims is empty: name at least one feature, or pass None for all")
+    check_dims(dims)
     hit = torch.zeros(x[0].numel(), dtype=torch.bool, device=x.device)
     try:
         hit[dims if isinstance(dims, slice) else list(dims)] = True

@@ -21,7 +21,7 @@ from grokscope.measures.geometry import (
     jacobian_geometry,
     measured_in_full,
 )
-from grokscope.measures.inputs import Model
+from grokscope.measures.inputs import Model, check_count
 from grokscope.measures.jacobian import directions_by_chunk, projected_norm
 from grokscope.measures.local_map import LocalMap, over_batch
 from grokscope.measures.magnitudes import cosines
@@ -88,9 +88,8 @@ def sampled_geometry(
         >>> geometry.norm.isnan().sum(), geometry.pc1.isnan().sum()
         (tensor(0), tensor(4))
     """
-    for name, value in (("num_points", num_points), ("projections", projections)):
-        if value < 1:
-            raise ValueError(f"{name} must be a positive integer: got {value}")
+    check_count("num_points", num_points)
+    check_count("projections", projections)
     n = batch_size(x)
     if num_points >= n:
         return jacobian_geometry(model, x, chunk_size=chunk_size)

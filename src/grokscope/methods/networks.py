@@ -41,9 +41,11 @@ class Networks:
         feed: where ``from_host`` gets its tensors while a step is recorded.
         is_stacked: whether the parameters that an optimizer moves are (S, ...); else S is 1 and
             they are the model's own.
+        are_whole: whether it is known that no parameter is distributed over processes.
     """
 
     is_stacked: bool = False
+    are_whole: bool = False
 
     model: Model
     models: list[nn.Module]

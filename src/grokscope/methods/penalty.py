@@ -135,12 +135,7 @@ def squared_terms(
     The tensors of ``x`` are (S, n, ...). Each network draws its examples and its projections from
     its own generator.
     """
-    for model in networks.models[:1]:
-        check_not_sharded(
-            model,
-            "it reduces gradients after the first of the two derivatives that a penalty takes; "
-            "train with DistributedDataParallel",
-        )
+    _check_not_sharded(networks)
     if examples is not None:
         x = _some(networks, x, examples, generators, step)
     flat = map_leaves(lambda leaf: leaf.flatten(0, 1), x)
@@ -232,6 +227,19 @@ class _Draw:
         normal = self.networks.from_host(self.step, drawn).to(like.dtype)
         lengths = torch.linalg.vector_norm(normal, dim=3, keepdim=True)
         return normal / lengths * (k / r) ** 0.5
+
+
+def _check_not_sharded(networks: Networks) -> None:
+    """Raise where parameters are distributed over processes; looked at once, not at each step."""
+    if networks.are_whole:
+        return
+    for model in networks.models[:1]:
+        check_not_sharded(
+            model,
+            "it reduces gradients after the first of the two derivatives that a penalty takes; "
+            "train with DistributedDataParallel",
+        )
+    networks.are_whole = True
 
 
 def mean_root(squares: Float[Tensor, "*s n"]) -> Float[Tensor, "*s"]:

@@ -32,14 +32,9 @@ from grokscope.runs.environment import environment, now
 from grokscope.runs.files import RunError, inside, write_atomically, write_json
 from grokscope.runs.history import History
 from grokscope.runs.rows import KEYS, RowFile
-from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, read_side_file
+from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, holds_run, read_side_file
 from grokscope.runs.tensors import Arrays, load_state, save_state
 from grokscope.runs.yaml_text import dump_yaml
-
-
-def holds_run(path: Path) -> bool:
-    """Whether there is a run in a folder, finished or not."""
-    return (path / SPEC).exists()
 
 
 class RunDirectory:

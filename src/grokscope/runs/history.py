@@ -167,10 +167,10 @@ class History:
         """Shade the phases in turn, each with its name at the top."""
         # Phases are told by a package above this one, which is found when a plot is drawn.
         try:
-            told = import_module("grokscope.findings.phase").phases(self)
+            above = import_module("grokscope.findings.phase")
+            begun = above.begun(above.phases(self))
         except ValueError:  # there is no training accuracy
             return
-        begun = [each for at, each in enumerate(told) if at == 0 or each.name != told[at - 1].name]
         ends = [*(each.step for each in begun[1:]), self.steps[-1]]
         for each, end in zip(begun, ends, strict=True):
             color = _PHASE_COLORS[each.name]

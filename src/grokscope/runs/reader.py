@@ -13,7 +13,7 @@ from grokscope.runs.files import RunError, inside, read_yaml_mapping
 from grokscope.runs.history import History
 from grokscope.runs.later_rows import LaterRows
 from grokscope.runs.rows import KEYS, Row, RowFile
-from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, read_side_file
+from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, holds_run, read_side_file
 from grokscope.runs.tensors import Arrays, load_state
 from grokscope.shown import shown
 
@@ -44,7 +44,7 @@ class Run:
         self._lenient = lenient
         if not self.path.is_dir():
             raise RunError(f"{path} is no folder; name a run directory, as in runs/digits-grokking")
-        if not (self.path / SPEC).exists():
+        if not holds_run(self.path):
             raise RunError(f"{path} holds no run: there is no {SPEC} in it")
 
     def _shown(self) -> dict[str, Any]:

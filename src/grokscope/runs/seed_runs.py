@@ -10,7 +10,7 @@ from typing import Any
 from grokscope.runs.files import RunError, read_yaml_mapping, write_atomically
 from grokscope.runs.history import History
 from grokscope.runs.reader import Run
-from grokscope.runs.side_files import SPEC
+from grokscope.runs.side_files import holds_run
 from grokscope.runs.yaml_text import dump_yaml
 
 EXPERIMENT = "experiment.yaml"
@@ -56,9 +56,7 @@ class SeedRuns(Run):
         """The runs that have been started, by seed."""
         folders = {seed: self.path / f"seed-{seed}" for seed in self.spec.get("seeds", [])}
         return {
-            seed: Run(at, lenient=self._lenient)
-            for seed, at in folders.items()
-            if (at / SPEC).exists()
+            seed: Run(at, lenient=self._lenient) for seed, at in folders.items() if holds_run(at)
         }
 
     @cached_property

@@ -18,6 +18,11 @@ _KINDS: dict[str, dict[str, type]] = {
 }
 
 
+def holds_run(path: Path) -> bool:
+    """Whether there is a run in a folder, finished or not."""
+    return (path / SPEC).exists()
+
+
 def read_side_file(path: Path) -> dict[str, Any]:
     """The environment, the status or the results of a run.
 

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from grokscope.runs.files import RunError, inside, read_json_object, write_json
 from grokscope.runs.reader import Run
 from grokscope.runs.seed_runs import SeedRuns, read_experiment, write_experiment
-from grokscope.runs.side_files import SPEC, STATUS
+from grokscope.runs.side_files import STATUS, holds_run
 
 SWEEP = "sweep.json"
 CLAIM = ".claim"
@@ -149,7 +149,7 @@ def write_sweep(
     """
     if path.exists() and not path.is_dir():
         raise RunError(f"{path} is a file; name a folder with --out")
-    if (path / SPEC).exists():
+    if holds_run(path):
         raise RunError(f"{path} holds a run, not a sweep; name another folder with --out")
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -196,7 +196,7 @@ def is_claimed(run: Path) -> bool:
 
 def is_finished(run: Path) -> bool:
     """Whether a run is over and done with."""
-    if not (run / SPEC).exists() or not (run / STATUS).exists():
+    if not holds_run(run) or not (run / STATUS).exists():
         return False
     return bool(read_json_object(run / STATUS).get("state") == "finished")
 

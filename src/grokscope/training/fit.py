@@ -23,6 +23,7 @@ from grokscope.methods.base import Method, joined
 from grokscope.methods.networks import Networks, OneNetwork
 from grokscope.runs import RunDirectory, Trial, TrialGroup
 from grokscope.runs.files import read_yaml_mapping
+from grokscope.runs.side_files import SPEC, holds_run
 from grokscope.training.batches import BatchOrder
 from grokscope.training.device import resolve_device
 from grokscope.training.evaluation import Evaluation
@@ -197,9 +198,7 @@ def fit_seeds(
     members: list[Member] = []
     with (
         frozen(models, how.freeze),
-        _opened_trials(
-            out, resume, place, seeds, recorded(how, [] if methods is None else methods(seeds[0]))
-        ) as trials,
+        _opened_trials(out, resume, place, seeds, recorded(how, owns[0].methods)) as trials,
     ):
         for own in owns:
             members.append(own.member(dataset, how, place))
@@ -418,8 +417,8 @@ def _opened_trials(
         yield list(out)
         return
     path = Path(out)
-    if resume and (path / "spec.yaml").exists():
-        check_recorded(read_yaml_mapping(path / "spec.yaml").get("training", {}), training, path)
+    if resume and holds_run(path):
+        check_recorded(read_yaml_mapping(path / SPEC).get("training", {}), training, path)
         run = RunDirectory.resume(path, str(device))
     else:
         spec: dict[str, Any] = {

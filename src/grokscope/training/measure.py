@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from grokscope.arguments import checked_arguments
 from grokscope.measures.inputs import check_count, check_model
 from grokscope.runs import Run, RunDirectory, Trial
+from grokscope.runs.side_files import holds_run
 from grokscope.training.checkpoint_files import checkpoint_files, load_network
 from grokscope.training.device import resolve_device
 from grokscope.training.evaluation import Evaluation
@@ -149,7 +150,7 @@ def _measure_all(
 @contextmanager
 def _opened(path: Path, settings: dict[str, Any], device: str) -> Iterator[Trial]:
     """The training in a run directory: a new one, or one of the same settings that goes on."""
-    if not (path / "spec.yaml").exists():
+    if not holds_run(path):
         title = f"{settings['model']} on {settings['data']}"
         spec = watched_spec(path.resolve().name, title, measured=settings)
         run = RunDirectory.create(path, spec, device, [0])

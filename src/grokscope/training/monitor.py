@@ -7,13 +7,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from grokscope.arguments import checked_arguments
-from grokscope.findings.curves import TRAIN
 from grokscope.findings.phase import Phase, phase
 from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, on_device, rows, wrt_key
 from grokscope.measures.guard import undisturbed
@@ -156,20 +154,19 @@ class Monitor:
         self._closed = False
 
     def _shown(self) -> dict[str, Any]:
-        told = self.phase() if self._knows_phase() else "not known"
+        try:
+            name = self.phase().name
+        except ValueError:  # there is no training accuracy
+            name = "not known"
         return {
             "model": type(self.model).__name__,
             "probe examples": len(self.probe[1]),
             "test examples": 0 if self.test is None else len(self.test[1]),
             "measures": ", ".join(self._measures) or "none",
             "next at step": self.due,
-            "phase": getattr(told, "name", told),
+            "phase": name,
             "history": self.history,
         }
-
-    def _knows_phase(self) -> bool:
-        accuracies = [self.history[name] for name in TRAIN if name in self.history]
-        return any(np.isfinite(column).any() for column in accuracies)
 
     @property
     def measure_names(self) -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import leaf_at, wrt_key
-from grokscope.measures.robustness import Dims, gaussian_noise, perturbed_accuracy
+from grokscope.measures.robustness import Dims, check_dims, gaussian_noise, perturbed_accuracy
 from grokscope.measures.view import wrt_of
 from grokscope.training.archive import Archive
 from grokscope.training.measure_with_memory import MeasureWithMemory
@@ -55,8 +55,7 @@ class NoiseAccuracy(MeasureWithMemory):
     ) -> None:
         if not std or any(not 0 <= s < float("inf") for s in std):
             raise ValueError(f"std must hold deviations of 0 or more: got {list(std)}")
-        if dims is not None and not isinstance(dims, slice) and len(dims) == 0:
-            raise ValueError("dims is empty: name at least one feature, or pass None for all")
+        check_dims(dims)
         self.std = tuple(float(s) for s in std)
         self.dims = dims
         self.seed = seed

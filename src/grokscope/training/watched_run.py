@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from grokscope.findings.phase import phases
+from grokscope.findings.phase import begun, phases
 from grokscope.runs import History, RunDirectory, RunError
 from grokscope.runs.rows import KEYS
 from grokscope.training.archive import MemoryArchive
@@ -57,7 +57,6 @@ def phase_results(history: History) -> dict[str, Any]:
         told = phases(history)
     except ValueError:  # there is no training accuracy, as of a regression
         return {}
-    began = [each for at, each in enumerate(told) if at == 0 or each.name != told[at - 1].name]
     rows = [
         {
             "phase": each.name,
@@ -65,7 +64,7 @@ def phase_results(history: History) -> dict[str, Any]:
             "test_accuracy": each.test_accuracy if each.test_accuracy >= 0 else None,
             "waits_for": each.reason if each.waits_for is not None else "",
         }
-        for each in began
+        for each in begun(told)
     ]
     last = told[-1]
     finding = f"{last.name.capitalize()} since step {last.since:,}: {last.reason}"

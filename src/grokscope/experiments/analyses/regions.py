@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import torch
@@ -153,9 +152,10 @@ def region_metrics(model: nn.Module, triples: Sequence[Triple], radius: float) -
     found = {}
     for name, each in rows.items():
         of_all = torch.tensor(each, dtype=torch.float64)
-        found[name] = float(of_all.median() if name in _MEDIANS else of_all.mean()) if each else inf
+        if each:
+            found[name] = float(of_all.median() if name in _MEDIANS else of_all.mean())
     # A slice without a decision boundary, or of one region, has no distance to it.
-    return {name: value for name, value in found.items() if value != inf}
+    return {name: value for name, value in found.items() if value != math.inf}
 
 
 def _around(model: nn.Module, triple: Triple, point: int, radius: float) -> dict[str, float]:

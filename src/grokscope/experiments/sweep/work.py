@@ -12,7 +12,7 @@ from grokscope.experiments.spec import Experiment
 from grokscope.experiments.sweep.engine import Job
 from grokscope.runs import RunError
 from grokscope.runs.seed_runs import read_experiment
-from grokscope.runs.side_files import SPEC
+from grokscope.runs.side_files import holds_run
 from grokscope.runs.sweep_folder import claim, is_finished
 
 _CLAIM_SECONDS = 2.0  # whoever only looks whether a run is claimed lets go at once
@@ -56,7 +56,7 @@ def _run(job: Job) -> None:
             experiment,
             job.run,
             device=job.device,
-            resume=(job.run / SPEC).exists(),
+            resume=holds_run(job.run),
             data_dir=job.data_dir,
         )
     finally:

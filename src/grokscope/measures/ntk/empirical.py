@@ -22,7 +22,12 @@ from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, leaf_name, leaves, rows
 from grokscope.measures.company import Company
 from grokscope.measures.guard import without_wrappers
-from grokscope.measures.inputs import check_batch, check_chunk_size, check_not_batch_dependent
+from grokscope.measures.inputs import (
+    check_batch,
+    check_chunk_size,
+    check_not_batch_dependent,
+    generator_or_fresh,
+)
 from grokscope.measures.ntk.capture import CallsChanged, Part, Source, captured
 from grokscope.measures.ntk.check import (
     checked_examples,
@@ -182,9 +187,7 @@ def _check_sketch(sketch: int | None, generator: torch.Generator | None) -> None
 
 
 def _seed(generator: torch.Generator | None) -> int:
-    if generator is None:
-        generator = torch.Generator()
-        generator.seed()
+    generator = generator_or_fresh(generator)
     return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
