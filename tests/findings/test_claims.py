@@ -65,7 +65,7 @@ def test_speed_up_is_paired_by_seed(run: Run) -> None:
     assert verdict(run, quantity, at_least=7.5) == ("held", 7.5)
     assert verdict(run, quantity, at_least=8)[0] == "open"
     backwards = {"kind": "speed_up", "arm": "slow", "baseline": "fast", "target": 0.9}
-    # Ten times slower with seed 0; with seed 1, which never got there, at least five times.
+    # Ten times slower with seed 0; with seed 1, which did not reach it, at least five times.
     assert verdict(run, backwards, at_least=0.16)[0] == "not held"
     assert verdict(run, backwards, at_least=0.14)[0] == "open"
     assert verdict(run, backwards, at_most=0.151)[0] == "held"

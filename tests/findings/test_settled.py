@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import grokscope as gs
-from grokscope.methods import Method, Networks
+from tests.training.test_resume import Crash
 
 STEPS = [0, *(round(10 ** (i / 12)) for i in range(12, 66))]
 
@@ -99,17 +99,6 @@ def test_without_its_columns_it_says_what_it_lacks() -> None:
     for wrong in ({"patience": 1.5}, {"give_up": float("inf")}, {"aligned": -0.1}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             gs.StopWhenSettled(**wrong)
-
-
-class Crash(Method):
-    """Raises at one step, as if the process had died there."""
-
-    def __init__(self, at: int | None) -> None:
-        self.at = at
-
-    def filter_gradients(self, step: int, networks: Networks) -> None:
-        if step == self.at:
-            raise ConnectionResetError
 
 
 def train(path: Path | None, crash: int | None = None, **settings: Any) -> gs.FitResult:

@@ -108,7 +108,9 @@ def test_trackio(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_accelerate_by_attach(precision: str) -> None:
     """A prepared model, optimizer and loader, two micro-batches a step, as a plain loop does it."""
     rows: list[tuple[int, float]] = []
-    AcceleratorState._reset_state(reset_partial_state=True)  # one a process, of whoever came first
+    AcceleratorState._reset_state(
+        reset_partial_state=True
+    )  # one a process, of the test that came first
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2, mixed_precision=precision)
     plain, model = network(), network()
     loader = DataLoader(TensorDataset(X, Y), batch_size=3)

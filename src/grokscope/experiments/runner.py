@@ -47,7 +47,7 @@ _LOG = logging.getLogger(__name__)
 
 @runtime_checkable
 class Observer(Protocol):
-    """Whoever wants to see a run while it goes on."""
+    """What is told of a run while it goes on."""
 
     def trial_started(self, arm: str, seed: int, max_steps: int) -> None:
         """A training begins, or goes on."""

@@ -54,7 +54,7 @@ class StackedNetworks(Networks):
     """S networks that run, and are trained, as one.
 
     The stack holds copies; after ``bind`` the networks' own parameters are views of it, so that
-    whoever looks at one of them sees it as it is now.
+    each of them is seen as it is now.
 
     Args:
         models: networks of the same architecture, on one device and in one dtype.

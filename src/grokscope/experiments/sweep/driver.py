@@ -28,7 +28,7 @@ class RunState:
 
 @runtime_checkable
 class SweepObserver(Protocol):
-    """Whoever wants to see a sweep while it goes on."""
+    """What is told of a sweep while it goes on."""
 
     def changed(self, job: Job, state: RunState) -> None:
         """A run has begun, or is over."""

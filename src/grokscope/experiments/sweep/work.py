@@ -15,7 +15,7 @@ from grokscope.runs.seed_runs import read_experiment
 from grokscope.runs.side_files import holds_run
 from grokscope.runs.sweep_folder import claim, is_finished
 
-_CLAIM_SECONDS = 2.0  # whoever only looks whether a run is claimed lets go at once
+_CLAIM_SECONDS = 2.0  # a look at whether a run is claimed lets go at once
 
 
 def work(job: Job) -> bool:
