@@ -63,7 +63,7 @@ def test_every_method(name: str, vectorize: bool, monkeypatch: pytest.MonkeyPatc
     replay = graphed.RecordedSteps._replay
 
     def counting(self: Any, recording: Any, first: int) -> None:
-        replayed.append(len(recording.indices))
+        replayed.append(len(recording.feeds))
         replay(self, recording, first)
 
     monkeypatch.setattr(graphed.RecordedSteps, "_replay", counting)

@@ -64,3 +64,11 @@ def test_without_shuffling_batches_are_those_of_the_data_in_every_epoch() -> Non
     order = BatchOrder(10, 4, [3, 8], CPU, shuffle=False)
     for step, expected in ((1, range(4)), (2, range(4, 8)), (3, range(8, 10)), (7, range(4))):
         assert order.at(step).tolist() == [list(expected)] * 2
+
+
+@pytest.mark.parametrize("first", [1, 3, 4, 6])
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_the_indices_of_several_steps_are_those_of_each_in_a_row(first: int, count: int) -> None:
+    order, again = (BatchOrder(10, 4, seeds=[3, 7], device=CPU) for _ in range(2))
+    one_by_one = [again.at(step) for step in range(first, first + count)]
+    assert torch.equal(order.during(first, count), torch.cat(one_by_one, -1))

@@ -42,8 +42,9 @@ class BatchOrder:
         self.seeds = list(seeds)
         self._device = device
         self._shuffle = shuffle
+        self._orders: dict[int, Int64[Tensor, "s n"]] = {}
         self._epoch = -1
-        self._batches: tuple[Int64[Tensor, "s b"], ...] = ()
+        self._batches: tuple[Int64[Tensor, "s b"], ...] = ()  # of that epoch
 
     def at(self, step: int) -> Int64[Tensor, "s b"] | None:
         """Indices of each network's examples at a step, counted from 1; None for all of them."""
@@ -51,6 +52,26 @@ class BatchOrder:
             return None
         epoch, batch = divmod(step - 1, self.steps_per_epoch)
         if epoch != self._epoch:
+            self._epoch, self._batches = epoch, self._order(epoch).split(self.batch_size, -1)
+        return self._batches[batch]
+
+    def during(self, first: int, count: int) -> Int64[Tensor, "s b"]:
+        """The indices of so many steps from ``first`` on, those of one behind those of another."""
+        begin, begins, _ = self._place(first)
+        end, _, ends = self._place(first + count - 1)
+        if begin == end:
+            return self._order(begin)[:, begins:ends]
+        whole = [self._order(epoch) for epoch in range(begin, end + 1)]
+        return torch.cat([whole[0][:, begins:], *whole[1:-1], whole[-1][:, :ends]], -1)
+
+    def _place(self, step: int) -> tuple[int, int, int]:
+        """The epoch of a step, and from where to where in its order the step's batch lies."""
+        epoch, batch = divmod(step - 1, self.steps_per_epoch)
+        start = batch * self.batch_size
+        return epoch, start, min(start + self.batch_size, self.num_examples)
+
+    def _order(self, epoch: int) -> Int64[Tensor, "s n"]:
+        if epoch not in self._orders:
             orders = torch.stack(
                 [
                     _permutation(self.num_examples, seed, epoch)
@@ -61,10 +82,10 @@ class BatchOrder:
             )
             if self._device.type == "cuda":  # pinned, so that the copy waits for no step before it
                 orders = orders.pin_memory()
-            orders = orders.to(self._device, non_blocking=True)
-            self._batches = orders.split(self.batch_size, -1)
-            self._epoch = epoch
-        return self._batches[batch]
+            # the epoch before is still wanted where steps of two are taken at a time
+            self._orders = {old: kept for old, kept in self._orders.items() if old == epoch - 1}
+            self._orders[epoch] = orders.to(self._device, non_blocking=True)
+        return self._orders[epoch]
 
     def size_at(self, step: int) -> int:
         """How many examples the batch of a step has."""
@@ -74,7 +95,7 @@ class BatchOrder:
     def keep(self, rows: Sequence[int]) -> None:
         """Go on with the seeds of these rows only."""
         self.seeds = [self.seeds[row] for row in rows]
-        self._epoch = -1
+        self._orders, self._epoch = {}, -1
 
 
 def _permutation(num_examples: int, seed: int, epoch: int) -> Int64[Tensor, " n"]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -46,7 +46,7 @@ class _Feed:
 class _Recording:
     """Some steps in a row: the tensors they read, and what runs them."""
 
-    indices: list[Tensor | None]
+    indices: Tensor | None  # of all steps, one behind the other: filled by one copy
     feeds: list[list[_Feed]]
     run: Callable[[], None]
     graph: torch.cuda.CUDAGraph | None = None
@@ -152,10 +152,10 @@ class RecordedSteps:
             ]
             for step in steps
         ]
-        indices = [self._index_buffer(first + place) for place in range(len(steps))]
+        indices, parts = self._index_buffer(first, len(steps))
 
         def run() -> None:
-            for place, index in enumerate(indices):
+            for place, index in enumerate(parts):
                 with self._feeding(_buffers_of(feeds[place])):
                     self._move(first + place, index)
 
@@ -188,13 +188,9 @@ class RecordedSteps:
 
     def _replay(self, recording: _Recording, first: int) -> None:
         """Fill the tensors, in the order in which plain steps would draw, and run."""
-        for place, (index, feeds) in enumerate(
-            zip(recording.indices, recording.feeds, strict=True)
-        ):
-            step = first + place
-            rows = self._order.at(step)
-            if index is not None and rows is not None:
-                index.copy_(rows)
+        if recording.indices is not None:
+            recording.indices.copy_(self._order.during(first, len(recording.feeds)))
+        for step, feeds in enumerate(recording.feeds, first):
             for feed in feeds:
                 feed.buffer.copy_(feed.make(step))
         # All of it is on one stream, so the graph reads after it was filled and is read before
@@ -204,11 +200,16 @@ class RecordedSteps:
         else:
             recording.graph.replay()
 
-    def _index_buffer(self, step: int) -> Tensor | None:
+    def _index_buffer(
+        self, first: int, count: int
+    ) -> tuple[Tensor | None, Sequence[Tensor | None]]:
+        """Room for the indices of some steps, and each step's part of it."""
         if self._order.full:
-            return None
-        shape = len(self._state.networks), self._order.size_at(step)
-        return torch.empty(shape, dtype=torch.long, device=self._state.device)
+            return None, [None] * count
+        sizes = [self._order.size_at(first + place) for place in range(count)]
+        shape = len(self._state.networks), sum(sizes)
+        indices = torch.empty(shape, dtype=torch.long, device=self._state.device)
+        return indices, indices.split(sizes, -1)
 
     @contextmanager
     def _feeding(self, feed: Callable[[int, FromHost], Tensor]) -> Iterator[None]:
