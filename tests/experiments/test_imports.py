@@ -123,7 +123,7 @@ def test_a_pickle_is_no_data(tmp_path: Path) -> None:
         ("{width: 8}", "{width: 8, dpth: 2}", "unexpected keyword argument 'dpth'"),
         (":Net", ":nothing", "missing a required argument|unexpected keyword argument"),
         ('"MODULE:Net", arguments: {width: 8}', '"MODULE:nothing"', "must give an nn.Module: got"),
-        ('"MODULE:load", arguments: {size: 30}', '"MODULE:nothing"', "must give a grokscope.Dat"),
+        ('"MODULE:load", arguments: {size: 30}', '"MODULE:nothing"', "data must be a grokscope.D"),
     ],
 )
 def test_a_mistake_is_named_before_there_is_a_run(

@@ -161,7 +161,7 @@ def test_a_target_is_an_accuracy() -> None:
 
 
 def test_data_that_do_not_fit_are_named() -> None:
-    with pytest.raises(ValueError, match=r"model does not take inputs of shape \(40, 5\)"):
+    with pytest.raises(ValueError, match=r"model does not run on x of shape \(1, 5\)"):
         gs.fit(small(), (X[:, :5], Y, TEST_X[:, :5], TEST_Y))
     with pytest.raises(ValueError, match="class 3 but the model has 3 outputs"):
         gs.fit(small(), (X, Y + 1, TEST_X, TEST_Y))

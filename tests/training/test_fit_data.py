@@ -48,8 +48,8 @@ def test_every_form_of_data_trains_the_same_network(form: str) -> None:
         ((TRAIN, TensorDataset(TEST[0][:0], TEST[1][:0])), ValueError, r"data \(test\) is empty"),
         (
             (TensorDataset(TRAIN[0], *TRAIN), TEST),
-            TypeError,
-            r"fit trains on one tensor of inputs.*Monitor\.attach",
+            ValueError,
+            r"train_x and test_x must agree in x: tensors: got 0, 1 and one tensor",
         ),
         ((TRAIN, TEST, TEST), ValueError, "data must be a grokscope.Dataset.* got 3 tensors"),
     ],

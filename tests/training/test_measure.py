@@ -252,6 +252,6 @@ def test_a_mistake_is_one_line_and_leaves_no_run(
 def test_data_of_another_width_are_refused(tmp_path: Path) -> None:
     source = saved(tmp_path / "nets")
     x, y = torch.rand(9, 5), torch.arange(9)
-    with pytest.raises(ValueError, match=r"model does not take inputs of shape \(9, 5\)"):
+    with pytest.raises(ValueError, match=r"model does not run on x of shape \(1, 5\)"):
         gs.measure(source, network(), (x, y, x, y), out=tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()

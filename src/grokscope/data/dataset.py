@@ -1,4 +1,4 @@
-"""A data set as four tensors that know what they are."""
+"""A data set: inputs and targets for training and test that know what they are."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from grokscope.arguments import check_fields
+from grokscope.measures.batches import Batch, batch_size, leaf_name, leaves, map_leaves, rows
+from grokscope.measures.inputs import check_numbers
 from grokscope.spelling import unknown_name
 
 SubsetRule = Literal["first", "seeded"]
@@ -23,9 +25,11 @@ class Dataset:
 
     Attributes:
         name: what to call the data set in a table.
-        train_x: (n, ...) inputs: floating point, int64 for tokens, or uint8 for pixels in 0..255.
+        train_x: (n, ...) inputs: floating point, int64 for tokens, or uint8 for pixels in 0..255;
+            or a tuple, list or dictionary of tensors that share the axis of examples, such as
+            token ids and their padding mask, where whole numbers and booleans may be of any type.
         train_y: (n,) int64 class labels, or floating-point targets of a scalar-output problem.
-        test_x: (m, ...) inputs of the same shape, dtype and device.
+        test_x: (m, ...) inputs of the same kind, shape, dtype and device.
         test_y: (m,) targets of the same dtype.
         num_classes: number of classes; None where the targets are numbers.
         image_shape: (channels, height, width) where an input is a picture, flattened or not.
@@ -47,9 +51,9 @@ class Dataset:
     """
 
     name: str
-    train_x: Tensor
+    train_x: Any
     train_y: Tensor
-    test_x: Tensor
+    test_x: Any
     test_y: Tensor
     num_classes: int | None = None
     image_shape: tuple[int, int, int] | None = None
@@ -61,16 +65,15 @@ class Dataset:
         check_fields(self)
         _check_split("train", self.train_x, self.train_y, self.num_classes)
         _check_split("test", self.test_x, self.test_y, self.num_classes)
-        for kind in ("x", "y"):
-            train, test = getattr(self, f"train_{kind}"), getattr(self, f"test_{kind}")
-            for what in ("dtype", "device"):
-                _check_same(f"{kind}: {what}", getattr(train, what), getattr(test, what))
-        _check_same("x: feature shape", tuple(self.train_x.shape[1:]), tuple(self.test_x.shape[1:]))
-        if self.image_shape is not None and math.prod(self.image_shape) != self.num_features:
-            raise ValueError(
-                f"image_shape {self.image_shape} has {math.prod(self.image_shape)} pixels, but "
-                f"train_x has {self.num_features} features: shape {tuple(self.train_x.shape)}"
-            )
+        _check_halves("x", self.train_x, self.test_x)
+        _check_halves("y", self.train_y, self.test_y)
+        if self.image_shape is not None:
+            shape = self.input_shape("image_shape")
+            if math.prod(self.image_shape) != self.num_features:
+                raise ValueError(
+                    f"image_shape {self.image_shape} has {math.prod(self.image_shape)} pixels, but "
+                    f"train_x has {self.num_features} features: shape {(len(self.train_x), *shape)}"
+                )
         if self.class_names is not None and len(self.class_names) != self.num_classes:
             raise ValueError(
                 f"class_names has {len(self.class_names)} names for num_classes={self.num_classes}"
@@ -80,16 +83,36 @@ class Dataset:
 
     def __repr__(self) -> str:
         targets = "scalar targets" if self.num_classes is None else f"{self.num_classes} classes"
-        dtype = str(self.train_x.dtype).removeprefix("torch.")
+        inputs = ", ".join(
+            ("" if key is None else f"{key}: ")
+            + f"{tuple(leaf.shape[1:])} {str(leaf.dtype).removeprefix('torch.')}"
+            for key, leaf in leaves(self.train_x).items()
+        )
         return (
-            f"Dataset({self.name!r}: {len(self.train_x)} train, {len(self.test_x)} test, "
-            f"inputs {tuple(self.train_x.shape[1:])} {dtype}, {targets}, {self.train_x.device})"
+            f"Dataset({self.name!r}: {len(self.train_y)} train, {len(self.test_y)} test, "
+            f"inputs {inputs}, {targets}, {self.train_y.device})"
         )
 
     @property
     def num_features(self) -> int:
-        """Numbers in one input."""
-        return math.prod(self.train_x.shape[1:])
+        """Numbers in one input, of all its tensors."""
+        return sum(math.prod(leaf.shape[1:]) for leaf in leaves(self.train_x).values())
+
+    def input_shape(self, what: str) -> tuple[int, ...]:
+        """The shape of an input where it is one tensor.
+
+        Args:
+            what: asks for it, for the message.
+
+        Raises:
+            TypeError: if inputs have several tensors.
+        """
+        if isinstance(self.train_x, Tensor):
+            return tuple(self.train_x.shape[1:])
+        names = ", ".join(map(repr, leaves(self.train_x)))
+        raise TypeError(
+            f"{what} needs inputs of one tensor: an input of {self.name} has the tensors {names}"
+        )
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -102,9 +125,9 @@ class Dataset:
 
         return replace(
             self,
-            train_x=moved(self.train_x),
+            train_x=map_leaves(moved, self.train_x),
             train_y=moved(self.train_y),
-            test_x=moved(self.test_x),
+            test_x=map_leaves(moved, self.test_x),
             test_y=moved(self.test_y),
             test_parts={name: mask.to(device) for name, mask in self.test_parts.items()},
         )
@@ -120,10 +143,11 @@ class Dataset:
         chosen: dict[str, Any] = {"num_classes": len(classes)}
         for split in ("train", "test"):
             y = getattr(self, f"{split}_y")
-            rows, labels = class_rows(y, classes, self.num_classes, self.name)
-            chosen |= {f"{split}_x": getattr(self, f"{split}_x")[rows], f"{split}_y": labels}
+            places, labels = class_rows(y, classes, self.num_classes, self.name)
+            x = rows(getattr(self, f"{split}_x"), places)
+            chosen |= {f"{split}_x": x, f"{split}_y": labels}
             if split == "test":
-                chosen["test_parts"] = self._parts_at(rows)
+                chosen["test_parts"] = self._parts_at(places)
         if self.class_names is not None:
             chosen["class_names"] = tuple(self.class_names[index] for index in classes)
         return replace(self, **chosen)
@@ -146,23 +170,25 @@ class Dataset:
         chosen: dict[str, Any] = {}
         for split, size in (("train", train_size), ("test", test_size)):
             x, y = getattr(self, f"{split}_x"), getattr(self, f"{split}_y")
-            order = torch.randperm(len(x), generator=generator) if rule == "seeded" else None
+            order = torch.randperm(len(y), generator=generator) if rule == "seeded" else None
             if size is None:
                 continue
-            check_size(f"{split}_size", size, len(x), self.name)
-            rows = slice(size) if order is None else order[:size].to(x.device)
-            chosen |= {f"{split}_x": x[rows], f"{split}_y": y[rows]}
+            check_size(f"{split}_size", size, len(y), self.name)
+            places = slice(size) if order is None else order[:size].to(y.device)
+            chosen |= {f"{split}_x": rows(x, places), f"{split}_y": y[places]}
             if split == "test":
-                chosen["test_parts"] = self._parts_at(rows)
+                chosen["test_parts"] = self._parts_at(places)
         return replace(self, **chosen)
 
     def flattened(self) -> Dataset:
         """The same with inputs of shape (n, d)."""
+        self.input_shape("flattened()")
         return replace(self, train_x=self.train_x.flatten(1), test_x=self.test_x.flatten(1))
 
     def scaled(self, dtype: torch.dtype = torch.float32) -> Dataset:
         """The same with pixels 0..255 (uint8) as floating-point numbers in [0, 1]."""
         check_floating(dtype)
+        self.input_shape("scaled()")
         if self.train_x.dtype != torch.uint8:
             raise ValueError(
                 f"scaled() turns uint8 pixels into [0, 1]: {self.name} holds {self.train_x.dtype}"
@@ -176,6 +202,7 @@ class Dataset:
 
     def normalized(self, mean: float | Sequence[float], std: float | Sequence[float]) -> Dataset:
         """The same with inputs (x - mean) / std; a sequence has one number for each channel."""
+        self.input_shape("normalize")
         if not self.train_x.is_floating_point():
             raise ValueError(
                 f"normalize needs floating-point inputs: {self.name} holds {self.train_x.dtype}"
@@ -266,34 +293,60 @@ def _check_part(name: str, mask: Tensor, test_y: Tensor) -> None:
         raise ValueError(f"test_parts[{name!r}] marks no example: leave it out")
 
 
+def _check_halves(kind: str, train: Batch, test: Batch) -> None:
+    """Raise unless training and test have the same tensors, but for the number of examples."""
+    known, other = leaves(train), leaves(test)
+    if set(known) != set(other):
+        named = [
+            ", ".join(map(repr, own)) if None not in own else "one tensor" for own in (known, other)
+        ]
+        _check_same(f"{kind}: tensors", *named)
+    for key, leaf in known.items():
+        name, found = leaf_name(key, kind), other[key]
+        _check_same(f"{name}: dtype", leaf.dtype, found.dtype)
+        _check_same(f"{name}: device", leaf.device, found.device)
+        _check_same(f"{name}: feature shape", tuple(leaf.shape[1:]), tuple(found.shape[1:]))
+
+
 def _check_same(what: str, train: object, test: object) -> None:
     if train != test:
         raise ValueError(f"train_x and test_x must agree in {what}: got {train} and {test}")
 
 
-def _check_split(split: str, x: Tensor, y: Tensor, num_classes: int | None) -> None:
+def _check_inputs(name: str, x: Batch) -> None:
+    """Raise unless ``x`` is one tensor, or several, of one example or more, with numbers in it."""
+    if isinstance(x, Tensor) and (x.ndim < 2 or x.numel() == 0):
+        raise ValueError(
+            f"{name} must have shape (n, ...) with at least one example: got {tuple(x.shape)}"
+        )
+    if isinstance(x, Tensor) and not (
+        x.is_floating_point() or x.dtype in (torch.int64, torch.uint8)
+    ):
+        raise ValueError(
+            f"{name} must be floating point, int64 (tokens) or uint8 (pixels): got {x.dtype}"
+        )
+    if batch_size(x, name) == 0:
+        raise ValueError(f"{name} is empty: give it at least one example")
+    check_numbers(x, name)
+
+
+def _check_split(split: str, x: Batch, y: Tensor, num_classes: int | None) -> None:
     """Raise unless ``x`` and ``y`` are the inputs and targets of the same examples."""
-    for name, tensor in ((f"{split}_x", x), (f"{split}_y", y)):
-        if not isinstance(tensor, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor: got {type(tensor).__name__}")
-    if x.ndim < 2 or x.numel() == 0:
+    if not isinstance(y, Tensor):
+        raise TypeError(f"{split}_y must be a torch.Tensor: got {type(y).__name__}")
+    _check_inputs(f"{split}_x", x)
+    n = batch_size(x, f"{split}_x")
+    if tuple(y.shape) != (n,):
         raise ValueError(
-            f"{split}_x must have shape (n, ...) with at least one example: got {tuple(x.shape)}"
+            f"{split}_y must have one target for each of the {n} examples of {split}_x, shape "
+            f"({n},): got {tuple(y.shape)}"
         )
-    if not (x.is_floating_point() or x.dtype in (torch.int64, torch.uint8)):
-        raise ValueError(
-            f"{split}_x must be floating point, int64 (tokens) or uint8 (pixels): got {x.dtype}"
-        )
-    if x.is_floating_point() and not bool(torch.isfinite(x.sum()) or torch.isfinite(x).all()):
-        row = int((~torch.isfinite(x.flatten(1))).any(1).nonzero()[0])
-        raise ValueError(f"{split}_x holds NaN or infinity: the first such example is row {row}")
-    if tuple(y.shape) != (len(x),):
-        raise ValueError(
-            f"{split}_y must have one target for each of the {len(x)} examples of {split}_x, shape "
-            f"({len(x)},): got {tuple(y.shape)}"
-        )
-    if x.device != y.device:
-        raise ValueError(f"{split}_x is on {x.device} and {split}_y on {y.device}: use one device")
+    for key, leaf in leaves(x).items():
+        if leaf.device != y.device:
+            raise ValueError(
+                f"{leaf_name(key, f'{split}_x')} is on {leaf.device} and {split}_y on {y.device}: "
+                "use one device"
+            )
     if num_classes is None:
         if not y.is_floating_point():
             raise ValueError(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from grokscope.data.dataset import Dataset
 from grokscope.data.errors import DataError
+from grokscope.measures.batches import Batch
 from grokscope.spelling import unknown_name
 
 PARTS = ("train_x", "train_y", "test_x", "test_y")
@@ -53,7 +54,7 @@ def load_file(path: str | Path, dtype: torch.dtype = torch.float32) -> Dataset:
 
 
 def dataset_of(
-    name: str, train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor
+    name: str, train_x: Batch, train_y: Tensor, test_x: Batch, test_y: Tensor
 ) -> Dataset:
     """Bare tensors as a data set; integer targets are classes, counted by the largest."""
     labels = all(len(y) and not y.is_floating_point() for y in (train_y, test_y))

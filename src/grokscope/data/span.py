@@ -72,6 +72,7 @@ def reduce_to_span(model: nn.Module, data: Dataset, layer: str | None = None) ->
         decomposition, O(d r^2). Where r is not less than d it is the identity.
 
     Raises:
+        TypeError: if inputs have several tensors.
         ValueError: if the first layer is not known, or not of the data's number of features; or the
             reduced model does not compute what the model does, as when inputs go elsewhere too.
 
@@ -83,6 +84,7 @@ def reduce_to_span(model: nn.Module, data: Dataset, layer: str | None = None) ->
         >>> reduced.data
         Dataset('xor': 20 train, 400 test, inputs (50,) float32, scalar targets, cpu)
     """
+    data.input_shape("reduce_to_span")
     layer = _first_layer(model) if layer is None else layer
     linear = _linear(model, layer)
     if linear.in_features != data.num_features:

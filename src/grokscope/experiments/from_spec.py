@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokscope.data import Dataset, dataset_of, load, load_file
+from grokscope.data import Dataset, load, load_file
 from grokscope.experiments.errors import SpecError
 from grokscope.experiments.spec import (
     AnyDataSpec,
@@ -26,6 +26,7 @@ from grokscope.experiments.spec import (
 )
 from grokscope.findings.target import Target
 from grokscope.imports import imported
+from grokscope.measures.batches import rows
 from grokscope.measures.robustness import gaussian_noise
 from grokscope.methods import METHODS
 from grokscope.methods.base import Method
@@ -39,6 +40,7 @@ from grokscope.training import (
     Schedule,
     StopWhenSettled,
 )
+from grokscope.training.examples import data_of
 from grokscope.training.measure_with_memory import MeasureWithMemory
 
 
@@ -71,21 +73,20 @@ def build_model(spec: AnyModelSpec, data: Dataset, seed: int) -> nn.Module:
         return _imported_model(spec, seed)
     settings = spec.model_dump(exclude={"name", "scalar_output"})
     out_features = None if getattr(spec, "scalar_output", False) else data.num_classes
-    return build(spec.name, data.train_x.shape[1:], out_features, seed=seed, **settings)
+    try:
+        shape = data.input_shape(f"model {spec.name}")
+    except TypeError as error:
+        raise SpecError(str(error)) from None
+    return build(spec.name, shape, out_features, seed=seed, **settings)
 
 
 def _imported_dataset(spec: ImportedDataSpec) -> Dataset:
     path = getattr(spec, "import")
     found = _called(spec)
-    if isinstance(found, Dataset):
-        return found
-    parts = tuple(found) if isinstance(found, (tuple, list)) else ()
-    if len(parts) != 4 or not all(isinstance(part, Tensor) for part in parts):
-        raise SpecError(
-            f"import {path} must give a grokscope.Dataset, or train_x, train_y, test_x and test_y: "
-            f"got {type(found).__name__}"
-        )
-    return dataset_of(path.partition(":")[2], *parts)
+    try:
+        return data_of(found, path.partition(":")[2])
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"import {path}: {error}") from None
 
 
 def _imported_model(spec: ImportedModelSpec, seed: int) -> nn.Module:
@@ -137,8 +138,11 @@ def build_stop(spec: StopTargetSpec | SettledSpec | None) -> Target | StopWhenSe
 
 
 def noise_on_test_points(spec: MonitorSpec, data: Dataset) -> Tensor | None:
-    """The noise for the test points, in the data's own features; None where none is asked for."""
-    if NoiseAccuracy.name not in spec.measures:
+    """The noise for the test points, in the data's own features; None where none is asked for.
+
+    None too where inputs have several tensors: the monitor then draws it by itself.
+    """
+    if NoiseAccuracy.name not in spec.measures or not isinstance(data.test_x, Tensor):
         return None
     generator = torch.Generator().manual_seed(spec.noise.seed)
     return gaussian_noise(
@@ -181,12 +185,11 @@ def build_monitor(
         ),
         RobustAccuracy.name: _robust_accuracy(spec.robust, data),
     }
-    test = (
-        (data.test_x[: spec.test_size], data.test_y[: spec.test_size]) if spec.test_size else None
-    )
+    few = slice(0, spec.test_size)
+    test = (rows(data.test_x, few), data.test_y[few]) if spec.test_size else None
     return Monitor(
         model,
-        probe=(x[: spec.probe_size], y[: spec.probe_size]),
+        probe=(rows(x, slice(0, spec.probe_size)), y[: spec.probe_size]),
         measures=[with_memory.get(name, name) for name in spec.measures],
         schedule=Schedule(**spec.schedule.model_dump()),
         test=test,

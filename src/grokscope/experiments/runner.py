@@ -92,6 +92,8 @@ def run_experiment(
         for arm, trial in experiment.arms.items()
     }
     for arm, trial in experiment.arms.items():
+        if experiment.analysis is not None:
+            _check_for_analysis(experiment.analysis, data[arm])
         if isinstance(trial.model, ImportedModelSpec):
             build_model(trial.model, data[arm], experiment.seeds[0])
     with (
@@ -120,6 +122,14 @@ def run_experiment(
             analyze = ANALYSES[experiment.analysis]
             directory.write_results(analyze(trained, **experiment.analysis_options))
     return Run(out)
+
+
+def _check_for_analysis(analysis: str, data: Dataset) -> None:
+    """Raise where an analysis would meet inputs of several tensors, after all the training."""
+    try:
+        data.input_shape(f"analysis {analysis}")
+    except TypeError as error:
+        raise SpecError(str(error)) from None
 
 
 def _order(experiment: Experiment) -> list[tuple[list[str], list[int]]]:

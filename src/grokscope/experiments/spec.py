@@ -109,8 +109,9 @@ class ImportedDataSpec(
 ):
     """Data from a function of one's own, called with ``arguments``.
 
-    It returns a ``Dataset``, or train_x, train_y, test_x and test_y. Its module is looked for in
-    ``folder`` first, which is that of the experiment's file.
+    It returns what ``fit`` takes: a ``Dataset``, or train_x, train_y, test_x and test_y, or data
+    sets or loaders of torch for training and test. Its module is looked for in ``folder`` first,
+    which is that of the experiment's file.
     """
 
     reduce_to_span: bool = False

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from grokscope.arguments import checked_arguments
+from grokscope.measures.batches import Batch, Key, leaf_at, map_leaves, with_leaf, wrt_key
 from grokscope.measures.inputs import (
     NO_GRADIENT,
     check_batch,
@@ -33,6 +34,7 @@ from grokscope.measures.inputs import (
     check_number,
     class_labels,
 )
+from grokscope.measures.view import wrt_of
 from grokscope.methods.base import Loss, Method
 from grokscope.methods.networks import Networks, OneNetwork, normal_numbers
 from grokscope.methods.stablemax import check_targets
@@ -86,8 +88,9 @@ def adversarial_inputs(
     check_model(model)
     if not isinstance(eps, Tensor):
         check_number("eps", eps, least=0)
-    whole = x.unsqueeze(0), _labels(y, loss).unsqueeze(0)
-    return x + _uphill(OneNetwork(model), *whole, _LossOfOne(loss)).squeeze(0) * eps
+    batch, labels = x.unsqueeze(0), _labels(y, loss).unsqueeze(0)
+    uphill = _uphill(OneNetwork(model), batch, None, labels, _LossOfOne(loss))
+    return x + uphill.squeeze(0) * eps
 
 
 def is_right(outputs: Float[Tensor, " n *k"], targets: Tensor) -> Bool[Tensor, " n"]:
@@ -102,7 +105,8 @@ class AdversarialTraining(Method):
     """Perturbs the training inputs, the more the better they are fitted.
 
     In one's own loop train on the result of a call, and tell the method of the outputs, from
-    which it knows the accuracy.
+    which it knows the accuracy. Of inputs of several tensors the floating-point one is perturbed,
+    or the one that a ``gs.View`` names by ``wrt``.
 
     Args:
         eps: size of the perturbation, in units of the inputs; 0 (with ``floor`` 0) leaves
@@ -152,22 +156,26 @@ class AdversarialTraining(Method):
         self.state = {"accuracy": torch.zeros(1)}
         self._seen: tuple[Loss, Tensor] | None = None
 
-    def perturb(self, step: int, networks: Networks, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
-        """The inputs (S, n, *d) to train on at this step."""
+    def perturb(self, step: int, networks: Networks, x: Batch, y: Tensor, loss: Loss) -> Batch:
+        """The inputs (S, n, *d) to train on at this step; of several tensors ``wrt`` is moved."""
         if self.eps == 0 and self.floor == 0:
             return x
         self._seen = loss, y
-        accuracy = self.state["accuracy"] = self.state["accuracy"].to(x.device)
-        size = self.size_at(accuracy).to(x.dtype).view(-1, *[1] * (x.ndim - 1))
+        key = wrt_key(x, wrt_of(networks.model))
+        leaf = leaf_at(x, key)
+        accuracy = self.state["accuracy"] = self.state["accuracy"].to(leaf.device)
+        size = self.size_at(accuracy).to(leaf.dtype).view(-1, *[1] * (leaf.ndim - 1))
         if self.attack == "fgsm":
-            return x + _uphill(networks, x, y, loss) * size
+            return with_leaf(x, key, leaf + _uphill(networks, x, key, y, loss) * size)
+        # what is called again at every replay holds on to no tensor of this step
+        shape, device, dtype = leaf.shape[1:], leaf.device, leaf.dtype
 
         def noise(_step: int) -> Tensor:
-            return normal_numbers(self.generators, x.shape[1:], x.device, x.dtype)
+            return normal_numbers(self.generators, shape, device, dtype)
 
-        return torch.addcmul(x, networks.from_host(step, noise), size)
+        return with_leaf(x, key, torch.addcmul(leaf, networks.from_host(step, noise), size))
 
-    def penalty(self, step: int, networks: Networks, x: Tensor, outputs: Tensor) -> None:
+    def penalty(self, step: int, networks: Networks, x: Batch, outputs: Tensor) -> None:
         """Nothing; the accuracies of ``outputs`` are noted for the next step."""
         if self._seen is not None:
             loss, y = self._seen
@@ -191,26 +199,23 @@ class AdversarialTraining(Method):
         return True
 
     def __call__(
-        self,
-        model: nn.Module,
-        x: Float[Tensor, " n *d"],
-        y: Tensor,
-        loss: OwnLoss = F.cross_entropy,
-    ) -> Float[Tensor, " n *d"]:
+        self, model: nn.Module, x: Batch, y: Tensor, loss: OwnLoss = F.cross_entropy
+    ) -> Batch:
         """The inputs to train on, in one's own loop."""
-        whole = x.unsqueeze(0), _labels(y, loss).unsqueeze(0)
-        perturbed = self.perturb(0, OneNetwork(model), *whole, _LossOfOne(loss))
+        whole = map_leaves(lambda leaf: leaf.unsqueeze(0), x)
+        labels = _labels(y, loss).unsqueeze(0)
+        perturbed = self.perturb(0, OneNetwork(model), whole, labels, _LossOfOne(loss))
         self._seen = None
-        return perturbed.squeeze(0)
+        return map_leaves(lambda leaf: leaf.squeeze(0), perturbed)
 
 
 def _uphill(
-    networks: Networks, x: Float[Tensor, "s n *d"], y: Tensor, loss: Loss
+    networks: Networks, x: Batch, key: Key, y: Tensor, loss: Loss
 ) -> Float[Tensor, "s n *d"]:
-    """The sign of the gradient of each network's loss by its inputs, in eval mode."""
-    leaf = x.detach().clone().requires_grad_()
+    """The sign of the gradient of each network's loss by the leaf at ``key``, in eval mode."""
+    leaf = leaf_at(x, key).detach().clone().requires_grad_()
     with networks.evaluating(), torch.enable_grad():
-        value = loss(networks(leaf), y)
+        value = loss(networks(with_leaf(x, key, leaf)), y)
         if not value.requires_grad:
             raise ValueError(NO_GRADIENT)
         (gradient,) = torch.autograd.grad(value, leaf, materialize_grads=True)

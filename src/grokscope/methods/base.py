@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from grokscope.measures.batches import Batch
 from grokscope.methods.attachment import Attachment
 from grokscope.methods.networks import Networks, rows_of
 
@@ -128,11 +129,11 @@ class Method:
     def start(self, networks: Networks) -> None:
         """Prepare for training these networks."""
 
-    def perturb(self, step: int, networks: Networks, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
-        """The inputs (S, n, *d) to train on at this step, shape of ``x``."""
+    def perturb(self, step: int, networks: Networks, x: Batch, y: Tensor, loss: Loss) -> Batch:
+        """The inputs to train on at this step, as ``x``: (S, n, *d), or several such tensors."""
         return x
 
-    def penalty(self, step: int, networks: Networks, x: Tensor, outputs: Tensor) -> Tensor | None:
+    def penalty(self, step: int, networks: Networks, x: Batch, outputs: Tensor) -> Tensor | None:
         """What to add to the loss of each network (S,) at this step, or None for nothing."""
         return None
 

@@ -133,7 +133,7 @@ class GrokAlign(Method):
             self._watched.unwatch()
         self._watched = None
 
-    def perturb(self, step: int, networks: Networks, x: Tensor, y: Tensor, loss: Loss) -> Tensor:
+    def perturb(self, step: int, networks: Networks, x: Batch, y: Tensor, loss: Loss) -> Batch:
         """The inputs as they are; forward passes that no penalty follows are not watched."""
         if self._watches(step):
             networks.watching = True

@@ -16,10 +16,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from grokscope.measures.batches import Batch
+from grokscope.measures.batches import Batch, map_leaves
 from grokscope.measures.chain import Chain, Fold, chain_of
 from grokscope.measures.guard import without_wrappers
-from grokscope.measures.view import Model, View, continuous, explained_call, unwrapped
+from grokscope.measures.view import Model, View, continuous, outputs_of, unwrapped
 from grokscope.methods.chain_terms import ChainPass
 from grokscope.methods.forward_capture import ForwardCapture
 from grokscope.methods.layer_chain import LayerPass, layers_of
@@ -55,12 +55,12 @@ class Networks:
     def __len__(self) -> int:
         return len(self.models)
 
-    def __call__(self, x: Shaped[Tensor, "s n *d"]) -> Float[Tensor, "s n *k"]:
-        """The outputs of every network on inputs of its own."""
+    def __call__(self, x: Batch) -> Float[Tensor, "s n *k"]:
+        """The outputs of every network on inputs of its own, tensors (S, n, ...)."""
         raise NotImplementedError
 
     def outputs_and_loss(
-        self, x: Shaped[Tensor, "s n *d"], y: Tensor, loss: LossFunction, loss_of_one: LossFunction
+        self, x: Batch, y: Tensor, loss: LossFunction, loss_of_one: LossFunction
     ) -> tuple[Float[Tensor, "s n *k"], Float[Tensor, ""]]:
         """The outputs and the sum of the networks' losses, by ``loss`` or for one by its own."""
         outputs = self(x)
@@ -155,19 +155,19 @@ class OneNetwork(Networks):
     def __len__(self) -> int:
         return 1
 
-    def __call__(self, x: Shaped[Tensor, "1 n *d"]) -> Float[Tensor, "1 n *k"]:
+    def __call__(self, x: Batch) -> Float[Tensor, "1 n *k"]:
         """The outputs of the model."""
-        return self.run(x.squeeze(0)).unsqueeze(0)
+        return self.run(_without_axis(x)).unsqueeze(0)
 
-    def run(self, x: Shaped[Tensor, " n *d"]) -> Float[Tensor, " n *k"]:
+    def run(self, x: Batch) -> Float[Tensor, " n *k"]:
         """The same without the leading axis of one."""
-        return explained_call(self._called, x)
+        return outputs_of(self._called, x)
 
     def outputs_and_loss(
-        self, x: Shaped[Tensor, "1 n *d"], y: Tensor, loss: LossFunction, loss_of_one: LossFunction
+        self, x: Batch, y: Tensor, loss: LossFunction, loss_of_one: LossFunction
     ) -> tuple[Float[Tensor, "1 n *k"], Float[Tensor, ""]]:
         """The outputs of the model and its loss, whose graph has no leading axis to go through."""
-        outputs = self.run(x.squeeze(0))
+        outputs = self.run(_without_axis(x))
         return outputs.unsqueeze(0), loss_of_one(outputs, y.squeeze(0))
 
     def is_of(self, model: Model) -> bool:
@@ -316,6 +316,11 @@ def own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
         for wrapper in _WRAPPED:
             name = name.replace(wrapper, "")
         yield name, parameter
+
+
+def _without_axis(x: Batch) -> Batch:
+    """A batch of one network's as the model takes it."""
+    return map_leaves(lambda leaf: leaf.squeeze(0), x)
 
 
 def _uncompiled(model: Model) -> Model:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from grokscope.data import Dataset
+from grokscope.measures.batches import map_leaves, rows
+from grokscope.measures.view import outputs_of
 from grokscope.training.objective import Objective, loss_and_correct
 
 _ALIGNMENT = 64
@@ -32,28 +34,25 @@ class Evaluation:
         objective: the loss.
 
     Raises:
-        ValueError: if the model's outputs do not fit the labels or the loss.
+        TypeError: if what the model returns holds no tensor of outputs.
+        ValueError: if the model does not take the inputs, or its outputs do not fit the labels or
+            the loss.
     """
 
     def __init__(self, model: nn.Module, data: Dataset, objective: Objective) -> None:
         self.model = model
         self.data = data = replace(
             data,
-            train_x=aligned(data.train_x),
+            train_x=map_leaves(aligned, data.train_x),
             train_y=aligned(data.train_y),
-            test_x=aligned(data.test_x),
+            test_x=map_leaves(aligned, data.test_x),
             test_y=aligned(data.test_y),
         )
         self.objective = objective
         mode = model.training
         model.eval()
         with torch.no_grad():
-            try:
-                outputs = model(data.train_x[:1])
-            except RuntimeError as error:
-                raise ValueError(
-                    f"model does not take inputs of shape {tuple(data.train_x.shape)}: {error}"
-                ) from error
+            outputs = outputs_of(model, rows(data.train_x, slice(0, 1)))
         model.train(mode)
         self.train_targets = objective.targets(data.train_y, outputs)
         self.test_targets = objective.targets(data.test_y, outputs)
@@ -69,7 +68,7 @@ class Evaluation:
             ("test", data.test_x, data.test_y, self.test_targets),
         ):
             loss, correct = loss_and_correct(self.model, self.objective, x, targets, y)
-            scores |= {f"{name}_loss": loss, f"{name}_accuracy": int(correct.sum()) / len(x)}
+            scores |= {f"{name}_loss": loss, f"{name}_accuracy": int(correct.sum()) / len(y)}
         for name, part in data.test_parts.items():  # of the test answers, the last of the loop
             scores[f"{name}_accuracy"] = int(correct[part].sum()) / int(part.sum())
         self.model.train(mode)

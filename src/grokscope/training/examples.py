@@ -3,13 +3,14 @@
 A pair (x, y) is taken whole. Of a ``Dataset`` or ``DataLoader`` the first so many examples are
 taken, in the order of the data set: 256 for a probe, 2,048 for a test, whose accuracy then has a
 standard error of at most 1.1 %. An item is (x, y), (x1, x2, ..., y) or a dictionary that holds its
-labels under "labels", "label" or "y".
+labels under "labels", "label" or "y". ``fit`` takes two of these, whole, as training and test data.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,7 +34,12 @@ from grokscope.training.evaluation import aligned
 PROBE_EXAMPLES = 256
 TEST_EXAMPLES = 2048
 LABELS = ("labels", "label", "y")
+Data = data.Dataset | Sequence[Any]
 
+_TAKEN = (
+    "a grokscope.Dataset, (train_x, train_y, test_x, test_y), or (train, test), each a Dataset or "
+    "DataLoader of torch or a pair (x, y)"
+)
 _WHOLE_SET = (SequentialSampler, RandomSampler, DistributedSampler)
 
 
@@ -57,10 +63,9 @@ def examples(name: str, source: Any, most: int) -> tuple[Batch, Tensor]:
     """
     x: Batch
     if isinstance(source, data.Dataset):
-        pair = (
-            (source.test_x, source.test_y) if name == "test" else (source.train_x, source.train_y)
-        )
-        return examples(name, (pair[0][:most], pair[1][:most]), most)
+        half = "test" if name == "test" else "train"
+        x, y = getattr(source, f"{half}_x"), getattr(source, f"{half}_y")
+        return examples(name, (rows(x, slice(0, most)), y[:most]), most)
     if isinstance(source, Mapping | tuple | list):
         x, y = _divided(name, source)
     elif hasattr(source, "__getitem__") or hasattr(source, "__iter__"):
@@ -81,6 +86,39 @@ def examples(name: str, source: Any, most: int) -> tuple[Batch, Tensor]:
     return map_leaves(lambda leaf: aligned(leaf.detach()), x), class_labels(y.detach())
 
 
+def data_of(given: Any, name: str = "data") -> data.Dataset:
+    """A data set as it is, or one of bare tensors, of data sets or of loaders.
+
+    Args:
+        given: what ``fit`` takes as its data.
+        name: what to call the data set.
+
+    Raises:
+        TypeError: if it is nothing that holds training and test data.
+        ValueError: if it has no labels, no examples, or training and test data differ in kind.
+
+    Example:
+        >>> x = {"ids": torch.tensor([[4, 2], [1, 0]]), "mask": torch.tensor([[1, 1], [1, 0]])}
+        >>> data_of((x, torch.tensor([0, 1]), x, torch.tensor([0, 1])))
+        Dataset('data': 2 train, 2 test, inputs ids: (2,) int64, mask: (2,) int64, 2 classes, cpu)
+    """
+    if isinstance(given, data.Dataset):
+        return given
+    if not isinstance(given, Sequence) or isinstance(given, str):
+        raise TypeError(f"data must be {_TAKEN}: got {type(given).__name__}")
+    if len(given) == 2 and not isinstance(given[0], Tensor | np.ndarray):
+        halves = [
+            examples(f"{name} ({half})", source, sys.maxsize)
+            for half, source in zip(("train", "test"), given, strict=True)
+        ]
+        return data.dataset_of(name, *halves[0], *halves[1])
+    if len(given) != 4:
+        raise ValueError(f"data must be {_TAKEN}: got {len(given)} tensors")
+    train_x, test_x = (_tensors(given[place]) for place in (0, 2))
+    train_y, test_y = (class_labels(_label_tensor(name, given[place])) for place in (1, 3))
+    return data.dataset_of(name, train_x, train_y, test_x, test_y)
+
+
 def _divided(name: str, batch: Any) -> tuple[Batch, Tensor]:
     """Inputs and labels of one batch."""
     if isinstance(batch, Mapping):
@@ -98,12 +136,16 @@ def _divided(name: str, batch: Any) -> tuple[Batch, Tensor]:
     else:
         kind = type(batch).__name__
         raise ValueError(f"{name} has no labels: expected (x, y) or a dictionary, got {kind}")
-    x = _tensors(x)
+    return _tensors(x), _label_tensor(name, y)
+
+
+def _label_tensor(name: str, y: Any) -> Tensor:
+    """Labels as a tensor, also from an array or a list of numbers."""
     if isinstance(y, np.ndarray | list):
         y = torch.as_tensor(y)
     if not isinstance(y, Tensor):
         raise TypeError(f"the labels of {name} must be a tensor: got {type(y).__name__}")
-    return x, y
+    return y
 
 
 def _tensors(x: Any) -> Any:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from grokscope.arguments import checked_arguments
-from grokscope.data import Dataset, dataset_of
-from grokscope.measures.batches import leaves
-from grokscope.measures.inputs import check_model, class_labels
+from grokscope.data import Dataset
+from grokscope.measures.inputs import check_model
 from grokscope.methods.base import Method, joined
 from grokscope.methods.networks import Networks, OneNetwork
 from grokscope.runs import RunDirectory, Trial, TrialGroup
@@ -27,7 +24,7 @@ from grokscope.runs.side_files import SPEC, holds_run
 from grokscope.training.batches import BatchOrder
 from grokscope.training.device import resolve_device
 from grokscope.training.evaluation import Evaluation
-from grokscope.training.examples import examples
+from grokscope.training.examples import Data, data_of
 from grokscope.training.freezing import freeze, frozen
 from grokscope.training.loop import Loop
 from grokscope.training.member import FitResult, Member, OnEvaluation
@@ -39,11 +36,6 @@ from grokscope.training.stackable import obstacle, slower
 from grokscope.training.stacked_networks import StackedNetworks
 from grokscope.training.state import TrainingState
 
-Data = Dataset | Sequence[Any]
-_TAKEN = (
-    "a grokscope.Dataset, (train_x, train_y, test_x, test_y), or (train, test), each a Dataset or "
-    "DataLoader of torch or a pair (x, y)"
-)
 OnSeedEvaluation = Callable[[int, dict[str, Any], float], None]
 
 _LOG = logging.getLogger(__name__)
@@ -70,8 +62,11 @@ def fit(
         model: the network; it is moved to the device and trained in place.
         data: a ``Dataset``; or training inputs, training labels, test inputs and test labels,
             tensors or NumPy arrays; or a pair (train, test), each a torch ``Dataset``, a
-            ``DataLoader`` or (x, y). A data set is read once, in its order, and held in memory;
-            a loader's own batches and shuffling have no say.
+            ``DataLoader`` or (x, y). Inputs may be tuples or dictionaries of tensors, on which the
+            model is called as ``model(*x)`` or ``model(**x)``, and an item of a data set
+            (x1, x2, ..., y) or a dictionary with its labels under "labels", "label" or "y". A data
+            set is read once, in its order, and held in memory; a loader's own batches and
+            shuffling have no say.
         methods: what brings generalization forward, such as ``GrokAlign()``.
         monitor: measures the network's geometry; its figures join the history.
         seed: decides the order of the batches; the initialization is the model's own.
@@ -143,10 +138,7 @@ def fit_seeds(
 
     Args:
         build: makes the network of a seed, a new one at each call.
-        data: a ``Dataset``; or training inputs, training labels, test inputs and test labels,
-            tensors or NumPy arrays; or a pair (train, test), each a torch ``Dataset``, a
-            ``DataLoader`` or (x, y). A data set is read once, in its order, and held in memory;
-            a loader's own batches and shuffling have no say.
+        data: as for ``fit``.
         seeds: one for each network, all different.
         methods: makes the methods of a seed.
         monitor: makes the monitor of a network.
@@ -272,7 +264,7 @@ def _loop(
     return Loop(
         members,
         TrainingState(networks, optimizer, scheduler, methods, place),
-        BatchOrder(len(data.train_x), how.batch_size, seeds, place, how.shuffle),
+        BatchOrder(len(data.train_y), how.batch_size, seeds, place, how.shuffle),
     )
 
 
@@ -341,36 +333,6 @@ def _moved(data: Data, model: nn.Module, place: torch.device, how: TrainingSetti
     """The data where the model is trained and in its precision."""
     dtype = how.dtype or next((own.dtype for own in model.parameters()), torch.float32)
     return data_of(data).to(place, dtype)
-
-
-def data_of(data: Data) -> Dataset:
-    """A data set as it is, or one of bare tensors, of data sets or of loaders."""
-    if isinstance(data, Dataset):
-        return data
-    if not isinstance(data, Sequence):
-        raise TypeError(f"data must be {_TAKEN}: got {type(data).__name__}")
-    if len(data) == 2 and not isinstance(data[0], Tensor | np.ndarray):
-        train_x, train_y = _whole("train", data[0])
-        test_x, test_y = _whole("test", data[1])
-        return dataset_of("data", train_x, train_y, test_x, test_y)
-    if len(data) != 4:
-        raise ValueError(f"data must be {_TAKEN}: got {len(data)} tensors")
-    train_x, train_y, test_x, test_y = (
-        torch.as_tensor(own) if isinstance(own, np.ndarray) else own for own in data
-    )
-    return dataset_of("data", train_x, class_labels(train_y), test_x, class_labels(test_y))
-
-
-def _whole(half: str, source: Any) -> tuple[Tensor, Tensor]:
-    """All inputs and labels of one half of the data."""
-    x, y = examples(f"data ({half})", source, sys.maxsize)
-    if not isinstance(x, Tensor):
-        raise TypeError(
-            f"data ({half}): fit trains on one tensor of inputs, and an example has "
-            f"{', '.join(map(repr, leaves(x)))}; train in a loop of your own, with Monitor.attach "
-            "and the methods' attach"
-        )
-    return x, y
 
 
 def _share(one: nn.Module, other: nn.Module) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from grokscope.measures.batches import Batch, map_leaves
 from grokscope.methods.networks import OneNetwork
 from grokscope.runs import RunError, TrialGroup
 from grokscope.training.batches import BatchOrder
@@ -137,13 +138,14 @@ class Loop:
         (x, y), number = self._data, len(networks)
         if index is not None:
             flat = index.reshape(-1)
-            x, y = x.index_select(0, flat), y.index_select(0, flat)
+            x, y = _selected(x, flat), y.index_select(0, flat)
         if not methods and isinstance(networks, OneNetwork):  # views are dear to a small step
             return self._objective.objective(networks.run(x), y)
         if index is None:
-            x, y = x.expand(number, *x.shape), y.expand(number, *y.shape)
+            x, y = map_leaves(lambda x: x.expand(number, *x.shape), x), y.expand(number, *y.shape)
         else:
-            x, y = x.view(*index.shape, *x.shape[1:]), y.view(*index.shape, *y.shape[1:])
+            x = map_leaves(lambda x: x.view(*index.shape, *x.shape[1:]), x)
+            y = y.view(*index.shape, *y.shape[1:])
         for method in methods:
             x = method.perturb(step, networks, x, y, self._objective)
         outputs, loss = networks.outputs_and_loss(x, y, self._objective, self._objective.objective)
@@ -256,3 +258,8 @@ class Loop:
         }
         self.group.save_checkpoint(step, states)
         self._checkpointed = time.perf_counter()
+
+
+def _selected(x: Batch, index: Tensor) -> Batch:
+    """These examples of a batch; it is asked for at every step."""
+    return map_leaves(lambda leaf: leaf.index_select(0, index), x)

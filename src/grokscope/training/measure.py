@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from grokscope.arguments import checked_arguments
+from grokscope.measures.batches import rows
 from grokscope.measures.inputs import check_count, check_model
 from grokscope.runs import Run, RunDirectory, Trial
 from grokscope.runs.side_files import holds_run
 from grokscope.training.checkpoint_files import checkpoint_files, load_network
 from grokscope.training.device import resolve_device
 from grokscope.training.evaluation import Evaluation
-from grokscope.training.examples import TEST_EXAMPLES
-from grokscope.training.fit import Data, data_of
+from grokscope.training.examples import TEST_EXAMPLES, Data, data_of
 from grokscope.training.measure_with_memory import MeasureWithMemory
 from grokscope.training.monitor import DEFAULT_MEASURES, Measure, Monitor
 from grokscope.training.objective import Objective
@@ -53,7 +53,7 @@ def measure(
             ``torch.save``, which are read with ``weights_only=True``. Of a trainer's checkpoint the
             network's part is taken ("state_dict", "model_state_dict" or "model").
         model: a network of the architecture; it is copied, and left as it is.
-        data: a ``Dataset``, or training inputs, training labels, test inputs and test labels.
+        data: as for ``fit``.
         out: the run directory.
         pattern: of the names to take, as ``net-{step}.pt``; ``*`` stands for anything. By default
             the step is the number after "step", or else the last number of a name.
@@ -92,9 +92,9 @@ def measure(
     evaluation = Evaluation(network, dataset, Objective(loss))
     monitor = Monitor(
         network,
-        probe=(dataset.train_x[:probe_size], dataset.train_y[:probe_size]),
+        probe=(rows(dataset.train_x, slice(0, probe_size)), dataset.train_y[:probe_size]),
         measures=measures,
-        test=(dataset.test_x[:TEST_EXAMPLES], dataset.test_y[:TEST_EXAMPLES]),
+        test=(rows(dataset.test_x, slice(0, TEST_EXAMPLES)), dataset.test_y[:TEST_EXAMPLES]),
         loss=loss,
         pictures=_PICTURES if dataset.image_shape else 0,
     )
@@ -102,7 +102,7 @@ def measure(
         "model": type(model).__name__,
         "parameters": sum(own.numel() for own in model.parameters()),
         "data": dataset.name,
-        "examples": [len(dataset.train_x), len(dataset.test_x)],
+        "examples": [len(dataset.train_y), len(dataset.test_y)],
         "measures": monitor.measure_names,
         "loss": loss if isinstance(loss, str) else getattr(loss, "__name__", "own"),
         "probe_size": len(monitor.probe[1]),

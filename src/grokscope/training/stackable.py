@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from grokscope.measures.batches import Batch, map_leaves, rows
 from grokscope.measures.chain import ObservingHook
 from grokscope.methods.base import Method, difference
 from grokscope.training.evaluation import Evaluation
 from grokscope.training.objective import NetworksObjective
-from grokscope.training.stacked_networks import StackedNetworks
+from grokscope.training.stacked_networks import StackedNetworks, functional_outputs
 
 _HOOKS = (
     "_forward_hooks",
@@ -70,8 +70,8 @@ def _hooked(models: Sequence[nn.Module]) -> str | None:
 @torch.no_grad()
 def _behaviour(models: Sequence[nn.Module], evaluation: Evaluation) -> str | None:
     """What a stack of the networks would do otherwise than they, on two training examples."""
-    device = evaluation.data.train_x.device
-    x, y = evaluation.data.train_x[:2], evaluation.train_targets[:2]
+    device = evaluation.data.train_y.device
+    x, y = rows(evaluation.data.train_x, slice(0, 2)), evaluation.train_targets[:2]
     modes = [(module, module.training) for model in models for module in model.modules()]
     devices = [device] if device.type == "cuda" else []
     try:
@@ -82,7 +82,8 @@ def _behaviour(models: Sequence[nn.Module], evaluation: Evaluation) -> str | Non
             if changed is not None:
                 return f"training changes {changed}, of which a stack would lose count"
             own = torch.stack([_run(model, x) for model in models])
-            together = StackedNetworks(models)(x.expand(len(models), *x.shape))
+            whole = map_leaves(lambda leaf: leaf.expand(len(models), *leaf.shape), x)
+            together = StackedNetworks(models)(whole)
             targets = y.expand(len(models), *y.shape)
             loss = NetworksObjective(evaluation.objective)(own, targets)
             alone = torch.stack([evaluation.objective(outputs, y) for outputs in own]).sum()
@@ -99,15 +100,16 @@ def _behaviour(models: Sequence[nn.Module], evaluation: Evaluation) -> str | Non
     return None if _same(alone, loss) else "the loss of several networks is not the sum of theirs"
 
 
-def _run(model: nn.Module, x: Tensor) -> Tensor:
-    copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
-    return functional_call(model, copies, (x,))
+def _run(model: nn.Module, x: Batch) -> Tensor:
+    return functional_outputs(
+        model, {name: buffer.clone() for name, buffer in model.named_buffers()}, x
+    )
 
 
-def _changed_buffer(model: nn.Module, x: Tensor) -> str | None:
+def _changed_buffer(model: nn.Module, x: Batch) -> str | None:
     copies = {name: buffer.clone() for name, buffer in model.named_buffers()}
     before = {name: (copy._version, copy) for name, copy in copies.items()}
-    functional_call(model, copies, (x,))
+    functional_outputs(model, copies, x)
     for name, (version, copy) in before.items():
         if copy._version != version or copies[name] is not copy:
             return name

@@ -8,7 +8,7 @@ runs under ``torch.func.vmap``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -17,9 +17,10 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from grokscope.measures.batches import Batch
+from grokscope.measures.batches import Batch, leaves, map_leaves
 from grokscope.measures.chain import Fold, activation_fold, chain_of, composed, leaves_of
 from grokscope.measures.scale import Scale
+from grokscope.measures.view import Model, View, output_tensor
 from grokscope.methods.chain_terms import ChainPass
 from grokscope.methods.networks import Networks, rows_of
 
@@ -90,35 +91,45 @@ class StackedNetworks(Networks):
         """Whether the networks are perceptrons, whose matrices are multiplied without ``vmap``."""
         return self._layers is not None
 
-    def __call__(self, x: Shaped[Tensor, "s n *d"]) -> Float[Tensor, "s n *k"]:
-        """The outputs of every network on inputs of its own."""
-        if self._layers is None or (x.ndim != 3 and not self._layers.flattens):
+    def __call__(self, x: Batch) -> Float[Tensor, "s n *k"]:
+        """The outputs of every network on inputs of its own, tensors (S, n, ...)."""
+        layers = self._layers
+        if layers is None or not isinstance(x, Tensor) or (x.ndim != 3 and not layers.flattens):
             return self._mapped(x)
         hidden = x.flatten(2).mT
         self._inputs, self._outputs_of_activations = x, []
-        for layer in self._layers.steps:
+        for layer in layers.steps:
             hidden = layer(hidden)
             if not isinstance(layer, _Affine):
                 self._outputs_of_activations.append(hidden)
-        return hidden.flatten(1) if self._layers.squeezes else hidden.mT
+        return hidden.flatten(1) if layers.squeezes else hidden.mT
 
     @property
-    def function(self) -> Callable[[Tensor], Tensor]:
+    def function(self) -> Model:
         """The same as a function of one batch (S n, *d), the first network's inputs first."""
-        return lambda x: self(x.unflatten(0, (len(self), -1))).flatten(0, 1)
+        return self._of_all
+
+    def _of_all(self, *args: Any, **entries: Any) -> Float[Tensor, " m *k"]:
+        x: Batch = entries or (args[0] if len(args) == 1 else args)
+        return self(map_leaves(self._by_network, x)).flatten(0, 1)
+
+    def _by_network(self, leaf: Tensor) -> Tensor:
+        return leaf.unflatten(0, (len(self), -1))
 
     def continuous(self, x: Batch) -> Batch:
         """The batch, or its embeddings by each network's own weights where it holds tokens."""
         embed = getattr(self._template, "continuous_inputs", None)
-        if embed is None or not isinstance(x, Tensor) or x.is_floating_point():
+        if embed is None or any(leaf.is_floating_point() for leaf in leaves(x).values()):
             return x
         template = _Embedding(self._template)
 
-        def embedded(parameters: dict[str, Any], x: Tensor) -> Tensor:
-            return functional_call(template, parameters, (x,))
+        def embedded(parameters: dict[str, Any], x: Batch) -> Batch:
+            found: Batch = functional_call(template, parameters, (x,))
+            return found
 
         named = {f"model.{name}": whole for name, whole in self.parameters.items()}
-        return vmap(embedded)(named, x.unflatten(0, (len(self), -1))).flatten(0, 1)
+        whole = vmap(embedded)(named, map_leaves(self._by_network, x))
+        return map_leaves(lambda leaf: leaf.flatten(0, 1), whole)
 
     def chain(self, x: Shaped[Tensor, "s n *d"]) -> ChainPass | None:
         """The chains with the folds of the last forward pass, or of one more; None for others."""
@@ -192,11 +203,21 @@ class StackedNetworks(Networks):
             for name, parameter in model.named_parameters():
                 parameter.data = self.parameters[name].data[row]
 
-    def _mapped(self, x: Tensor) -> Tensor:
-        def outputs(parameters: dict[str, Any], buffers: dict[str, Any], x: Tensor) -> Tensor:
-            return functional_call(self._template, (parameters, buffers), (x,))
+    def _mapped(self, x: Batch) -> Tensor:
+        def outputs(parameters: dict[str, Any], buffers: dict[str, Any], x: Batch) -> Tensor:
+            return functional_outputs(self._template, (parameters, buffers), x)
 
         return vmap(outputs)(dict(self.parameters), self.buffers, x)
+
+
+def functional_outputs(
+    model: nn.Module, tensors: dict[str, Tensor] | tuple[dict[str, Tensor], ...], x: Batch
+) -> Tensor:
+    """The outputs of a model on a batch with these tensors in place of its own."""
+    if isinstance(x, Tensor) or isinstance(model, View):
+        return output_tensor(functional_call(model, tensors, (x,)))
+    args, entries = ((), dict(x)) if isinstance(x, Mapping) else (tuple(x), {})
+    return output_tensor(functional_call(model, tensors, args, entries))
 
 
 class _Embedding(nn.Module):
@@ -206,7 +227,7 @@ class _Embedding(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Batch) -> Batch:
         return self.model.continuous_inputs(x)  # type: ignore[operator]
 
 
