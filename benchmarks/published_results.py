@@ -23,7 +23,7 @@ from grokscope.findings.statistics import SeedValues
 from grokscope.findings.target import Target
 from grokscope.report.wording import count, number, percent, ratio
 from grokscope.runs import History, Run
-from records import RESULTS, environment_of, rounded, write_record
+from records import RESULTS, environment_of, machine_of, rounded, write_record
 
 NAME = "table1-published"
 EXPERIMENT = "mnist-table1-published"
@@ -36,8 +36,8 @@ GROUPS = {
     "mse": "Squared error, float64",
 }
 HEAD = (
-    "| | seeds | updates to 85 % | epochs | fewer updates | less training time | paper, fewer and "
-    "less | first jump of the training loss |\n" + "|---" * 8 + "|"
+    "| | seeds | updates to 85 % | epochs | fewer updates | paper | first jump of the training "
+    "loss |\n" + "|---" * 7 + "|"
 )
 
 
@@ -122,21 +122,19 @@ def measured(arms: Mapping[str, Arm]) -> dict[str, dict[str, Any]]:
         baseline = arms.get(f"{arm.group}-baseline")
         seeds = sorted(arm.histories)
         row: dict[str, Any] = {"title": arm.title, "finished": arm.finished, "seeds": seeds}
-        for unit in ("steps", "seconds"):
-            own = _times(arm, row["seeds"], unit)
-            row[unit] = {"values": list(own.values), "at_least": list(own.lows)}
-            row[f"{unit}_median"] = own.median
-            shared = sorted(set(arm.histories) & set(baseline.histories if baseline else ()))
-            if baseline is not None and baseline is not arm and shared:
-                speedup = _times(baseline, shared, unit).over(_times(arm, shared, unit))
-                row[f"{unit}_speedup"] = speedup
+        own = _times(arm, seeds)
+        row["steps"] = {"values": list(own.values), "at_least": list(own.lows)}
+        row["steps_median"] = own.median
+        shared = sorted(set(arm.histories) & set(baseline.histories if baseline else ()))
+        if baseline is not None and baseline is not arm and shared:
+            row["steps_speedup"] = _times(baseline, shared).over(_times(arm, shared))
         row["first_jump"] = {seed: first_jump(arm.histories[seed]) for seed in row["seeds"]}
         rows[name] = row
     return rows
 
 
-def _times(arm: Arm, seeds: Sequence[int], unit: Any) -> SeedValues:
-    return TARGET.time_to([arm.histories[seed] for seed in seeds], unit)
+def _times(arm: Arm, seeds: Sequence[int]) -> SeedValues:
+    return TARGET.time_to([arm.histories[seed] for seed in seeds], "steps")
 
 
 def published(spec: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
@@ -165,17 +163,12 @@ def page(rows: Mapping[str, Mapping[str, Any]], missing: Sequence[str], runs: Se
     parts.append(HEAD + "\n" + "\n".join(_line(row, published(spec), n) for n, row in rows.items()))
     parts.append(
         "Medians over seeds; ratios are to weight decay alone under the same loss and precision, "
-        "seed by seed. Training time is that of updates alone, and was taken on a machine that did "
-        "other work: its ratios compare busy hours with quiet ones and are no "
-        "finding. A jump is where the training loss is a hundred "
-        "times its lowest so far."
+        "seed by seed. Training time is not compared: trainings shared their machine. A jump is "
+        "where the training loss is a hundred times its lowest so far."
     )
     parts += _finding(rows)
     parts.append(f"![Training loss and test accuracy over updates]({NAME}.png)")
-    machines = {
-        f"{env['processor']}, {env['threads']} thread, torch {env['packages']['torch']}"
-        for env in map(environment_of, runs)
-    }
+    machines = {machine_of(run) for run in runs}
     parts.append(
         "Machine: " + "; ".join(sorted(machines)) + f". Numbers: [{NAME}.json]({NAME}.json)."
     )
@@ -186,11 +179,9 @@ def _line(row: Mapping[str, Any], paper: Mapping[str, Mapping[str, float]], name
     steps = row["steps_median"]
     cells = [row["title"], str(len(row["seeds"]) if row["finished"] else 0), steps.text(count)]
     cells.append(type(steps)(*(end / UPDATES_PER_EPOCH for end in steps)).text(count))
-    for unit in ("steps", "seconds"):
-        speedup = row.get(f"{unit}_speedup")
-        cells.append("" if speedup is None else speedup.median.text(ratio) + "x")
-    values = paper.get(name)
-    cells.append("" if values is None else f"{values['steps']}x, {values['seconds']}x")
+    speedup, values = row.get("steps_speedup"), paper.get(name)
+    cells.append("" if speedup is None else speedup.median.text(ratio) + "x")
+    cells.append("" if values is None else f"{values['steps']}x")
     jumps = [jump for jump in row["first_jump"].values() if jump is not None]
     none = "none" if len(jumps) < len(row["seeds"]) else ""
     told = [

@@ -17,8 +17,19 @@ _ENVIRONMENT = ("grokscope", "packages", "python", "platform", "processor", "thr
 
 
 def environment_of(run: Run) -> dict[str, Any]:
-    """Where and with what a run was made."""
-    return {name: run.env[name] for name in _ENVIRONMENT}
+    """Where and with what a run was made; its accelerator, where it had one."""
+    found = {name: run.env[name] for name in _ENVIRONMENT}
+    if run.env.get("accelerator"):
+        found["accelerator"] = run.env["accelerator"]
+    return found
+
+
+def machine_of(run: Run) -> str:
+    """The same in a phrase: what computed, and with which PyTorch."""
+    env = environment_of(run)
+    threads = env["threads"]
+    what = f"{env['processor']}, {threads} thread{'' if threads == 1 else 's'}"
+    return f"{env.get('accelerator', what)}, torch {env['packages']['torch']}"
 
 
 def rounded(value: float) -> float:

@@ -29,6 +29,7 @@ from grokscope.training.state import TrainingState
 WARM_UP = 3  # plain steps of a variant before it is recorded; they count as steps
 BLOCK = 8  # steps in a recording, where as many lie before the next evaluation
 _CAPTURING = threading.Lock()
+_SIDE = threading.local()
 MOST = 24  # recordings kept; where variants mix in more ways, steps are recorded one by one
 
 Move = Callable[[int, Tensor | None], None]
@@ -84,7 +85,7 @@ class RecordedSteps:
         self._cuda = state.device.type == "cuda"
         # Warm-up and capture share one side stream. Capture is not allowed on the default stream,
         # and the nodes that add up gradients run on the stream on which they were first made.
-        self._stream = torch.cuda.Stream(state.device) if self._cuda else None
+        self._stream = _side_stream(state.device) if self._cuda else None
         if self._cuda and state.scheduler is not None:
             # A number would be baked into the graph; the scheduler fills a tensor in place.
             for group in state.optimizer.param_groups:
@@ -231,6 +232,18 @@ class RecordedSteps:
         with torch.cuda.stream(self._stream):
             yield
         current.wait_stream(self._stream)
+
+
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """This thread's stream for recordings: torch has 32 of them, and hands them out in turn.
+
+    With a new one for each recording, two threads that train at a time would come to share one,
+    and what the second does on it would break the first one's capture.
+    """
+    streams: dict[torch.device, torch.cuda.Stream] = vars(_SIDE).setdefault("streams", {})
+    if device not in streams:
+        streams[device] = torch.cuda.Stream(device)
+    return streams[device]
 
 
 @contextmanager
