@@ -81,7 +81,7 @@ def test_ratios_are_taken_within_a_precision(script: ModuleType, tmp_path: Path)
     assert "in float32 2" in text
     assert "at update 160" in text
     assert "| 400 | 100 |" in text  # updates and epochs of weight decay alone
-    assert "7.56x, 6.41x" in text
+    assert "| 4.0x | 7.56x | none |" in text
 
 
 def test_unfinished_arms_are_named_and_right_censored(script: ModuleType, tmp_path: Path) -> None:
