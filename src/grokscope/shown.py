@@ -75,6 +75,23 @@ def value_text(value: Any) -> str:
     return text if len(text) <= _MOST else type(value).__name__
 
 
+def latest(row: Mapping[str, Any]) -> str:
+    """The accuracies of an evaluation, or its losses where it has none.
+
+    Example:
+        >>> latest({"step": 3, "train_accuracy": 1.0, "test_accuracy": 0.5, "train_loss": 0.1})
+        'train 100%  test  50%'
+        >>> latest({"step": 3, "train_loss": 0.125})
+        'train loss 0.125'
+    """
+    for metric, written in (("accuracy", "{} {:4.0%}"), ("loss", "{} loss {:.3g}")):
+        values = {part: row.get(f"{part}_{metric}") for part in ("train", "test")}
+        known = [written.format(part, of) for part, of in values.items() if of is not None]
+        if known:
+            return "  ".join(known)
+    return ""
+
+
 def _values(instance: Any, names: tuple[str, ...]) -> Mapping[str, Any]:
     if names:
         return {name: getattr(instance, name) for name in names}

@@ -52,6 +52,107 @@ def test_one_that_was_interrupted_goes_on_to_the_same(tmp_path: Path) -> None:
     assert all(map(torch.equal, model.parameters(), whole.parameters()))
 
 
+def network_of(seed: int) -> nn.Module:
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Linear(64, 8), nn.ReLU(), nn.Linear(8, 10)).eval()
+    if seed == 5:  # its training is over at once, as diverged
+        nn.init.constant_(model[0].weight, torch.inf)
+    model[0].train()
+    return model
+
+
+# way to train, seeds, in which of them Ctrl-C is pressed; how each ends, its steps, last row
+WAYS: dict[str, tuple[bool, list[int], tuple[int, ...], list[tuple[str, int, int | None]]]] = {
+    "stacked": (
+        True,
+        [3, 5, 4],
+        (3, 4),
+        [("interrupted", 6, 4), ("diverged", 0, 0), ("interrupted", 6, 4)],
+    ),
+    "apart": (
+        False,
+        [5, 3, 4],
+        (3, 4),
+        [("diverged", 0, 0), ("interrupted", 6, 4), ("interrupted", 0, None)],
+    ),
+    "apart, in the last": (
+        False,
+        [5, 4, 3],
+        (3,),
+        [("diverged", 0, 0), ("max_steps", 12, 12), ("interrupted", 6, 4)],
+    ),
+}
+
+
+def seeds_trained(
+    way: str, interrupted: bool = False, **more: Any
+) -> tuple[list[nn.Module], list[gs.FitResult]]:
+    vectorize, seeds, pressed_in, _ = WAYS[way]
+    models: list[nn.Module] = []
+
+    def build(seed: int) -> nn.Module:
+        models.append(network_of(seed))
+        return models[-1]
+
+    def methods(seed: int) -> list[gs.Grokfast]:
+        # a stack has one method for all of its networks
+        pressed = interrupted and (vectorize or seed in pressed_in)
+        return [Interrupting() if pressed else gs.Grokfast()]
+
+    how = {"vectorize": vectorize, "methods": methods, "max_steps": 12, **SETTINGS, **more}
+    return models, gs.fit_seeds(build, DATA, seeds, **how)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_ctrl_c_in_many_seeds_returns_what_there_is_of_each(way: str, tmp_path: Path) -> None:
+    models, results = seeds_trained(way, interrupted=True, out=tmp_path)
+    for result, (stopped, steps, last) in zip(results, WAYS[way][3], strict=True):
+        assert (result.stopped, result.steps) == (stopped, steps)
+        rows = [row["step"] for row in result.history]
+        assert rows[-1:] == ([] if last is None else [last])
+    assert [result.model for result in results] == models
+    for model in models:
+        assert (model.training, model[0].training, model[1].training) == (False, True, False)
+    assert gs.Run(tmp_path).status["state"] == "interrupted"
+    for seed, result in zip(WAYS[way][1], results, strict=True):  # at its last step
+        if result.steps in (6, 12):
+            how = {"methods": [gs.Grokfast()], "max_steps": result.steps, "seed": seed, **SETTINGS}
+            alone = gs.fit(network_of(seed), DATA, **how)
+            for own, other in zip(result.model.parameters(), alone.model.parameters(), strict=True):
+                torch.testing.assert_close(own, other)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 1e6])
+@pytest.mark.parametrize("way", WAYS)
+def test_seeds_that_were_interrupted_go_on_to_the_same(
+    way: str, seconds: float, tmp_path: Path
+) -> None:
+    whole, expected = seeds_trained(way)
+    out = {"out": tmp_path, "checkpoint_seconds": seconds}
+    seeds_trained(way, interrupted=True, **out)
+    models, results = seeds_trained(way, resume=True, **out)
+    for model, other in zip(models, whole, strict=True):
+        assert all(map(torch.equal, model.parameters(), other.parameters()))
+    for result, one in zip(results, expected, strict=True):
+        assert (result.stopped, result.steps) == (one.stopped, one.steps)
+        assert result.history.steps.tolist() == one.history.steps.tolist()
+
+
+def test_the_seconds_of_an_interrupted_training_are_counted() -> None:
+    result = gs.fit(network(), DATA, methods=[Interrupting()], **SETTINGS | {"evaluate": 1000})
+    assert result.steps == 6
+    assert result.train_seconds > 0
+
+
+def test_an_experiment_is_interrupted_as_a_whole(tmp_path: Path) -> None:
+    spec = {"name": "x", "title": "x", "seeds": [3, 4], "arms": {"run": {"title": "x"}}}
+    with gs.RunDirectory.create(tmp_path, spec, "cpu", [3, 4]) as run:
+        trials = [run.trial("run", seed) for seed in (3, 4)]
+        how = {"methods": lambda seed: [Interrupting()], "out": trials, **SETTINGS}
+        with pytest.raises(KeyboardInterrupt):
+            gs.fit_seeds(network_of, DATA, [3, 4], **how)
+
+
 def test_a_finished_run_trains_the_steps_that_are_asked_for(tmp_path: Path) -> None:
     whole = gs.fit(network(), DATA, max_steps=12, **SETTINGS)
     for steps in (8, 12):

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from grokscope.shown import latest
+
 if TYPE_CHECKING:
     from grokscope.training import FitResult
 
@@ -75,20 +77,3 @@ class LiveProgress:
 
     def _name(self, arm: str, seed: int) -> str:
         return arm if self._num_seeds == 1 else f"{arm} seed {seed}"
-
-
-def latest(row: Mapping[str, Any]) -> str:
-    """The accuracies of an evaluation, or its losses where it has none.
-
-    Example:
-        >>> latest({"step": 3, "train_accuracy": 1.0, "test_accuracy": 0.5, "train_loss": 0.1})
-        'train 100%  test  50%'
-        >>> latest({"step": 3, "train_loss": 0.125})
-        'train loss 0.125'
-    """
-    for metric, written in (("accuracy", "{} {:4.0%}"), ("loss", "{} loss {:.3g}")):
-        values = {part: row.get(f"{part}_{metric}") for part in ("train", "test")}
-        known = [written.format(part, of) for part, of in values.items() if of is not None]
-        if known:
-            return "  ".join(known)
-    return ""

@@ -30,6 +30,7 @@ from grokscope.training.loop import Loop
 from grokscope.training.member import FitResult, Member, OnEvaluation
 from grokscope.training.monitor import Monitor
 from grokscope.training.optimizers import learning_rate_schedule, named_optimizer
+from grokscope.training.progress_line import SHOWN, ProgressLine, progress_line
 from grokscope.training.recorded import check_recorded, recorded
 from grokscope.training.settings import TrainingSettings, takes_settings
 from grokscope.training.stackable import obstacle, slower
@@ -53,6 +54,7 @@ def fit(
     device: str | torch.device = "auto",
     out: str | Path | Trial | None = None,
     resume: bool = False,
+    progress: bool | str = "auto",
     on_evaluation: OnEvaluation | None = None,
     **settings: Any,
 ) -> FitResult:
@@ -74,6 +76,8 @@ def fit(
         out: a folder to write a run directory to, which ``grokscope report`` can read.
         resume: go on with the run in ``out``, if there is one; one that has finished trains the
             steps that a larger ``max_steps`` asks for.
+        progress: "auto" shows a line on a terminal (on stderr) and in a notebook while training
+            goes on; True elsewhere too, as a line of text every ten seconds; False none.
         on_evaluation: called with each row and the training seconds so far.
         **settings: optimizer, lr, weight_decay, batch_size, max_steps and the other fields of
             ``grokscope.training.TrainingSettings``, which says what each means.
@@ -95,20 +99,25 @@ def fit(
         >>> result.steps, bool(result.history["test_accuracy"][-1] > 0.7)
         (60, True)
     """
+    _check_progress(progress)
     how = TrainingSettings.of(settings, "fit")
     place = resolve_device(device)
     own = _Own(seed, model, methods, monitor, on_evaluation)
-    with frozen([model], how.freeze), _modes_kept(model):
+    is_part = isinstance(out, Trial)
+    with frozen([model], how.freeze), _modes_kept([model]):
         member = own.member(_moved(data, model, place, how), how, place)
         loop = _loop([own], [member], OneNetwork(model), place)
         try:
-            with _opened_trials(out, resume, place, [seed], recorded(how, methods)) as trials:
-                (result,) = _run(loop, trials)
+            with (
+                _opened_trials(out, resume, place, [seed], recorded(how, methods)) as trials,
+                progress_line(progress, [member], quiet=is_part) as line,
+            ):
+                (result,) = _run(loop, trials, line)
                 return result
         except KeyboardInterrupt:
-            if isinstance(out, Trial):  # part of an experiment, which is interrupted as a whole
+            if is_part:  # of an experiment, which is interrupted as a whole
                 raise
-            return member.interrupted(loop.step)
+            return member.as_it_is()
 
 
 @takes_settings
@@ -124,6 +133,7 @@ def fit_seeds(
     device: str | torch.device = "auto",
     out: str | Path | Sequence[Trial] | None = None,
     resume: bool = False,
+    progress: bool | str = "auto",
     on_evaluation: OnSeedEvaluation | None = None,
     **settings: Any,
 ) -> list[FitResult]:
@@ -147,11 +157,14 @@ def fit_seeds(
         device: "auto" (the best there is), "cpu", "cuda" or "mps".
         out: a folder to write a run directory to, with a training for each seed.
         resume: go on with the run in ``out``, if there is one, the way in which it was begun.
+        progress: as for ``fit``, a line for all networks.
         on_evaluation: called with the seed, each row and the training seconds so far.
         **settings: the fields of ``grokscope.training.TrainingSettings``; ``optimizer`` by name.
 
     Returns:
-        The result of each network, in the order of the seeds.
+        The result of each network, in the order of the seeds; after Ctrl-C what there is of each:
+        those that were done as they ended, all others as "interrupted", one whose turn had not come
+        with 0 steps and no rows. Models are in the mode that they had.
 
     Raises:
         ValueError: if an argument is wrong, or ``vectorize=True`` is not possible; the message
@@ -169,6 +182,7 @@ def fit_seeds(
         [True, True, True]
     """
     _check_seeds(seeds, vectorize)
+    _check_progress(progress)
     how = TrainingSettings.of(settings, "fit_seeds")
     if not isinstance(how.optimizer, str):
         raise ValueError("optimizer must be a name: every network needs an optimizer of its own")
@@ -188,24 +202,23 @@ def fit_seeds(
         for seed, model in zip(seeds, models, strict=True)
     ]
     members: list[Member] = []
-    with (
-        frozen(models, how.freeze),
-        _opened_trials(out, resume, place, seeds, recorded(how, owns[0].methods)) as trials,
-    ):
-        for own in owns:
-            members.append(own.member(dataset, how, place))
-            dataset = members[0].evaluation.data  # which may be a copy: one will do
-        if _are_trained_as_one(owns, members, vectorize, TrialGroup(trials) if trials else None):
-            stack = StackedNetworks(models)
-            stack.bind()
-            return _run(_loop(owns, members, stack, place), trials)
-        return [
-            result
-            for row, (own, member) in enumerate(zip(owns, members, strict=True))
-            for result in _run(
-                _loop([own], [member], OneNetwork(own.model), place), trials[row : row + 1]
-            )
-        ]
+    is_part = not (out is None or isinstance(out, str | Path))
+    with frozen(models, how.freeze), _modes_kept(models):
+        try:
+            with _opened_trials(
+                out, resume, place, seeds, recorded(how, owns[0].methods)
+            ) as trials:
+                for own in owns:
+                    members.append(own.member(dataset, how, place))
+                    dataset = members[0].evaluation.data  # which may be a copy: one will do
+                group = TrialGroup(trials) if trials else None
+                as_one = _are_trained_as_one(owns, members, vectorize, group)
+                with progress_line(progress, members, quiet=is_part) as line:
+                    return _results(owns, members, as_one, place, trials, line)
+        except KeyboardInterrupt:
+            if is_part or len(members) < len(owns):
+                raise
+            return [member.as_it_is() for member in members]
 
 
 class _Own:
@@ -299,9 +312,32 @@ def steps_of(
     return loop.take
 
 
-def _run(loop: Loop, trials: Sequence[Trial]) -> list[FitResult]:
+def _results(
+    owns: Sequence[_Own],
+    members: Sequence[Member],
+    as_one: bool,
+    place: torch.device,
+    trials: Sequence[Trial],
+    line: ProgressLine | None,
+) -> list[FitResult]:
+    """Train the networks, as one or one after another."""
+    if as_one:
+        stack = StackedNetworks([own.model for own in owns])
+        stack.bind()
+        return _run(_loop(owns, members, stack, place), trials, line)
+    return [
+        result
+        for row, (own, member) in enumerate(zip(owns, members, strict=True))
+        for result in _run(
+            _loop([own], [member], OneNetwork(own.model), place), trials[row : row + 1], line
+        )
+    ]
+
+
+def _run(loop: Loop, trials: Sequence[Trial], line: ProgressLine | None) -> list[FitResult]:
     """Train, writing into the trials if there are any."""
     loop.group = TrialGroup(trials) if trials else None
+    loop.progress = line
     for member, trial in zip(loop.members, trials, strict=False):
         member.trial = trial
     return loop.run()
@@ -352,10 +388,15 @@ def _check_seeds(seeds: Sequence[int], vectorize: bool | str) -> None:
         raise ValueError(f'vectorize must be True, False or "auto": got {vectorize!r}')
 
 
+def _check_progress(progress: bool | str) -> None:
+    if progress not in SHOWN:
+        raise ValueError(f'progress must be True, False or "auto": got {progress!r}')
+
+
 @contextmanager
-def _modes_kept(model: nn.Module) -> Iterator[None]:
+def _modes_kept(models: Sequence[nn.Module]) -> Iterator[None]:
     """Put every module back into the mode that it had."""
-    modes = {module: module.training for module in model.modules()}
+    modes = {module: module.training for model in models for module in model.modules()}
     try:
         yield
     finally:

@@ -16,6 +16,7 @@ from grokscope.training.device import synchronize
 from grokscope.training.graphed import RecordedSteps, check_capturable
 from grokscope.training.member import FitResult, Member
 from grokscope.training.objective import NetworksObjective
+from grokscope.training.progress_line import ProgressLine
 from grokscope.training.state import TrainingState
 
 
@@ -34,7 +35,7 @@ class Loop:
         group: where they write, if they do.
 
     Attributes:
-        step: the last step that was taken.
+        progress: told of steps and evaluations, where somebody watches.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class Loop:
         self._objective = NetworksObjective(evaluation.objective)
         self._alive = list(members)
         self._recorded: RecordedSteps | None = None
-        self.step = 0
+        self.progress: ProgressLine | None = None
         if self.settings.compile:
             check_capturable(state)
         self._marked = self._checkpointed = time.perf_counter()
@@ -93,14 +94,22 @@ class Loop:
         writes = self.group is not None
         for member in self._alive:
             member.model.train()
-        begin = time.perf_counter()
-        at = self.step = step
-        while at < until:
-            at = self.step = self._take_some(at + 1, until)
-            if writes and at < until and self._checkpoint_due():
-                self._clock(begin)
-                self._checkpoint(at)
-                begin = time.perf_counter()
+        begin, at = time.perf_counter(), step
+        try:
+            while at < until:
+                at = self._take_some(at + 1, until)
+                if self.progress is not None:
+                    self.progress.at(self._alive, at)
+                if writes and at < until and self._checkpoint_due():
+                    self._clock(begin)
+                    self._checkpoint(at)
+                    begin = time.perf_counter()
+        except KeyboardInterrupt:
+            self._clock(begin)
+            raise
+        finally:
+            for member in self._alive:
+                member.reached = at
         self._clock(begin)
         return until
 
@@ -159,6 +168,8 @@ class Loop:
         self._check_presence(step)
         row = member.evaluate(step)
         self._mark()
+        if self.progress is not None:
+            self.progress.evaluated(member, row)
         member.write(row, lambda: self._state_of(member))
 
     def _check_presence(self, step: int) -> None:

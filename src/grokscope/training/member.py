@@ -53,6 +53,7 @@ class Member:
     Attributes:
         trial: where it writes, if anywhere.
         step: the step of its last evaluation.
+        reached: the last step that it has taken.
         stopped: why its training is over, or None.
     """
 
@@ -77,7 +78,7 @@ class Member:
         self.on_evaluation = on_evaluation
         self.trial: Trial | None = None
         self.history = History()
-        self.step = 0
+        self.step = self.reached = 0
         self.stopped: str | None = None
         self.train_seconds = 0.0
         self.total_seconds = 0.0
@@ -169,9 +170,11 @@ class Member:
             )
         return FitResult(self.model, self.history, self.step, self.stopped, self.train_seconds)
 
-    def interrupted(self, step: int) -> FitResult:
-        """What there is of a training that Ctrl-C ended after a step."""
-        return FitResult(self.model, self.history, step, "interrupted", self.train_seconds)
+    def as_it_is(self) -> FitResult:
+        """What there is of a training that Ctrl-C ended; one that was over before is finished."""
+        steps = self.step if self.stopped else max(self.step, self.reached)
+        stopped = self.stopped or "interrupted"
+        return FitResult(self.model, self.history, steps, stopped, self.train_seconds)
 
     def _keeps(self, step: int) -> bool:
         listed = step in self._keep_at or bool(self._keep_at and self.stopped)
