@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-lowest test-slow test-faults test-slurm lint format bench docs pictures wheel-check clean
+.PHONY: help install run test test-lowest test-slow test-faults test-slurm lint format bench docs docs-check pictures wheel-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -54,6 +54,9 @@ bench: $(STAMP)  ## the benchmarks; every figure is a ratio of medians of one ru
 
 docs: $(VENV)/.installed-docs  ## the site: docs/_build/html/index.html; tutorials and gallery run, and are kept for the next time
 	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+
+docs-check: docs  ## build the site and look at it in a browser: no page cut on a phone, no third party, names found by search
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs/built_site.py
 
 $(VENV)/.installed-docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'

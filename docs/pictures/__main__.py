@@ -30,13 +30,22 @@ DOCS = Path(__file__).parents[1]
 MEASURES, METHODS = DOCS / "images/measures", DOCS / "images/methods"
 BASELINE, OURS = "weight decay alone", "GrokAlign"
 
-# what is trained for the card of each method, beside weight decay alone
-COMPARED: dict[str, dict[str, Any]] = {
-    "grokalign": {"methods": [gs.GrokAlign(1e-3)]},
-    "grokfast": {"methods": [gs.Grokfast(alpha=0.98, strength=5.0)]},
-    "orthograd": {"methods": [gs.OrthoGrad()], "loss": "stablemax"},
-    "adversarial": {"methods": [gs.AdversarialTraining(eps=0.03, attack="fgsm")]},
-    "baselines": {"methods": [gs.GradientNoise(variance=0.01)], "label_smoothing": 0.1},
+# what is trained for the card of each method, beside weight decay alone: its name, its settings
+COMPARED: dict[str, tuple[str, dict[str, Any]]] = {
+    "grokalign": (OURS, {"methods": [gs.GrokAlign(1e-3)]}),
+    "grokfast": ("Grokfast", {"methods": [gs.Grokfast(alpha=0.98, strength=5.0)]}),
+    "orthograd": (
+        "OrthoGrad with StableMax",
+        {"methods": [gs.OrthoGrad()], "loss": "stablemax"},
+    ),
+    "adversarial": (
+        "adversarial training",
+        {"methods": [gs.AdversarialTraining(eps=0.03, attack="fgsm")]},
+    ),
+    "baselines": (
+        "noise and smoothing",
+        {"methods": [gs.GradientNoise(variance=0.01)], "label_smoothing": 0.1},
+    ),
 }
 
 
@@ -206,22 +215,22 @@ def draw_methods(wanted: set[str]) -> dict[str, Any]:
     shared = {"lr": 1e-3, "weight_decay": 0.01, "batch_size": 200, "max_steps": 12_000}
     numbers = {}
     baseline = gs.fit(digits_network(), digits(), device="cpu", **shared).history
-    for card, settings in COMPARED.items():
+    for card, (name, settings) in COMPARED.items():
         if wanted and card not in wanted:
             continue
         ours = gs.fit(digits_network(), digits(), device="cpu", **shared, **settings).history
         curves: dict[str, Curve] = {
             BASELINE: (baseline.steps, baseline["test_accuracy"]),
-            card: (ours.steps, ours["test_accuracy"]),
+            name: (ours.steps, ours["test_accuracy"]),
         }
         train: dict[str, Curve] = {
             BASELINE: (baseline.steps, baseline["train_accuracy"]),
-            card: (ours.steps, ours["train_accuracy"]),
+            name: (ours.steps, ours["train_accuracy"]),
         }
-        over_training(METHODS / f"{card}.png", "test accuracy", train, curves, "training accuracy")
+        over_training(METHODS / f"{card}.png", "test accuracy", train, curves, "training\naccuracy")
         reached = {
-            name: next((int(s) for s, v in zip(*c, strict=True) if v >= 0.9), None)
-            for name, c in curves.items()
+            label: next((int(s) for s, v in zip(*c, strict=True) if v >= 0.9), None)
+            for label, c in curves.items()
         }
         numbers[card] = {"steps to 90 % test accuracy": reached, **_last(curves)}
         _merge(DOCS / "methods/values.json", numbers)

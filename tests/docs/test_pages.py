@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import grokscope as gs
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 CARDS = sorted(path for path in (DOCS / "measures").glob("*.md") if path.stem != "index")
+METHODS = {"grokalign", "grokfast", "orthograd", "adversarial", "baselines"}
 PARTS = ("Equation", "Source", "A high value", "A low value", "Cost", "Models", "Pitfalls")
 
 
@@ -67,12 +69,23 @@ def test_every_card_is_in_the_index() -> None:
 
 
 def test_every_method_has_a_picture_and_says_where_it_works() -> None:
-    for name in ("grokalign", "grokfast", "orthograd", "adversarial", "baselines"):
+    for name in METHODS:
         text = (DOCS / f"methods/{name}.md").read_text("utf-8")
         assert f"](../images/methods/{name}.png)" in text
         assert (DOCS / f"images/methods/{name}.png").is_file()
         assert "**Models.**" in text
         assert ">>> " in text
+
+
+def test_a_method_card_says_what_was_measured_for_its_picture() -> None:
+    measured = json.loads((DOCS / "methods/values.json").read_text("utf-8"))
+    assert set(measured) == METHODS
+    for name, values in measured.items():
+        text = (DOCS / f"methods/{name}.md").read_text("utf-8")
+        steps = values["steps to 90 % test accuracy"].values()
+        said = [f"{step:,}" for step in steps if step is not None]
+        said += [f"{100 * v:.1f} %" for v in values["test accuracy at the end"].values()]
+        assert [number for number in said if number not in text] == [], name
 
 
 def test_the_reference_lists_every_public_name() -> None:

@@ -33,6 +33,8 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )
 _PATIENCE = 60.0
+# what a report page says of itself when its plots are drawn
+_DRAWN = "document.documentElement?.dataset.ready === 'yes'"
 
 
 def chromium() -> str | None:
@@ -92,7 +94,9 @@ class Browser:
                 return dict(answer["result"])
             self.events.append(answer)
 
-    def open(self, path: Path, width: int, height: int, *, scheme: str = "light") -> Tab:
+    def open(
+        self, path: Path, width: int, height: int, *, scheme: str = "light", ready: str = _DRAWN
+    ) -> Tab:
         """A tab with a local page, drawn and at rest, in a window of that size."""
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
@@ -103,7 +107,7 @@ class Browser:
         features = [{"name": "prefers-color-scheme", "value": scheme}]
         tab.call("Emulation.setEmulatedMedia", features=features)
         tab.call("Page.navigate", url=path.resolve().as_uri())
-        tab.wait("document.documentElement?.dataset.ready === 'yes'")
+        tab.wait(ready)
         return tab
 
     def _next(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""CIFAR-10: 50,000 + 10,000 colour photographs of 32 x 32 pixels in 10 classes (Krizhevsky 2009).
+"""CIFAR-10: 50,000 + 10,000 color photographs of 32 x 32 pixels in 10 classes (Krizhevsky 2009).
 
 The binary version: each example is one label byte and 3,072 pixel bytes, the red plane, the green
 and the blue. The Python version is a pickle, which can run any code when it is read, and is not

@@ -53,7 +53,7 @@ DATASETS: dict[str, DatasetEntry] = {
     ),
     "cifar10": DatasetEntry(
         cifar10.load_cifar10,
-        "50,000 + 10,000 colour photographs, 3 x 32 x 32, 10 classes",
+        "50,000 + 10,000 color photographs, 3 x 32 x 32, 10 classes",
         cifar10.FILES,
     ),
     "xor": DatasetEntry(load_xor, "XOR of two signs hidden in noise; generated"),

@@ -198,7 +198,7 @@ else:
 
 
 class ScheduleSpec(Strict):
-    """When to look: so many steps per decade, every so many steps, given steps."""
+    """When to evaluate: some steps per decade, every N steps, given steps."""
 
     per_decade: Positive | None = 12
     every: Positive | None = None

@@ -248,7 +248,7 @@ def _log(steps: float | Column | NDArray[np.int64]) -> Any:
 
 
 def _first_lasting(steps: Column, values: Column, level: float) -> float | None:
-    """The first step at a level that is no single outlier; medians of three neighbours say so."""
+    """The first step at a level that is no single outlier; medians of three neighbors say so."""
     smooth = values.copy()
     if len(values) > 2:
         inner = np.stack([values[:-2], values[1:-1], values[2:]])

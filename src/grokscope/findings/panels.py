@@ -127,7 +127,7 @@ class HeatMap(Panel):
     """A matrix over steps, a plot for each arm: of pairs of steps, or of steps and other rows.
 
     The steps of a log schedule stand side by side at equal widths, so that the axes are
-    logarithmic in training; ticks are labelled with the steps.
+    logarithmic in training; ticks are labeled with the steps.
 
     Attributes:
         results: dotted name in results.json of ``{"steps": [...], "matrix": [[...]]}``, or of a
@@ -174,7 +174,7 @@ class Pictures(Panel):
             name leaves them out.
         beside_title: what the points are called.
         arms: the arms to show; all by default.
-        points: at most so many points.
+        points: at most this many points.
     """
 
     kind: Literal["pictures"]

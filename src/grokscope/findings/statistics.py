@@ -1,6 +1,6 @@
 """Values over seeds, where a seed that did not reach its target is a bound and is never dropped.
 
-A run that ended before it reached its target says that the target takes at least so many steps:
+A run that ended before it reached its target says that the target takes at least that many steps:
 it is right-censored. So the value of each seed is an interval, [v, v] where it is known and
 [limit, inf) where it is censored, and a ratio of two values is the interval of the ratios that are
 possible. Median and mean grow with each value; their intervals go from the statistic of the lower

@@ -69,7 +69,7 @@ def logits_by_embeddings(model: Any) -> View:
 
 
 def token_scores(outputs: Float[Tensor, " n tk"], y: Integer[Tensor, " n *t"]) -> dict[str, float]:
-    """Loss and accuracy of the tokens, or classes, that are labelled (not -100).
+    """Loss and accuracy of the tokens, or classes, that are labeled (not -100).
 
     Args:
         outputs: logits, those of all positions side by side.

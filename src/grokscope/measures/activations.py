@@ -52,7 +52,7 @@ def layer_activations(
             every module without children, dropout, flatten and identity left out.
         chunk_size: examples passed through at once; None for all. Not for a model whose outputs
             depend on the rest of the batch.
-        max_features: of a layer with more features, keep so many, drawn at random and the same
+        max_features: of a layer with more features, keep this many, drawn at random and the same
             for every example and call; None for all.
 
     Returns:

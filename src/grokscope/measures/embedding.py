@@ -28,13 +28,13 @@ def embedding_2d(
 
     Args:
         features: (n, ...), flattened to (n, N).
-        num_neighbors: size of the neighbourhoods that are kept together.
+        num_neighbors: size of the neighborhoods that are kept together.
         min_distance: how closely points may be packed.
         generator: seeds the layout; None for a fixed seed.
 
     Raises:
         ModuleNotFoundError: if umap-learn is not installed.
-        ValueError: for NaN, no rows, or fewer rows than neighbours.
+        ValueError: for NaN, no rows, or fewer rows than neighbors.
     """
     check_features(features, "features")
     check_count("num_neighbors", num_neighbors, least=2)

@@ -30,7 +30,7 @@ def class_manifolds(
     Args:
         features: (n, ...), flattened to (n, N).
         labels: (n,) integers.
-        num_points: keep at most so many points of a class; None for all.
+        num_points: keep at most this many points of a class; None for all.
         generator: keep random ones; None for the first.
 
     Raises:

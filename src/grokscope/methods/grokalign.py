@@ -48,7 +48,7 @@ class GrokAlign(Method):
         projections: random directions for each example (Hoffman et al. 2019); exact if None.
         squared: for "minimize": the squared norm or the norm. "constrain" is always on the norm.
         offset_weight: strength on ||b_x||^2 relative to the Jacobian's.
-        examples: take the penalty on so many random examples of each batch; on all if None.
+        examples: take the penalty on this many random examples of each batch; on all if None.
         estimator: "auto", "derivative" or "difference", as for `jacobian_penalty`.
         seed: of the method's own generator; the global random state is not touched.
 

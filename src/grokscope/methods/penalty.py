@@ -78,7 +78,7 @@ def jacobian_penalty(
         squared: the squared norm or the norm.
         offset_weight: adds this much of the mean of ||b_x||^2, b_x = f(x) - A_x x. Exact for a
             chain; for other models estimated without bias from the same projections.
-        examples: take the penalty on so many random examples of the batch, an unbiased estimate
+        examples: take the penalty on this many random examples of the batch, an unbiased estimate
             at a part of the cost; on all if None.
         estimator: "derivative" is the derivative of the penalty: by a formula of its own for chains
             of layers, by double backward for other models. "difference" takes its gradient as a

@@ -72,7 +72,7 @@ def write_report(
             with a comparison.
         out: the file, or a folder for ``report.html``. By default ``report.html`` in the one
             folder named, or in the current folder for several.
-        refresh: the page loads itself anew after so many seconds, as long as a run is going on;
+        refresh: the page loads itself anew every this many seconds, as long as a run is going on;
             what was chosen on it stays.
 
     Returns:

@@ -113,7 +113,7 @@ class StepAxis:
     """Steps on a logarithmic axis, on which step 0 stands a little to the left of the first.
 
     The network before training has no place on a logarithmic axis, but the curves start
-    from its values, so step 0 is drawn at 0.4 of the first positive step and labelled 0.
+    from its values, so step 0 is drawn at 0.4 of the first positive step and labeled 0.
 
     Example:
         >>> StepAxis([[0, 1, 10]]).places([0, 1, 10])

@@ -1,4 +1,4 @@
-"""Where a monitor keeps tensors, which are too large for a row of figures."""
+"""Where a monitor keeps tensors, which are too large for a row of values."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Inputs and labels from what people have: tensors, a data set, a data loader, dictionaries.
 
-A pair (x, y) is taken whole. Of a ``Dataset`` or ``DataLoader`` the first so many examples are
-taken, in the order of the data set: 256 for a probe, 2,048 for a test, whose accuracy then has a
-standard error of at most 1.1 %. An item is (x, y), (x1, x2, ..., y) or a dictionary that holds its
-labels under "labels", "label" or "y". ``fit`` takes two of these, whole, as training and test data.
+A pair (x, y) is taken whole. Of a ``Dataset`` or ``DataLoader`` the first examples are taken, in
+the order of the data set: 256 for a probe, 2,048 for a test, whose accuracy then has a standard
+error of at most 1.1 %. An item is (x, y), (x1, x2, ..., y) or a dictionary that holds its labels
+under "labels", "label" or "y". ``fit`` takes two of these, whole, as training and test data.
 """
 
 from __future__ import annotations

@@ -70,7 +70,7 @@ class LayerGeometry(MeasureWithMemory):
         self.probe_points = probe_points
 
     def measure(self, probe: Probe, step: int, archive: Archive) -> dict[str, float]:
-        """The figures of every layer."""
+        """The values of every layer."""
         if probe.y is None:
             raise ValueError("manifold_geometry needs labels of the probe points")
         activations = layer_activations(probe.model, probe.x, self.layers, probe.chunk_size)

@@ -10,7 +10,7 @@ from grokscope.training.measurements import Probe
 
 
 class MeasureWithMemory:
-    """A measure that looks back at earlier steps, keeps tensors or gives several figures.
+    """A measure that looks back at earlier steps, keeps tensors or gives several values.
 
     What it needs of an earlier step it reads from the archive and not from memory, so that a
     training that was stopped goes on to the same numbers.
@@ -19,7 +19,7 @@ class MeasureWithMemory:
     name: ClassVar[str]
 
     def measure(self, probe: Probe, step: int, archive: Archive) -> dict[str, float]:
-        """The figures of a step, by the columns that they go to."""
+        """The values of a step, by the columns that they go to."""
         raise NotImplementedError
 
     def restore(self, history: History) -> None:

@@ -53,7 +53,7 @@ class Probe:
 
     @cached_property
     def geometry(self) -> JacobianGeometry:
-        """Jacobian and centroid figures, from one pass.
+        """Jacobian and centroid values, from one pass.
 
         Where it has all rows of the Jacobian at some points only, ``sampled`` says so afterwards:
         ``jacobian_points``, how many, and ``jacobian_projections``, the random directions from
@@ -156,7 +156,7 @@ MEASUREMENTS: dict[str, Callable[[Probe], Tensor]] = {
 
 
 def summary(name: str, value: Tensor | float) -> dict[str, float]:
-    """A figure under its name; of many values the mean, and the extremes as name_min, name_max.
+    """A value under its name; of many values the mean, and the extremes as name_min, name_max.
 
     NaN stands for a value that does not exist, as PC1 of a zero Jacobian, and is left out.
     """

@@ -73,7 +73,7 @@ class Monitor:
         measures: names (see ``MEASURES``), functions ``(model, x, y) -> float or (n,)``,
             recorded under the function's name, or a measure with a memory such as
             ``NTKDistance(128)``.
-        schedule: "log" (12 steps per decade), every so many steps, a list of steps, or a
+        schedule: "log" (12 steps per decade), every N steps, a list of steps, or a
             ``Schedule``.
         test: the same of a test set, for the test accuracy that ``phase`` looks at; of a
             ``Dataset`` or ``DataLoader`` the first 2,048 examples.
@@ -201,7 +201,7 @@ class Monitor:
             if figures:
                 self.history.append({"step": step, **figures})
             return None
-        # The caller's own figures win: they may be of all test points, ours of a few.
+        # The caller's own values win: they may be of all test points, ours of a few.
         row = {"step": step, **figures, **self.measure(step), **figures}
         self._next = self.schedule.after(step)
         self._measured_at = step
@@ -260,7 +260,7 @@ class Monitor:
             self.detach()
 
     def measure(self, step: int) -> dict[str, float]:
-        """The figures of the network as it is now, whatever the schedule says."""
+        """The values of the network as it is now, whatever the schedule says."""
         device = self._place().device
         with (
             undisturbed(self.model, training=False),
@@ -276,7 +276,7 @@ class Monitor:
             measure.finish(self.archive)
 
     def phase(self) -> Phase:
-        """The phase that training is in, and the figures that tell it.
+        """The phase that training is in, and the values that tell it.
 
         Raises:
             ValueError: if nothing was measured yet.

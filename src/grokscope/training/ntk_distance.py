@@ -36,7 +36,7 @@ class NTKDistance(MeasureWithMemory):
     agrees in size, while that of the trace is less than half of theirs.
 
     Args:
-        num_points: so many of the first probe points.
+        num_points: this many of the first probe points.
         reduce: "full", "trace" or "sum", as in ``empirical_ntk``.
         chunk_size: points that go through the model at once; None chooses.
         keep_kernels: whether the kernels stay in the archive once ``finish`` has the distances of
@@ -82,7 +82,7 @@ class NTKDistance(MeasureWithMemory):
         self.steps: list[int] = []
 
     def measure(self, probe: Probe, step: int, archive: Archive) -> dict[str, float]:
-        """The figures at a step; its kernel goes to the archive."""
+        """The values at a step; its kernel goes to the archive."""
         x = rows(probe.x, slice(0, self.num_points))
         kernel = tangent_kernel(probe.model, x, reduce=self.reduce, chunk_size=self.chunk_size)
         archive.save_arrays(_name(step), {"kernel": _compact(kernel)})

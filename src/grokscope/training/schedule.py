@@ -1,4 +1,4 @@
-"""When to look: at steps spaced evenly in their logarithm, at every so many steps, or both."""
+"""When to evaluate: at steps spaced evenly in their logarithm, at every N steps, or both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Schedule:
 
     Args:
         per_decade: steps per factor of ten, log-spaced; None for none.
-        every: every so many steps as well; None for none.
+        every: at every N steps as well; None for none.
         at: these steps as well.
 
     Example:
@@ -38,7 +38,7 @@ class Schedule:
 
     @classmethod
     def of(cls, schedule: str | int | Sequence[int] | Schedule, name: str = "schedule") -> Schedule:
-        """A schedule from what a user writes: "log", every so many steps, or the steps themselves.
+        """A schedule from what a user writes: "log", every N steps, or the steps themselves.
 
         Raises:
             ValueError: if it is none of these.

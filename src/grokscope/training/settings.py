@@ -51,7 +51,7 @@ class TrainingSettings:
         stop_at: where it may stop sooner: at a ``Target`` of an accuracy, or by
             ``StopWhenSettled``, which needs a monitor.
         evaluate: when loss and accuracy on all training and test data are recorded: "log",
-            every so many steps, a list of steps, or a ``Schedule``; the last step always is.
+            every N steps, a list of steps, or a ``Schedule``; the last step always is.
         dtype: torch.float32 or torch.float64; None keeps the model's.
         keep_checkpoints: keep the checkpoint of every evaluation, not only the latest; or those
             of these steps and of the last, which are evaluated too.

@@ -125,7 +125,7 @@ def empirical_ntk(
         check: compare a part of the structured result with the model's own derivatives, by one
             product with a random vector to 1e-4 in float32 and 1e-9 in float64. A parameter that
             fails takes the generic path, with a warning that names it.
-        sketch: estimate the kernel from so many random directions, for networks where the exact
+        sketch: estimate the kernel from this many random directions, for networks where the exact
             one costs too much (see `grokscope.measures.ntk.sketch`); exact if None.
         generator: source of the directions. If None, a fresh one seeded by the operating system:
             the global random state is not touched.

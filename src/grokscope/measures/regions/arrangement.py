@@ -78,7 +78,7 @@ def arrange(
         mesh: the mesh to refine.
         values: (V, C), each function at each vertex.
         tolerance: (C,), the largest magnitude that counts as zero.
-        labels: (C, 3), what the edges made by each function are labelled with.
+        labels: (C, 3), what the edges made by each function are labeled with.
         on_count: called with the number of cells to come; may raise to stop.
     """
     work = _Arranger(mesh, values, tolerance)

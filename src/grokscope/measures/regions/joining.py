@@ -107,7 +107,7 @@ class MergedRegions:
 
 
 def merged_regions(network: Network, mesh: Mesh, tolerance: float) -> MergedRegions:
-    """Join neighbours whose gradients differ by no more than ``tolerance``, relatively.
+    """Join neighbors whose gradients differ by no more than ``tolerance``, relatively.
 
     The function is continuous, so equal gradients on both sides of an edge mean equal maps.
     """

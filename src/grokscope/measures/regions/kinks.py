@@ -104,7 +104,7 @@ class BreakpointFunctions(KinkFunctions):
         return torch.stack(above).sum(0, dtype=torch.int16)
 
     def possible(self, inputs: Tensor, scale: Tensor) -> Tensor:
-        """The pieces between neighbouring breakpoints, ends included."""
+        """The pieces between neighboring breakpoints, ends included."""
         pieces = inputs.new_ones(len(inputs), len(self.at) + 1, self.num_units, dtype=torch.bool)
         for piece, kink in enumerate(self.at):
             width = _ON_A_KINK * (scale + abs(kink))

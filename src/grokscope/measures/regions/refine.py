@@ -39,7 +39,7 @@ def refine(
     index: int,
     on_round: OnRound = lambda num_faces: None,
 ) -> tuple[Mesh, Ints]:
-    """The mesh split by every kink of a layer, whose edges are labelled with ``index``.
+    """The mesh split by every kink of a layer, whose edges are labeled with ``index``.
 
     Returns:
         the finer mesh, and the cell of ``mesh`` that each of its cells lies in.

@@ -208,7 +208,7 @@ class LinearRegions:
         return self._boundary
 
     def merged(self, tolerance: float = 1e-9) -> MergedRegions:
-        """Count neighbouring cells with one affine map (on the slice) once."""
+        """Count neighboring cells with one affine map (on the slice) once."""
         self._whole()
         return merged_regions(self._network, self._mesh, tolerance)
 

@@ -66,7 +66,7 @@ def split(
         mesh: the mesh to refine; it is not changed.
         values: (V, C), each function at each vertex.
         tolerance: (C,), the largest magnitude that counts as zero.
-        labels: (C, 3), what the edges made by each function are labelled with.
+        labels: (C, 3), what the edges made by each function are labeled with.
         on_round: called after each round with the number of cells so far; may raise to stop.
 
     Returns:
@@ -242,7 +242,7 @@ class _Splitter:
         sign = np.where(np.abs(value) > self.tolerance[column], np.sign(value), 0)
         corners = np.nonzero(sign)[0]
         changes = np.nonzero(sign[corners] != sign[np.roll(corners, -1)])[0]
-        if not len(changes):  # a neighbour that came before has set the last of one sign to zero
+        if not len(changes):  # a neighbor that came before has set the last of one sign to zero
             return None
         if len(changes) == 2:
             one, other = (int(span[(corners[i] + 1) % len(span)]) for i in changes)

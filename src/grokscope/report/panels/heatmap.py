@@ -201,7 +201,7 @@ def _numbers(values: Any) -> Numbers:
 
 
 def _ticks(steps: list[int]) -> tuple[list[int], list[str]]:
-    """The places nearest to 0 and the powers of ten, labelled with the step that stands there.
+    """The places nearest to 0 and the powers of ten, labeled with the step that stands there.
 
     A label that would run into the one before it is left out.
     """

@@ -94,7 +94,7 @@ def _stored(panel: Pictures, context: Context, arm: str, name: str) -> NDArray[n
 def _given(
     panel: Pictures, context: Context, arm: str
 ) -> tuple[NDArray[np.int8] | None, list[str]]:
-    """The points themselves and what they are labelled."""
+    """The points themselves and what they are labeled."""
     stored = None
     if panel.beside:
         stored = context.run.arrays(arm, context.run.seeds(arm)[0], panel.beside)

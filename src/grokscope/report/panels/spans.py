@@ -1,4 +1,4 @@
-"""Shaded intervals of training steps, each with a labelled bar above the curves."""
+"""Shaded intervals of training steps, each with a labeled bar above the curves."""
 
 from __future__ import annotations
 

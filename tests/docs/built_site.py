@@ -1,0 +1,107 @@
+"""The site as ``make docs`` built it, in a browser: nothing is cut on a phone, and search finds.
+
+Not among the tests that pytest collects by itself, for they need the site: ``make docs-check``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from tests.report.browser import Browser, Tab, chromium
+
+SITE = Path(__file__).parents[2] / "docs/_build/html"
+LOADED = "document.readyState === 'complete'"
+PAGES = (
+    "index",
+    "start",
+    "training",
+    "measures/index",
+    "measures/manifold-geometry",
+    "methods/grokalign",
+    "tutorials/watch-your-loop",
+    "tutorials/reproduce-a-figure",
+    "figures/index",
+    "figures/grokalign-table1",
+    "results/README",
+    "results/table1",
+    "reference/commands",
+    "reference/errors",
+    "reference/python",
+)
+# what a stranger would look for, and the page that it is on
+SEARCHES = {
+    "centroid alignment": "measures/centroid-alignment",
+    "empirical_ntk": "measures/empirical-ntk",
+    "manifold capacity": "measures/manifold-geometry",
+    "linear regions": "measures/linear-regions",
+    "robust radius": "measures/robust-radius",
+    "weight norm": "measures/weight-norms",
+    "grokfast": "methods/grokfast",
+    "stablemax": "methods/orthograd",
+    "fig7": "figures/grokalign-fig7",
+    "figure 7": "figures/grokalign-fig7",
+    "table 1": "figures/grokalign-table1",
+    "figure a5": "figures/rich-regime-figA5",
+    "needs a batch axis": "reference/errors",
+    "MissingExtra": "reference/errors",
+    "SpecError": "reference/errors",
+    "grokscope sweep": "reference/commands",
+    "reproduce": "reference/commands",
+    "report --watch": "report",
+}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    program = chromium()
+    if program is None:
+        pytest.skip("no Chromium on this machine (looked for chromium, google-chrome)")
+    with Browser(program, tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+def _page(browser: Browser, name: str, width: int) -> Tab:
+    path = SITE / f"{name}.html"
+    assert path.is_file(), "build the site first: make docs"
+    return browser.open(path, width, 844, ready=LOADED)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_does_not_scroll_sideways_on_a_phone_and_asks_no_other_server(
+    browser: Browser, name: str
+) -> None:
+    tab = _page(browser, name, 390)
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    # what sticks out of its parents without a scroll bar of its own is cut by the window
+    cut = tab.evaluate(
+        """[...document.querySelectorAll('article *')].filter(element => {
+            if (element.getBoundingClientRect().right <= 391) return false;
+            for (let at = element.parentElement; at; at = at.parentElement)
+                if (getComputedStyle(at).overflowX !== 'visible') return at === document.body;
+            return true;
+        }).map(element => element.outerHTML.slice(0, 120))"""
+    )
+    assert cut == []
+    assert [url for url in tab.requests() if not url.startswith("file:")] == []
+
+
+def test_search_finds_names_among_its_first_results(browser: Browser) -> None:
+    tab = _page(browser, "search", 1280)
+    missed = {}
+    for words, expected in SEARCHES.items():
+        url = (SITE / "search.html").as_uri() + f"?q={quote(words)}"
+        tab.call("Page.navigate", url=url)
+        tab.wait(
+            f"location.href === {json.dumps(url)} && document.readyState === 'complete' && "
+            "document.querySelector('.search-summary')?.textContent.match(/found|did not match/)"
+        )
+        tab.wait("document.querySelector('#search-results ul.search')?.children.length !== 0")
+        links = "document.querySelectorAll('#search-results ul.search > li > a')"
+        first = tab.evaluate(f"[...{links}].slice(0, 6).map(link => link.getAttribute('href'))")
+        if not any(link.split(".html")[0] == expected for link in first):
+            missed[words] = first
+    assert missed == {}
