@@ -7,7 +7,7 @@ both of the same facts: tensors by their shape, mean and extremes instead of the
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
@@ -21,7 +21,7 @@ def shown(*names: str) -> Callable[[C], C]:
     """A decorator: instances show the attributes of these names.
 
     A class with a method ``_shown`` shows the mapping that it returns; one that names nothing and
-    is a dataclass, its fields.
+    is a dataclass or a named tuple, its fields. Subclasses show themselves under their own names.
 
     Example:
         >>> @shown("mean", "count")
@@ -37,10 +37,11 @@ def shown(*names: str) -> Callable[[C], C]:
         def facts(self: Any) -> dict[str, str]:
             return {name: value_text(value) for name, value in _values(self, names).items()}
 
-        own = {"_repr_html_": lambda self: _table(cls.__name__, facts(self))}
-        # A named tuple's own lists all numbers of its tensors.
-        if "__repr__" not in vars(cls) or issubclass(cls, tuple):
-            own["__repr__"] = lambda self: _lines(cls.__name__, facts(self))
+        own = {"_repr_html_": lambda self: _table(type(self).__name__, facts(self))}
+        # What a named tuple is given lists all numbers of its tensors.
+        given = vars(cls).get("__repr__")
+        if given is None or given.__module__ == "collections":
+            own["__repr__"] = lambda self: _lines(type(self).__name__, facts(self))
         for name, method in own.items():
             setattr(cls, name, method)
         return cls
@@ -98,7 +99,9 @@ def _values(instance: Any, names: tuple[str, ...]) -> Mapping[str, Any]:
     if hasattr(instance, "_shown"):
         found: Mapping[str, Any] = instance._shown()
         return found
-    own = [field.name for field in fields(instance)] if is_dataclass(instance) else ()
+    own: Sequence[str] = getattr(instance, "_fields", ())
+    if is_dataclass(instance):
+        own = [field.name for field in fields(instance)]
     return {name: getattr(instance, name) for name in own}
 
 

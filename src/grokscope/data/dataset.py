@@ -14,11 +14,13 @@ from torch import Tensor
 from grokscope.arguments import check_fields
 from grokscope.measures.batches import Batch, batch_size, leaf_name, leaves, map_leaves, rows
 from grokscope.measures.inputs import check_numbers
+from grokscope.shown import shown
 from grokscope.spelling import unknown_name
 
 SubsetRule = Literal["first", "seeded"]
 
 
+@shown()
 @dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Training and test examples, held in memory.
@@ -92,6 +94,21 @@ class Dataset:
             f"Dataset({self.name!r}: {len(self.train_y)} train, {len(self.test_y)} test, "
             f"inputs {inputs}, {targets}, {self.train_y.device})"
         )
+
+    def _shown(self) -> dict[str, Any]:
+        inputs = {
+            ("inputs" if key is None else f"inputs {key}"): leaf
+            for key, leaf in leaves(self.train_x).items()
+        }
+        targets = "numbers" if self.num_classes is None else self.num_classes
+        return {
+            "name": self.name,
+            "training examples": len(self.train_y),
+            "test examples": len(self.test_y),
+            **inputs,
+            "classes": targets,
+            "device": str(self.train_y.device),
+        }
 
     @property
     def num_features(self) -> int:

@@ -18,6 +18,7 @@ from typing import Any
 
 from grokscope.data.download import RemoteFile, cache_folder, fetch_file, sha256
 from grokscope.data.errors import DataError
+from grokscope.shown import shown
 
 _GZIP_MAGIC = b"\x1f\x8b"
 # No file of these data sets is as large, nor an archive eight times that: what unpacks to more is
@@ -56,6 +57,7 @@ class Content:
         )
 
 
+@shown()
 @dataclass(frozen=True)
 class FetchedFile:
     """One file of a data set, as ``fetch`` found it.

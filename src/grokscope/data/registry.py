@@ -17,11 +17,13 @@ from grokscope.data.digits import load_digits
 from grokscope.data.files import DataFiles, FetchedFile
 from grokscope.data.modular import load_modular
 from grokscope.data.xor import load_xor
+from grokscope.shown import shown
 from grokscope.spelling import unknown_name
 
 Number = float | Sequence[float]
 
 
+@shown()
 @dataclass(frozen=True)
 class DatasetEntry:
     """How a data set is made.

@@ -26,9 +26,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grokscope.data.dataset import Dataset
+from grokscope.shown import shown
 
 
-@dataclass(frozen=True, eq=False)
+@shown("layer", "data", "basis", "model")
+@dataclass(frozen=True, eq=False, repr=False)
 class SpanReduction:
     """A network and its data in coordinates of the span.
 

@@ -15,6 +15,7 @@ from grokscope.findings.statistics import SeedValues
 from grokscope.findings.target import Target, Unit
 from grokscope.runs.history import History
 from grokscope.runs.reader import Run
+from grokscope.shown import shown
 
 Moment = Literal[
     "first", "last", "max", "min", "memorized", "onset.start", "onset.middle", "onset.end"
@@ -232,13 +233,17 @@ class Claim(Strict):
         return self
 
 
-@dataclass(frozen=True)
+@shown()
+@dataclass(frozen=True, repr=False)
 class Verdict:
     """A claim with what the run says of it: "held", "not held" or "open"."""
 
     claim: Claim
     state: Literal["held", "not held", "open"]
     measured: SeedValues | None
+
+    def _shown(self) -> dict[str, Any]:
+        return {"claim": self.claim.says, "state": self.state, "measured": self.measured}
 
 
 def judge(claim: Claim, run: Run) -> Verdict:

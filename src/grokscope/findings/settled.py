@@ -18,6 +18,7 @@ from grokscope.arguments import check_fields
 from grokscope.findings.curves import ALIGNMENTS, FEWEST, TEST, Curves, Readings
 from grokscope.findings.onset import LEAST_GAIN, MEMORIZED
 from grokscope.runs.history import History
+from grokscope.shown import shown
 
 STEADY = 0.01  # what may change for each doubling of the steps
 
@@ -29,6 +30,7 @@ class Wait(NamedTuple):
     reason: str
 
 
+@shown()
 @dataclass(frozen=True)
 class StopWhenSettled:
     """Stops a training in which nothing is left to wait for.

@@ -19,10 +19,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from grokscope.shown import shown
 
 Statistic = Literal["median", "mean"]
 
@@ -32,6 +34,7 @@ _STATISTICS: dict[Statistic, Callable[..., NDArray[np.float64]]] = {
 }
 
 
+@shown()
 class Interval(NamedTuple):
     """A number known exactly, or to lie from ``low`` to ``high``.
 
@@ -44,6 +47,12 @@ class Interval(NamedTuple):
 
     low: float
     high: float
+
+    def __repr__(self) -> str:
+        return f"Interval(low={self.low!r}, high={self.high!r})"
+
+    def _shown(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high, "in words": self.text(_number)}
 
     @property
     def is_exact(self) -> bool:
@@ -91,7 +100,8 @@ class Interval(NamedTuple):
         return f"{write(self.low)} to {write(self.high)}"
 
 
-@dataclass(frozen=True)
+@shown()
+@dataclass(frozen=True, repr=False)
 class SeedValues:
     """A value for each seed, known exactly or between bounds.
 
@@ -123,6 +133,15 @@ class SeedValues:
             )
         if any(low > high for low, high in zip(self.lows, self.highs, strict=True)):
             raise ValueError("a lower end must not be above its upper end")
+
+    def _shown(self) -> dict[str, Any]:
+        return {
+            "seeds": len(self),
+            "known": self.num_known,
+            "median": self.median.text(_number),
+            "mean": self.mean.text(_number),
+            "values": ", ".join(each.text(_number) for each in self.intervals),
+        }
 
     @classmethod
     def exact(cls, values: Sequence[float]) -> SeedValues:
@@ -308,3 +327,13 @@ def _quotient(above: float, below: float) -> float:
     if math.isinf(below):
         return 0.0
     return above / below if below else math.inf
+
+
+def _number(value: float) -> str:
+    """A number of steps, or one below a thousand such as an accuracy or a ratio.
+
+    Example:
+        >>> _number(14500.0), _number(0.8512345)
+        ('14,500', '0.8512')
+    """
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

@@ -13,11 +13,13 @@ from pydantic import ConfigDict
 from grokscope.arguments import check_fields
 from grokscope.findings.statistics import SeedValues
 from grokscope.runs.history import History
+from grokscope.shown import shown
 
 Unit = Literal["steps", "seconds"]
 UNITS: tuple[Unit, ...] = ("steps", "seconds")
 
 
+@shown()
 @dataclass(frozen=True)
 class Target:
     """A metric at or above a value: where training may stop, or a milestone on its way.

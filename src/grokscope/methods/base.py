@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from grokscope.measures.batches import Batch
 from grokscope.methods.attachment import Attachment
 from grokscope.methods.networks import Networks, rows_of
+from grokscope.shown import shown
 
 M = TypeVar("M", bound="Method")
 
@@ -31,6 +32,7 @@ class Loss(Protocol):
         """Which outputs (S, n, k) are correct (S, n), for labels or one-hot targets."""
 
 
+@shown()
 class Method:
     """A method that changes training; the base class changes nothing.
 
@@ -83,6 +85,12 @@ class Method:
         method.generators, method.state = [], {}
         method._attachment = None
         return method
+
+    def __repr__(self) -> str:
+        return called_with(self)
+
+    def _shown(self) -> dict[str, Any]:
+        return settings_of(self)
 
     def attach(self: M, model: nn.Module, optimizer: Any) -> M:
         """Act at every step of the optimizer from now on, with no change to the loop.
@@ -216,11 +224,17 @@ def difference(methods: Sequence[Sequence[Method]]) -> str | None:
     return None
 
 
-def settings_of(method: Method) -> dict[str, Any]:
-    """What a method was made with: its public attributes that are plain values."""
+def settings_of(method: object) -> dict[str, Any]:
+    """What a method, or a measure, was made with: its public attributes that are plain values."""
     plain = (bool, int, float, str, tuple, type(None))
     return {
         name: value
         for name, value in vars(method).items()
         if not name.startswith("_") and isinstance(value, plain)
     }
+
+
+def called_with(method: object) -> str:
+    """A method, or a measure, as the call that makes it."""
+    settings = ", ".join(f"{name}={value!r}" for name, value in settings_of(method).items())
+    return f"{type(method).__name__}({settings})"

@@ -35,8 +35,10 @@ from grokscope.runs.rows import KEYS, RowFile
 from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, holds_run, read_side_file
 from grokscope.runs.tensors import Arrays, load_state, save_state
 from grokscope.runs.yaml_text import dump_yaml
+from grokscope.shown import shown
 
 
+@shown()
 class RunDirectory:
     """A run directory opened for writing, by one process at a time.
 
@@ -59,6 +61,9 @@ class RunDirectory:
                 f"{path} is in use by another process; wait for it, or name another folder "
                 "with --out"
             ) from None
+
+    def _shown(self) -> dict[str, Any]:
+        return {"path": str(self.path), "state": self.status.get("state", "not begun")}
 
     @classmethod
     def create(
@@ -229,6 +234,7 @@ def _places_beside(path: Path) -> Iterator[Path]:
     yield Path(tempfile.mkdtemp(prefix=f"{path.name}-rescued-"))
 
 
+@shown("arm", "seed", "run")
 class Trial(Arrays):
     """Where one training writes, and finds again what it wrote before it was stopped.
 

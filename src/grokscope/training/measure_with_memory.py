@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+from grokscope.methods.base import called_with, settings_of
 from grokscope.runs import History
+from grokscope.shown import shown
 from grokscope.training.archive import Archive
 from grokscope.training.measurements import Probe
 
 
+@shown()
 class MeasureWithMemory:
     """A measure that looks back at earlier steps, keeps tensors or gives several values.
 
@@ -17,6 +20,12 @@ class MeasureWithMemory:
     """
 
     name: ClassVar[str]
+
+    def __repr__(self) -> str:
+        return called_with(self)
+
+    def _shown(self) -> dict[str, Any]:
+        return settings_of(self)
 
     def measure(self, probe: Probe, step: int, archive: Archive) -> dict[str, float]:
         """The values of a step, by the columns that they go to."""

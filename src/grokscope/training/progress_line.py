@@ -174,17 +174,17 @@ class _Notebook:
         from IPython.display import HTML, display
 
         self._html, self._display = HTML, display
-        self._shown: Any = None
+        self._handle: Any = None
 
     def draw(self, completed: int, total: int, text: str) -> None:
-        self._shown = self._shown or self._display(self._html(""), display_id=True)
+        self._handle = self._handle or self._display(self._html(""), display_id=True)
         words = html.escape(f"{completed:,}/{total:,} steps  {text}")
         bar = f'<progress value="{completed}" max="{total}"></progress>'
-        self._shown.update(self._html(f'{bar} <span style="white-space:pre">{words}</span>'))
+        self._handle.update(self._html(f'{bar} <span style="white-space:pre">{words}</span>'))
 
     def close(self) -> None:
-        if self._shown is not None:
-            self._shown.update(self._html(""))
+        if self._handle is not None:
+            self._handle.update(self._html(""))
 
 
 class _Lines:

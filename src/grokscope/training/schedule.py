@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from grokscope.arguments import check_argument, check_fields
+from grokscope.shown import shown
 
 Scheduled = "str | int | Sequence[int] | Schedule"
 
 
+@shown()
 @dataclass(frozen=True)
 class Schedule:
     """A rule for which steps are looked at; step 0, the network before training, always is.

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from grokscope.arguments import check_fields
 from grokscope.findings.settled import StopWhenSettled
 from grokscope.findings.target import Target
+from grokscope.shown import shown
 from grokscope.spelling import unknown_name
 from grokscope.training.objective import Objective
 from grokscope.training.optimizers import DECAYS, OPTIMIZERS
@@ -23,6 +24,7 @@ ACCURACIES = ("train_accuracy", "test_accuracy")
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+@shown()
 @dataclass(frozen=True)
 class TrainingSettings:
     """How a network is trained; each field is a keyword of ``fit`` and ``fit_seeds``.

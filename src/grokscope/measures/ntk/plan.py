@@ -48,6 +48,7 @@ Reduction = Literal["full", "trace", "sum"]
 _TIMED, _PRODUCT = 32, 256
 
 
+@shown()
 @dataclass(frozen=True)
 class ParameterPlan:
     """The path of one parameter.

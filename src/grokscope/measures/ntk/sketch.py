@@ -22,11 +22,13 @@ from grokscope.measures.batches import batch_size, chunks
 from grokscope.measures.ntk.capture import Source
 from grokscope.measures.ntk.check import pushing_forward
 from grokscope.measures.ntk.memory import chunk_length
+from grokscope.shown import shown
 
 # a pass that can be differentiated twice keeps about so many times what a plain one does
 _TWICE = 4
 
 
+@shown()
 class SketchedKernel(NamedTuple):
     """An unbiased estimate of a kernel.
 

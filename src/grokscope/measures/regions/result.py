@@ -20,6 +20,7 @@ from grokscope.measures.regions.slice import Slice
 from grokscope.shown import shown
 
 
+@shown()
 class AffineMaps(NamedTuple):
     """Outputs are ``A x + b``: A (n, k, *d) and b (n, k)."""
 
