@@ -194,7 +194,9 @@ def test_there_is_nothing_to_fetch_for_what_is_generated() -> None:
 def test_every_published_file_has_mirrors_and_a_hash(name: str) -> None:
     files = DATASETS[name].files
     assert files is not None
+    assert files.remotes
     for remote in files.remotes:
+        assert remote.digests
         hosts = {mirror.url.split("/")[2] for mirror in remote.mirrors}
         assert len(hosts) > 1
         assert all(mirror.url.startswith("https://") for mirror in remote.mirrors)

@@ -138,7 +138,7 @@ def test_boundaries_near_the_data_and_near_the_decision_equal_many_short_steps(
     inner = edge[edge.abs().amax(1) < reach - radius]
     sample = inner[:: max(1, len(inner) // 60)]
     close_to = sum(map(density, sample)) / len(sample)
-    assert float(found["density_decision"].mean()) == pytest.approx(close_to, rel=0.1)
+    assert float(found["density_decision"].mean()) == pytest.approx(close_to, rel=0.06)
     ratio = found["density_decision"].mean() / found["density_data"].mean()
     assert float(found["migration"]) == pytest.approx(float(ratio))
     metrics = region_metrics(model, [triple], radius)
@@ -234,7 +234,9 @@ def test_the_analysis_reports_every_kept_step_and_milestone(run: gs.Run) -> None
     kinds = results["last_ratio"]["baseline"].keys() ^ results["ratio"]["grokalign"].keys()
     assert kinds <= {"migration"}
     assert results["last_ratio"]["grokalign"]["cell_area"][0] == pytest.approx(last)
-    assert all(math.isfinite(value) for value in results["rank_correlation"]["baseline"]["norm"])
+    correlations = results["rank_correlation"]["baseline"]["norm"]
+    assert len(correlations) == len(run.seeds("baseline"))
+    assert all(-1 <= value <= 1 for value in correlations)
 
 
 def test_the_analysis_stores_the_slices_that_are_pictured(run: gs.Run) -> None:

@@ -26,7 +26,9 @@ def found(check, networks: int = 3) -> dict[str, float]:
     ],
 )
 def test_statements_hold_and_their_counterexamples_do_not(check) -> None:
-    for finding in found(check).values():
+    findings = found(check)
+    assert findings
+    for finding in findings.values():
         assert finding.held != finding.counterexample, finding.key
 
 
@@ -51,6 +53,29 @@ def test_the_optimum_is_found_and_not_assumed() -> None:
     best = optimum.minimizer(lambda z: (z - target).square().sum(), x, 0.1, start)
     expected = 0.1 * torch.outer(target / target.norm(), x / x.norm())
     torch.testing.assert_close(best, expected)
+
+
+def test_the_offset_within_the_bound_is_a_weight_on_a_constant(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without the constant the statement would be the one without an offset over again."""
+    asked: list[tuple[torch.Tensor, float, torch.Tensor]] = []
+    search = optimum.minimizer
+
+    def noting(loss, x, radius, start) -> torch.Tensor:
+        best = search(loss, x, radius, start)
+        asked.append((x, radius, best))
+        return best
+
+    monkeypatch.setattr(optimum, "minimizer", noting)
+    assert found(optimum.optimum_findings, 1)["theorem_2_offset"].held
+    (plain, radius, best), (wide, narrower, with_offset) = asked[:2]
+    assert torch.equal(wide, torch.cat([plain, torch.ones(1, dtype=torch.float64)]))
+    # logits of one length on both balls: the constant is a part of what the bound is spent on
+    assert narrower * float(wide.norm()) == pytest.approx(radius * float(plain.norm()))
+    assert float(with_offset.norm()) == pytest.approx(narrower)
+    torch.testing.assert_close(with_offset[:, :-1] / narrower**2, best / radius**2)
+    assert with_offset[:, -1].abs().min() > 1e-3
 
 
 def test_wrong_formulas_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

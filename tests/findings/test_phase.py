@@ -55,7 +55,13 @@ def test_without_alignment_nothing_is_said_of_it() -> None:
 
 def test_without_test_data_fitted_is_all_that_can_be_said() -> None:
     history = History({"step": s, "probe_accuracy": min(1.0, s / 100)} for s in STEPS)
-    assert phase(history).name == "fitted"
+    found = phase(history)
+    assert (found.name, found.step, found.since) == ("fitted", STEPS[-1], 121)
+    assert str(found) == (
+        f"fitted at step {STEPS[-1]:,} since step 121: training accuracy 100.0%; "
+        "test accuracy is not known: give the monitor test=(x, y)"
+    )
+    assert np.isnan(found.test_accuracy)
 
 
 def at_once() -> History:

@@ -28,6 +28,7 @@ def test_each_layer_is_what_the_layers_up_to_it_compute() -> None:
 def test_chunks_change_nothing() -> None:
     model, x = _network().eval(), torch.randn(7, 2, 4, 4)
     whole, parts = gs.layer_activations(model, x), gs.layer_activations(model, x, chunk_size=3)
+    assert list(parts) == list(whole) == ["0", "1", "2", "5"]
     for name in whole:
         torch.testing.assert_close(parts[name], whole[name])
 

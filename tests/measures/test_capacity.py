@@ -180,7 +180,7 @@ def test_dimension_of_spheres_is_found_where_they_are_large() -> None:
         clouds[i, :, i] = 1.0
         clouds[i, :, 4 + 5 * i : 9 + 5 * i] = 5 * directions[i]
     found = gs.manifold_geometry(clouds, correlations="keep", rank_reduced_dimension=True)
-    assert float(found.mean_dimension) == pytest.approx(5, rel=0.15)
+    assert float(found.mean_dimension) == pytest.approx(5, rel=0.01)
 
 
 def test_rank_reduced_dimension_ignores_features_without_variance() -> None:

@@ -13,6 +13,7 @@ from torch.testing import assert_close
 import grokscope as gs
 from grokscope.methods import OneNetwork
 from grokscope.training.stacked_networks import StackedNetworks
+from tests.reference.penalty import penalty as slow_penalty
 
 KINDS = ("ema", "ma")
 
@@ -199,3 +200,39 @@ def test_gradients_of_one_network_keep_their_layout() -> None:
     found = {name: gradient for name, _, gradient in OneNetwork(model).gradients()}
     assert found["weight"].data_ptr() == model.weight.grad.data_ptr()
     assert OneNetwork(model).named_shapes() == {"weight": (2, 3), "bias": (2,)}
+
+
+def smooth() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+
+
+def normalized() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 5), nn.LayerNorm(5), nn.Softplus(), nn.Linear(5, 3)).double()
+
+
+def piecewise() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+
+
+@pytest.mark.parametrize("make", [smooth, normalized, piecewise])
+@pytest.mark.parametrize("offset_weight", [0.0, 0.7])
+def test_a_stack_has_the_penalty_of_each_of_its_networks(make: Any, offset_weight: float) -> None:
+    torch.manual_seed(2)
+    models = [make() for _ in range(2)]
+    stack, x = StackedNetworks(models), torch.randn(2, 7, 4).double()
+    assert (stack.chain(x) is None) == (make is not piecewise)
+    method = gs.GrokAlign(0.1, projections=None, offset_weight=offset_weight)
+    found = method.penalty(1, stack, x)
+    assert found is not None
+    expected = [
+        0.1 * slow_penalty(model, own, True, offset_weight)
+        for model, own in zip(models, x, strict=True)
+    ]
+    assert_close(found, torch.stack(expected))
+    found.sum().backward()
+    for row, value in enumerate(expected):
+        names = [name for name, _ in models[row].named_parameters()]
+        gradients = torch.autograd.grad(value, models[row].parameters(), materialize_grads=True)
+        for name, gradient in zip(names, gradients, strict=True):
+            whole = stack.parameters[name].grad
+            assert_close(torch.zeros_like(gradient) if whole is None else whole[row], gradient)

@@ -6,6 +6,8 @@ import pytest
 import torch
 
 import grokscope as gs
+from grokscope.experiments.from_spec import build_monitor, noise_on_test_points
+from grokscope.experiments.spec import MonitorSpec, NoiseSpec
 
 DATA = gs.load_data("digits", train_size=200, test_size=100)
 TEST = DATA.test_x, DATA.test_y
@@ -47,3 +49,24 @@ def test_what_it_lacks_is_named() -> None:
     assert "noise_accuracy/0.2" in gs.Monitor(
         model, (DATA.train_x, DATA.train_y), ["noise_accuracy"], test=TEST
     ).step(0)
+
+
+def test_a_spec_asks_for_fewer_test_points_than_there_are() -> None:
+    model = gs.MLP(64, [16], 10, seed=0)
+    gs.fit(model, DATA, max_steps=50, device="cpu")
+    noise = NoiseSpec(std=(0.5, 2.0), from_feature=8, seed=4)
+    spec = MonitorSpec(measures=("noise_accuracy",), test_size=30, noise=noise)
+    drawn = noise_on_test_points(spec, DATA)
+    assert drawn is not None
+    assert drawn.shape == (30, 64)
+    few = DATA.test_x[:30], DATA.test_y[:30]
+    expected = gs.noise_accuracy(
+        model, *few, [0.5, 2.0], slice(8, None), torch.Generator().manual_seed(4)
+    )
+    for given in (drawn, None):
+        watched = build_monitor(spec, model, DATA, "cross_entropy", given)
+        assert watched is not None
+        row = watched.step(0)
+        found = [row[f"noise_accuracy/{s}"] for s in ("0.5", "2")]
+        assert found == pytest.approx(expected.tolist())
+    assert noise_on_test_points(MonitorSpec(measures=("weight_norm",)), DATA) is None

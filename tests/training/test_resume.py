@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import grokscope as gs
 from grokscope.methods import Method, Networks
+from grokscope.training import loop
 
 X, Y = torch.randn(40, 6, generator=torch.Generator().manual_seed(1)), torch.arange(40) % 3
 DATA = (X, Y, X + 0.1, Y)
@@ -96,6 +100,23 @@ def test_a_crash_at_any_step(
     assert torch.equal(weights(resumed.model), weights(whole.model))
     assert resumed.history.rows[-1]["train_loss"] == whole.history.rows[-1]["train_loss"]
     assert len(resumed.history) == len(whole.history)
+
+
+@pytest.mark.parametrize("crash", [4, 10])
+def test_the_seconds_before_a_checkpoint_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: int
+) -> None:
+    ticks = itertools.count()  # each look at the clock takes a second
+    clock = SimpleNamespace(perf_counter=lambda: float(next(ticks)))
+    monkeypatch.setattr(loop, "time", clock)
+    whole = train(tmp_path / "whole", None, checkpoint_seconds=0.0)
+    with pytest.raises(ConnectionResetError):
+        train(tmp_path / "broken", crash, checkpoint_seconds=0.0)
+    resumed = train(tmp_path / "broken", None, checkpoint_seconds=0.0)
+    assert resumed.train_seconds == whole.train_seconds > 3
+    rows = [gs.Run(tmp_path / name).history("run", 0) for name in ("whole", "broken")]
+    assert rows[0]["train_seconds"].tolist() == rows[1]["train_seconds"].tolist()
+    assert (np.diff(rows[1]["total_seconds"]) > 0).all()
 
 
 def test_a_finished_run_is_returned_as_it_is(tmp_path: Path) -> None:

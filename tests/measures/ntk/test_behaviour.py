@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -253,7 +254,28 @@ def test_refuses_a_kernel_that_does_not_fit_before_computing_it() -> None:
 
 def test_knows_the_free_memory() -> None:
     free = memory.free_bytes(torch.device("cpu"))
-    assert free is None or 1e6 < free < 1e15
+    if Path("/proc/meminfo").exists():
+        assert free is not None
+        assert 1e6 < free < 1e15
+    assert memory.free_bytes(torch.device("meta")) is None
+
+
+def test_what_is_free_is_the_lesser_of_the_machines_and_the_groups(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = {
+        "/proc/meminfo": "MemTotal: 9000 kB\nMemFree: 1 kB\nMemAvailable: 3000 kB\n",
+        "/sys/fs/cgroup/memory.max": "max\n",
+        "/sys/fs/cgroup/memory.current": "1500000\n",
+        "/sys/fs/cgroup/memory.stat": "anon 7\ninactive_file 20000\nactive_file 3\n",
+    }
+    monkeypatch.setattr(Path, "read_text", lambda self, encoding: files[str(self)])
+    cpu = torch.device("cpu")
+    assert memory.free_bytes(cpu) == 3000 * 1024
+    files["/sys/fs/cgroup/memory.max"] = "2000000\n"
+    assert memory.free_bytes(cpu) == 520_000
+    files["/sys/fs/cgroup/memory.max"] = "9000000\n"
+    assert memory.free_bytes(cpu) == 3000 * 1024
 
 
 LINEAR = nn.Linear(3, 2)

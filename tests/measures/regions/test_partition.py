@@ -200,17 +200,25 @@ def test_blocks_of_functions_change_nothing(block: int, monkeypatch: pytest.Monk
 
 
 def test_the_default_device_is_of_no_account() -> None:
-    case, other = CASES["padded max pool"](), CASES["maximum and minimum"]()
-    slices = [
-        gs.Slice.random(torch.zeros(one.shape), 0.5, torch.Generator().manual_seed(2))
-        for one in (case, other)
+    cases = [CASES[name]() for name in ("padded max pool", "maximum and minimum", "mlp")]
+    models = [case.model for case in cases]
+    planes = [
+        gs.Slice.random(torch.zeros(case.shape), 2.0, torch.Generator().manual_seed(2))
+        for case in cases
     ]
+    with torch.no_grad():  # two classes at the center of the last plane, whose outputs are equal
+        models[-1][-1].bias -= models[-1](planes[-1].origin.unsqueeze(0).float()).squeeze(0)
+    found: list[list[int]] = []
     with torch.device("meta"):  # whatever is made without a device has no values
-        for one, plane in zip((case, other), slices, strict=True):
-            regions = gs.linear_regions(one.model, plane)
+        for model, plane in zip(models, planes, strict=True):
+            regions = gs.linear_regions(model, plane)
             assert len(regions) == len(regions.activation_patterns()[regions.layers[0]])
-            assert len(regions.decision_boundary()) >= 0
             assert len(regions.affine_maps().b) == len(regions.merged().labels)
+            found.append([len(regions), len(regions.decision_boundary()), len(regions.merged())])
+    for model, plane, own in zip(models, planes, found, strict=True):
+        plain = gs.linear_regions(model, plane)
+        assert own == [len(plain), len(plain.decision_boundary()), len(plain.merged())]
+    assert found[-1][1] > 0
 
 
 @pytest.mark.parametrize("name", ["mlp", "max pool", "residual"])
