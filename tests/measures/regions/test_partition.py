@@ -207,7 +207,7 @@ def test_the_default_device_is_of_no_account() -> None:
         for case in cases
     ]
     with torch.no_grad():  # two classes at the center of the last plane, whose outputs are equal
-        models[-1][-1].bias -= models[-1](planes[-1].origin.unsqueeze(0).float()).squeeze(0)
+        models[-1][-1].bias -= models[-1](planes[-1].origin.unsqueeze(0).double())[0]
     found: list[list[int]] = []
     with torch.device("meta"):  # whatever is made without a device has no values
         for model, plane in zip(models, planes, strict=True):
