@@ -8,12 +8,14 @@ into ``docs/images`` and keeps the numbers in ``docs/measures/values.json`` and
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from drawing import Curve, over_training, save, start
+from drawing import Curve, over_training, photograph, save, start
 from values import DIGITS
 
 import grokscope as gs
@@ -249,6 +251,15 @@ def draw_readme(wanted: set[str]) -> dict[str, Any]:
     return {}
 
 
+def draw_report(wanted: set[str]) -> dict[str, Any]:
+    """The picture of the report of the main job, by a headless Chromium."""
+    with TemporaryDirectory() as folder:
+        run = [sys.executable, "-m", "grokscope", "run", "digits-grokking", "--out", folder]
+        subprocess.run(run, check=True, stdout=subprocess.DEVNULL)
+        photograph(Path(folder) / "report.html", DOCS / "images/report.png")
+    return {}
+
+
 def _last(curves: dict[str, Curve]) -> dict[str, Any]:
     return {"test accuracy at the end": {k: round(float(v[-1]), 4) for k, (_, v) in curves.items()}}
 
@@ -262,7 +273,7 @@ def main(wanted: set[str]) -> None:
     """Draw all pictures, or those of the cards that are named."""
     torch.set_num_threads(1)
     parts = {"measures": draw_measures, "modular": draw_modular, "methods": draw_methods}
-    parts["readme"] = draw_readme
+    parts |= {"readme": draw_readme, "report": draw_report}
     asked = [name for name in parts if name in wanted] or list(parts)
     for name in asked:
         numbers = parts[name](wanted - set(parts))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,3 +62,12 @@ def over_training(
     axes.set_xlabel("training step (step 0 at the left edge)")
     axes.legend(frameon=False, fontsize=8)
     save(figure, path)
+
+
+def photograph(page: Path, path: Path) -> None:
+    """The top of a page as a headless Chromium shows it."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    program = next(filter(None, map(shutil.which, names)), "chromium")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
+    options += ["--window-size=1200,1240", "--virtual-time-budget=5000", f"--screenshot={path}"]
+    subprocess.run([program, *options, page.resolve().as_uri()], check=True, capture_output=True)
