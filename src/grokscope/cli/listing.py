@@ -21,7 +21,7 @@ PAPERS = {
 
 
 def list_experiments(as_json: Json = False) -> None:
-    """Show every experiment, what it shows, how long it takes and where its results are."""
+    """List every experiment, what it shows and its duration."""
     from grokscope.experiments.catalogue import entries
 
     found = entries()

@@ -69,7 +69,7 @@ def measure(
     device: Device = "auto",
     as_json: Json = False,
 ) -> None:
-    """Measure networks trained elsewhere; the same line goes on where it was stopped."""
+    """Measure networks trained elsewhere. The same command goes on where it was stopped."""
     # Which files there are is told before torch has to build anything.
     from grokscope.training.checkpoint_files import checkpoint_files
 

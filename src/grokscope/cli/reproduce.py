@@ -46,7 +46,7 @@ def reproduce(
     check: Check = False,
     as_json: Json = False,
 ) -> None:
-    """Run what a paper shows, render it, and say claim by claim what held."""
+    """Reproduce a figure, and say claim by claim what held."""
     from grokscope.experiments.catalogue import reproducible
     from grokscope.experiments.errors import SpecError
     from grokscope.spelling import unknown_name

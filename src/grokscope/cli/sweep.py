@@ -56,7 +56,7 @@ def sweep(
     data_dir: DataDir = None,
     device: Device = "auto",
 ) -> None:
-    """Run an experiment with many seeds and settings; what is finished is not run again."""
+    """Run an experiment with many seeds and settings. What is finished is not run again."""
     from grokscope.experiments.sweep import plan_sweep, work_through
 
     chosen = _engine_name(engine, address, slurm)
