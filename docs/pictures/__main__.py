@@ -1,4 +1,4 @@
-"""Draw the pictures of the cards: ``make pictures``, some minutes on one core.
+"""Draw the pictures of the cards, of the README and of Table 1: ``make pictures``, some minutes.
 
 Trains the networks of ``training.py``, takes every measure on copies of them, draws what it finds
 into ``docs/images`` and keeps the numbers in ``docs/measures/values.json`` and
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from drawing import Curve, over_training, photograph, save, start
+from recorded import draw_table1
 from values import DIGITS
 
 import grokscope as gs
@@ -273,7 +274,7 @@ def main(wanted: set[str]) -> None:
     """Draw all pictures, or those of the cards that are named."""
     torch.set_num_threads(1)
     parts = {"measures": draw_measures, "modular": draw_modular, "methods": draw_methods}
-    parts |= {"readme": draw_readme, "report": draw_report}
+    parts |= {"readme": draw_readme, "report": draw_report, "table1": draw_table1}
     asked = [name for name in parts if name in wanted] or list(parts)
     for name in asked:
         numbers = parts[name](wanted - set(parts))
