@@ -2,8 +2,9 @@
 
 Run it: python benchmarks/bench_monitor.py [--rounds N]. It prints a table and writes
 benchmarks/results/monitor.json. The network has width 16 and 10 outputs; images are 32 x 32; a
-training step (AdamW) takes a batch of 64, the monitor has 64 probe points. One thread; step, row
-and exact row take turns, and each value is a median over the rounds of the process's CPU time.
+training step (AdamW) takes a batch of 64, the monitor has 64 probe points. One thread; step, row,
+exact row and a row that is handed to a second process take turns, and each value is a median over
+the rounds of this process's CPU time.
 """
 
 from __future__ import annotations
@@ -47,14 +48,23 @@ def main() -> None:
         step()
     row, exact = (gs.Monitor(model, (x, y), exact=exact) for exact in (False, True))
     found, reference = row.measure(0), exact.measure(0)
-    work = {"step": step, "row": lambda: row.measure(0), "exact row": lambda: exact.measure(0)}
+    late = gs.Monitor(model, (x, y), schedule=1, asynchronous=True)
+    late.step(0)  # starts the process
+    work = {
+        "step": step,
+        "row": lambda: row.measure(0),
+        "exact row": lambda: exact.measure(0),
+        "row elsewhere": late.step,
+    }
     seconds = medians(work, rounds, steps_a_turn=1)
-    steps = {name: seconds[name] / seconds["step"] for name in ("row", "exact row")}
+    steps = {name: seconds[name] / seconds["step"] for name in list(work)[1:]}
+    late.close()
 
     table = Table("what", "value", title="ResNet-18 of width 16, one thread")
     table.add_row("training step, batch 64", f"{1e3 * seconds['step']:.0f} ms")
     table.add_row("row, 64 probe points", f"{steps['row']:.2f} steps (goal {GOAL:g})")
     table.add_row("exact row", f"{steps['exact row']:.2f} steps")
+    table.add_row("row in a second process", f"{steps['row elsewhere']:.2f} steps of this one")
     for name in SHOWN:
         table.add_row(f"{name}, exact", f"{found[name]:.4g}, {reference[name]:.4g}")
     Console().print(table)

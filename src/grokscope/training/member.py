@@ -71,6 +71,12 @@ class Member:
                 "stop_at=StopWhenSettled() looks at alignment: pass monitor=gs.Monitor(model, "
                 "(x, y)), or set use_alignment=False"
             )
+        if monitor is not None and monitor.asynchronous:
+            raise ValueError(
+                "monitor measures in a second process, whose rows come too late for those that fit "
+                "writes: pass asynchronous=False, or keep checkpoints and measure them afterwards "
+                "(gs.measure; monitor.after_training in a spec)"
+            )
         self.seed = seed
         self.evaluation = evaluation
         self.settings = settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import operator
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from grokscope.arguments import checked_arguments
 from grokscope.findings.phase import Phase, phase
 from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, on_device, rows, wrt_key
-from grokscope.measures.guard import undisturbed
+from grokscope.measures.guard import undisturbed, without_wrappers
 from grokscope.measures.inputs import check_chunk_size, check_count, check_model
 from grokscope.measures.view import continuous, wrt_of
 from grokscope.methods.attachment import innermost_optimizer, leaves_out
@@ -32,6 +33,7 @@ from grokscope.training.objective import Objective
 from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
 from grokscope.training.scores import ScoreFunction, Scores
+from grokscope.training.second_process import SecondProcess
 from grokscope.training.tracker import logged_by
 from grokscope.training.watched_run import write_page
 
@@ -91,6 +93,10 @@ class Monitor:
             and more that are no chain of linear layers, alignment of rows and PC1 are those of the
             ``jacobian_points`` that the row names, and the norm at the others is estimated from
             ``jacobian_projections`` random directions.
+        asynchronous: measure a snapshot of the network in a second process, while training goes
+            on: ``step`` returns None, and rows come to the history late but in order, with the
+            same numbers; ``close`` waits for the last. It pays where measuring takes long and a
+            core is free.
 
     Raises:
         TypeError: if the model is no ``nn.Module``, or probe or test hold no tensors.
@@ -124,6 +130,7 @@ class Monitor:
         pictures: int = 0,
         chunk_size: int | None = None,
         exact: bool = False,
+        asynchronous: bool = False,
     ) -> None:
         if not isinstance(model, nn.Module):
             raise TypeError(
@@ -145,6 +152,8 @@ class Monitor:
         self._image_shape: tuple[int, ...] | None = None
         self._chunk_size = chunk_size
         self._exact = exact
+        self.asynchronous = asynchronous
+        self._process: SecondProcess | None = None
         self._measures = _resolve(measures)
         self._next: int | None = 0
         self._last = -1  # the step of the last call
@@ -183,6 +192,8 @@ class Monitor:
     ) -> dict[str, Any] | None:
         """Measure if ``step`` is due, and return the new row; otherwise return None at once.
 
+        With ``asynchronous`` it returns None in any case.
+
         Args:
             step: number of steps trained so far; 0 is the network before training. None counts the
                 calls: 0, 1, 2, ...
@@ -199,16 +210,61 @@ class Monitor:
         due = self._next is not None and step >= self._next
         if not due and not always:
             if figures:
-                self.history.append({"step": step, **figures})
+                self._append({"step": step, **figures})
             return None
         # The caller's own values win: they may be of all test points, ours of a few.
-        row = {"step": step, **figures, **self.measure(step), **figures}
+        row: dict[str, Any] = {"step": step, **figures}
+        measured = None if self.asynchronous else {**row, **self.measure(step), **figures}
         self._next = self.schedule.after(step)
         self._measured_at = step
+        if measured is not None:
+            self._record(measured)
+            return measured
+        if self._process is None:
+            self._process = SecondProcess(self._to_send())
+        self._process.measure(row, figures, without_wrappers(self.model))
+        self._collect(wait=False)
+        return None
+
+    def wait(self) -> None:
+        """Wait for the rows that a second process is still measuring."""
+        self._collect(wait=True)
+        if self._process is not None:  # what measures there remember is remembered here too
+            remembered = self._process.memory()
+            for measure in self.with_memory():
+                measure.restore(self.history)
+                measure.load_state_dict(remembered[measure.name])
+
+    def _append(self, row: dict[str, Any]) -> None:
+        """Put the caller's own figures into the history, behind rows that are still to come."""
+        if self._process is None:
+            self.history.append(row)
+        else:
+            self._process.add(row)
+            self._collect(wait=False)
+
+    def _collect(self, *, wait: bool) -> None:
+        if self._process is None:
+            return
+        for row, measured in self._process.arrived(self.archive, wait=wait):
+            if measured:
+                self._record(row)
+            else:
+                self.history.append(row)
+
+    def _record(self, row: dict[str, Any]) -> None:
         self.history.append(row)
         if self._log is not None:
-            self._log({name: value for name, value in row.items() if name != "step"}, step)
-        return row
+            figures = {name: value for name, value in row.items() if name != "step"}
+            self._log(figures, row["step"])
+
+    def _to_send(self) -> Monitor:
+        """A monitor of the same that measures at once, for another process."""
+        sent = copy.copy(self)
+        sent.model = without_wrappers(self.model)
+        sent.asynchronous, sent._process, sent._hook, sent._log = False, None, None, None
+        sent.history = History()
+        return sent
 
     def attach(self, optimizer: Any) -> Monitor:
         """Take a step whenever the optimizer does, from now on; step 0 is measured at once.
@@ -272,7 +328,13 @@ class Monitor:
 
     def finish(self) -> None:
         """Compute what needs all steps, as ``NTKDistance`` does; ``fit`` calls it at the end."""
-        for measure in self._with_memory():
+        if self._process is not None:
+            try:
+                self.wait()
+            finally:
+                self._process.end()
+                self._process = None
+        for measure in self.with_memory():
             measure.finish(self.archive)
 
     def phase(self) -> Phase:
@@ -316,7 +378,7 @@ class Monitor:
     def restore(self, history: History) -> None:
         """Go on after the rows of an earlier part of the same training."""
         self.history = history
-        for measure in self._with_memory():
+        for measure in self.with_memory():
             measure.restore(history)
         if len(history):
             self._last = self._measured_at = int(history.steps[-1])
@@ -327,13 +389,14 @@ class Monitor:
 
         Tensors kept in memory are part of it; those in a run directory stay there.
         """
+        self.wait()
         archive = self.archive.kept if isinstance(self.archive, MemoryArchive) else {}
         return {
             "rows": [dict(row) for row in self.history],
             "last": self._last,
             "measured_at": self._measured_at,
             "next": self._next,
-            "measures": {own.name: own.state_dict() for own in self._with_memory()},
+            "measures": {own.name: own.state_dict() for own in self.with_memory()},
             "archive": {name: dict(arrays) for name, arrays in archive.items()},
         }
 
@@ -346,7 +409,7 @@ class Monitor:
         missing = {"rows", "last", "measured_at", "next", "measures", "archive"} - set(state)
         if missing:
             raise ValueError(f"state is not that of a Monitor: it lacks {sorted(missing)}")
-        own = {measure.name: measure for measure in self._with_memory()}
+        own = {measure.name: measure for measure in self.with_memory()}
         if set(state["measures"]) != set(own):
             raise ValueError(
                 f"state is of a Monitor that remembers {sorted(state['measures'])}: this one "
@@ -426,7 +489,8 @@ class Monitor:
             self.archive.save_arrays(f"step-{step:08d}", {"centroids": centroids})
         return row
 
-    def _with_memory(self) -> list[MeasureWithMemory]:
+    def with_memory(self) -> list[MeasureWithMemory]:
+        """Its measures that remember earlier steps."""
         return [
             measure for measure in self._measures.values() if isinstance(measure, MeasureWithMemory)
         ]

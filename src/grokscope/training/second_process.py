@@ -1,0 +1,211 @@
+"""Measuring snapshots of a network in a second process, while the first one trains on.
+
+The process is loky's, as in joblib: networks and functions defined in a script or a notebook reach
+it, and the script needs no guard around its main part.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from grokscope.training.archive import MemoryArchive
+from grokscope.training.measure_with_memory import MeasureWithMemory
+
+T = TypeVar("T")
+
+_MOST = 4  # snapshots that wait; the next one waits for the first to be measured
+
+
+@runtime_checkable
+class Measurer(Protocol):
+    """What goes to the process: a monitor that measures the network it holds."""
+
+    model: nn.Module
+    archive: Any
+
+    def measure(self, step: int) -> dict[str, float]:
+        """The figures of the network as it is now."""
+
+    def with_memory(self) -> Sequence[MeasureWithMemory]:
+        """Its measures that remember."""
+
+
+@dataclass
+class _Changes:
+    """What a call in the process returned, and the tensors that it kept and dropped."""
+
+    figures: dict[str, float]
+    kept: dict[str, dict[str, Tensor]]
+    dropped: list[str]
+
+
+@dataclass
+class _Entry:
+    """A row that is to come: what is known of it, and its measurement where it has one."""
+
+    row: dict[str, Any]
+    figures: Mapping[str, Any]
+    measured: Future[_Changes] | None
+
+
+class SecondProcess:
+    """Measures a network's snapshots one after the other; rows come out in the order of steps.
+
+    Args:
+        measurer: a monitor of the network, without hooks; the process gets a copy.
+
+    Raises:
+        TypeError: if the network or a measure cannot be sent to another process.
+    """
+
+    def __init__(self, measurer: Measurer) -> None:
+        from joblib.externals.loky import ProcessPoolExecutor  # 0.1 s, and few need it
+
+        self._pool = ProcessPoolExecutor(max_workers=1)
+        self._waiting: deque[_Entry] = deque()
+        begun = self._pool.submit(_begin, measurer, torch.get_num_threads())
+        try:
+            begun.result()
+        except BrokenProcessPool:
+            raise
+        except Exception as error:
+            self._pool.shutdown(wait=False, kill_workers=True)
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise TypeError(
+                "asynchronous=True sends model and measures to a second process, which these "
+                f"cannot be sent to ({reason[:200]}); use asynchronous=False"
+            ) from error
+
+    def measure(self, row: dict[str, Any], figures: Mapping[str, Any], model: nn.Module) -> None:
+        """Have a snapshot of the network measured; where too many wait, wait for the first.
+
+        Args:
+            row: the row so far, ``row["step"]`` among it.
+            figures: what wins over the figures measured.
+            model: the network as it is now.
+        """
+        if sum(entry.measured is not None for entry in self._waiting) >= _MOST:
+            first = next(entry for entry in self._waiting if entry.measured is not None)
+            assert first.measured is not None
+            _result(first.measured, first.row["step"])
+        measured = self._pool.submit(_measure, row["step"], _snapshot(model))
+        self._waiting.append(_Entry(row, figures, measured))
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Put a row without a measurement behind those that wait."""
+        self._waiting.append(_Entry(row, {}, None))
+
+    def arrived(self, archive: Any, *, wait: bool) -> Iterator[tuple[dict[str, Any], bool]]:
+        """The next rows that are complete, and whether each was measured.
+
+        Args:
+            archive: where the tensors of their measurements go.
+            wait: wait for those that are still being measured.
+
+        Raises:
+            RuntimeError: if the process was ended from outside.
+        """
+        while self._waiting:
+            entry = self._waiting[0]
+            if entry.measured is not None and not (wait or entry.measured.done()):
+                return
+            self._waiting.popleft()
+            if entry.measured is None:
+                yield entry.row, False
+                continue
+            changes = _result(entry.measured, entry.row["step"])
+            _apply(changes, archive)
+            yield {**entry.row, **changes.figures, **entry.figures}, True
+
+    def memory(self) -> dict[str, Any]:
+        """What the monitor's measures remember there, by name, beside history and archive."""
+        return _result(self._pool.submit(_memory), None)
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self._pool.shutdown(wait=True, kill_workers=True)
+
+
+def _result(future: Future[T], step: int | None) -> T:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        where = "" if step is None else f" at step {step}"
+        raise RuntimeError(
+            f"the process that measures ended{where}, killed or out of memory; the rows before "
+            "are in the history"
+        ) from error
+
+
+def _snapshot(model: nn.Module) -> dict[str, Tensor]:
+    return {name: own.detach().to("cpu", copy=True) for name, own in _tensors(model).items()}
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers, those that state_dict leaves out among them."""
+    named: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
+    named.update(model.named_buffers(remove_duplicate=False))
+    return named
+
+
+def _apply(changes: _Changes, archive: Any) -> None:
+    for name in changes.dropped:
+        archive.drop_arrays(name)
+    for name, arrays in changes.kept.items():
+        archive.save_arrays(name, arrays)
+
+
+class _Noting(MemoryArchive):
+    """An archive that notes what changes, to tell the first process."""
+
+    def __init__(self, kept: Mapping[str, dict[str, Tensor]]) -> None:
+        super().__init__()
+        self.kept.update(kept)
+        self.saved: dict[str, dict[str, Tensor]] = {}
+        self.dropped: list[str] = []
+
+    def save_arrays(self, name: str, arrays: Mapping[str, Tensor]) -> None:
+        super().save_arrays(name, arrays)
+        self.saved[name] = self.kept[name]
+
+    def drop_arrays(self, name: str) -> None:
+        super().drop_arrays(name)
+        self.saved.pop(name, None)
+        self.dropped.append(name)
+
+    def told(self) -> tuple[dict[str, dict[str, Tensor]], list[str]]:
+        """What changed since the last call."""
+        saved, dropped = self.saved, self.dropped
+        self.saved, self.dropped = {}, []
+        return saved, dropped
+
+
+_HERE: list[Measurer] = []  # in the second process: its monitor
+
+
+def _begin(measurer: Measurer, threads: int) -> None:
+    torch.set_num_threads(threads)  # sums of other lengths round otherwise
+    measurer.archive = _Noting(measurer.archive.kept)
+    _HERE[:] = [measurer]
+
+
+def _measure(step: int, snapshot: Mapping[str, Tensor]) -> _Changes:
+    (measurer,) = _HERE
+    with torch.no_grad():
+        for name, own in _tensors(measurer.model).items():
+            own.copy_(snapshot[name])
+    figures = measurer.measure(step)
+    return _Changes(figures, *measurer.archive.told())
+
+
+def _memory() -> dict[str, Any]:
+    (measurer,) = _HERE
+    return {own.name: own.state_dict() for own in measurer.with_memory()}
