@@ -80,8 +80,9 @@ def _figure_page(figure: str, entries: list[Any], claims: Mapping[str, Any]) -> 
     paper, _, name = figure.partition("/")
     title, authors, _ = PAPERS[paper]
     parts = [
-        # Sphinx's search finds "figure 7" by its index alone: it drops the number as a term
-        f"```{{index}} {figure_name(name)}, {name}\n```",
+        # Sphinx's search drops the number of "figure 7" as a term and finds it by the index alone,
+        # of which it shows main entries first
+        f"```{{index}} ! {figure_name(name)}, ! {name}\n```",
         f"# {title}, {figure_name(name)}",
         f"{figure_name(name)} of {title} ({authors}). One command trains it, writes its report "
         "page and says claim by claim what held:",

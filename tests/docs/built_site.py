@@ -46,6 +46,7 @@ SEARCHES = {
     "figure 7": "figures/grokalign-fig7",
     "table 1": "figures/grokalign-table1",
     "figure a5": "figures/rich-regime-figA5",
+    "theorem 2": "theorems",
     "needs a batch axis": "reference/errors",
     "MissingExtra": "reference/errors",
     "SpecError": "reference/errors",
