@@ -14,7 +14,8 @@ A model is taken for a chain only where that is certain; everything else goes th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
@@ -157,7 +158,7 @@ def chain_of(model: Model, x: Tensor) -> Chain | None:
     for leaf in leaves[:-1] if squeezed else leaves:
         if type(leaf) is nn.Flatten and leaf.start_dim == 1 and leaf.end_dim == -1:
             flat = True
-        elif type(leaf) is nn.Linear and flat and is_plain(leaf):
+        elif type(leaf) is nn.Linear and flat:
             stages.append(Stage(leaf, ()))
         elif type(leaf) in _ACTIVATIONS and stages and is_known(leaf):
             stages[-1] = Stage(stages[-1].linear, (*stages[-1].activations, leaf))
@@ -214,6 +215,10 @@ def _only_observed(hooks: Mapping[int, Any]) -> bool:
 def is_plain(layer: nn.Module) -> bool:
     """Whether a layer's own parameters are plain tensors, and all of them set."""
     tensors = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+    return _are_plain(tensors)
+
+
+def _are_plain(tensors: Iterable[Any]) -> bool:
     return all(type(tensor) in (nn.Parameter, Tensor) for tensor in tensors)
 
 
@@ -230,13 +235,16 @@ def is_identity(module: nn.Module) -> bool:
 
 
 def _fits(chain: Chain, x: Tensor) -> bool:
-    """Whether shapes, dtypes and devices agree; where not, the model itself says so best."""
-    width = x.flatten(1).shape[1]
+    """Whether parameters are plain, and shapes, dtypes and devices agree.
+
+    Where they do not, the model itself says so best.
+    """
+    width, dtype, device = math.prod(x.shape[1:]), x.dtype, x.device
     for weight in chain.weights:
-        if weight.shape[1] != width or weight.dtype != x.dtype or weight.device != x.device:
+        if weight.shape[1] != width or weight.dtype != dtype or weight.device != device:
             return False
         width = weight.shape[0]
-    return True
+    return _are_plain(chain.weights) and _are_plain(own for own in chain.biases if own is not None)
 
 
 def pull_back(

@@ -15,6 +15,8 @@ from torch import Tensor
 
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float32 or wider: half-precision numbers are measured in float32."""
+    if tensor.dtype is torch.float32:  # asked of every gradient at every step
+        return tensor
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 

@@ -130,6 +130,11 @@ class Method:
         """Whether the method adds to the loss, at some steps at least."""
         return type(self).penalty is not Method.penalty
 
+    def sees_forward_pass(self) -> bool:
+        """Whether the method is at work before the gradients are there."""
+        kind = type(self)
+        return kind.perturb is not Method.perturb or kind.penalty is not Method.penalty
+
     def changes_inputs(self) -> bool:
         """Whether the network may be trained on other inputs than the data's."""
         return type(self).perturb is not Method.perturb

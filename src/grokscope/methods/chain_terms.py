@@ -118,10 +118,11 @@ class _SquaredNorms(torch.autograd.Function):
             change = along * scale
             if ctx.by_gram:
                 if needed[0]:
-                    gradients[0] = rows[0].mT @ (rows[0] * scale) @ weights[0]
+                    gram_change = _matmul(rows[0].mT, rows[0] * scale)
+                    gradients[0] = _matmul(gram_change, weights[0])
             else:
                 if needed[0]:
-                    gradients[0] = rows[0].mT @ change
+                    gradients[0] = _matmul(rows[0].mT, change)
                 change = _product(change, weights[0].mT, features_first)
             for index in range(1, depth):
                 if index > 1:
@@ -130,13 +131,18 @@ class _SquaredNorms(torch.autograd.Function):
                 if slope is not None:
                     change.mul_(slope)
                 if needed[index]:
-                    gradients[index] = rows[index].mT @ change
+                    gradients[index] = _matmul(rows[index].mT, change)
         return None, None, None, *gradients
 
 
 def _product(rows: Tensor, matrix: Tensor, features_first: bool) -> Tensor:
     """``rows @ matrix`` (S, m, h), laid out in memory as the slopes that will multiply it are."""
-    return (matrix.mT @ rows.mT).mT if features_first else rows @ matrix
+    return _matmul(matrix.mT, rows.mT).mT if features_first else _matmul(rows, matrix)
+
+
+def _matmul(a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b`` of matrices, or of stacks of them, without asking which broadcast is meant."""
+    return a.mm(b) if a.ndim == 2 else a.bmm(b)
 
 
 def _repeated(slope: Tensor, r: int, features_first: bool) -> Tensor:

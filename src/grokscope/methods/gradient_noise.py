@@ -78,9 +78,12 @@ class GradientNoise(Method):
         """Add the noise of a step to the gradients."""
         if self.variance == 0:
             return
-        for _, _, gradient in networks.gradients():
-            like = partial(self._noise, gradient.shape[1:], gradient.device, gradient.dtype)
-            gradient.add_(networks.from_host(step, like))
+        gradients = list(networks.named_gradients().values())
+        noise = [
+            networks.from_host(step, partial(self._noise, own.shape[1:], own.device, own.dtype))
+            for own in gradients
+        ]
+        torch._foreach_add_(gradients, noise)
 
     def _noise(
         self, shape: torch.Size, device: torch.device, dtype: torch.dtype, step: int

@@ -131,27 +131,40 @@ class Grokfast(Method):
         if self.strength == 0:
             return
         self._check_loaded(networks)
-        gradients = list(networks.gradients())
+        gradients = networks.named_gradients()
         if not gradients:
             return
-        finite = _are_finite([gradient for _, _, gradient in gradients])
-        slow_gradient = self._ema if self.kind == "ema" else self._ma
-        for name, _, gradient in gradients:
-            slow = slow_gradient(name, wide(gradient), finite)
-            if slow is not None:
-                gradient.add_(slow, alpha=self.strength)
+        finite = _are_finite(list(gradients.values()))
+        given = {name: wide(gradient) for name, gradient in gradients.items()}
+        if self.kind == "ma":
+            means = {name: self._ma(name, own, finite) for name, own in given.items()}
+            slow = {name: mean for name, mean in means.items() if mean is not None}
+        elif finite is None and not any(f"seen.{name}" in self.state for name in given):
+            slow = self._ema(given)
+        else:
+            slow = {name: self._ema_of_some(name, own, finite) for name, own in given.items()}
+        if slow:
+            torch._foreach_add_(
+                [gradients[name] for name in slow], list(slow.values()), alpha=self.strength
+            )
 
-    def _ema(
+    def _ema(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The exponential averages, updated in place, where no gradient was ever left out."""
+        means = {}
+        for name, own in gradients.items():
+            mean = self._remembered(f"mean.{name}", own)
+            if mean is None:  # the first gradient is taken whole
+                mean = self.state[f"mean.{name}"] = own.clone()
+            means[name] = mean
+        torch._foreach_lerp_(list(means.values()), list(gradients.values()), 1 - self.alpha)
+        return means
+
+    def _ema_of_some(
         self, name: str, gradient: Float[Tensor, " s *p"], finite: _Rows
     ) -> Float[Tensor, " s *p"]:
         """What to add of one parameter's exponential average, which is updated in place."""
         mean = self._remembered(f"mean.{name}", gradient)
         seen = self.state.get(f"seen.{name}")
-        if finite is None and seen is None:
-            if mean is None:
-                mean = self.state[f"mean.{name}"] = gradient.clone()
-                return mean
-            return mean.lerp_(gradient, 1 - self.alpha)
         if mean is None:
             mean = self.state[f"mean.{name}"] = torch.zeros_like(gradient)
             seen = torch.zeros(len(mean), dtype=torch.bool, device=mean.device)

@@ -97,6 +97,10 @@ class Networks:
         """Name, parameter and gradient, both (S, ...), of all that have a gradient."""
         raise NotImplementedError
 
+    def named_gradients(self) -> dict[str, Tensor]:
+        """The gradients alone, by name."""
+        return {name: gradient for name, _, gradient in self.gradients()}
+
     def named_shapes(self) -> dict[str, torch.Size]:
         """The names that ``gradients`` gives, with the shape of one network's parameter."""
         raise NotImplementedError
@@ -245,13 +249,22 @@ class OneNetwork(Networks):
         A sparse gradient, as of ``nn.Embedding(sparse=True)``, becomes a dense one first: what a
         method adds to it has no zeros.
         """
+        for name, parameter, gradient in self._with_gradients():
+            yield name, parameter.detach().unsqueeze(0), gradient.unsqueeze(0)
+
+    def named_gradients(self) -> dict[str, Tensor]:
+        """The same without views of the parameters, which cost as much as a small addition."""
+        return {name: gradient.unsqueeze(0) for name, _, gradient in self._with_gradients()}
+
+    def _with_gradients(self) -> Iterator[tuple[str, nn.Parameter, Tensor]]:
         if self._parameters is None:  # a walk through the modules costs more than a small gradient
             self._parameters = list(own_parameters(self.models[0]))
         for name, parameter in self._parameters:
-            if parameter.grad is not None:
-                if parameter.grad.layout is not torch.strided:
-                    parameter.grad = parameter.grad.to_dense()
-                yield name, parameter.detach().unsqueeze(0), parameter.grad.unsqueeze(0)
+            gradient = parameter.grad
+            if gradient is not None:
+                if gradient.layout is not torch.strided:
+                    gradient = parameter.grad = gradient.to_dense()
+                yield name, parameter, gradient
 
     def named_shapes(self) -> dict[str, torch.Size]:
         """The names of the model's parameters and their shapes."""
@@ -294,14 +307,14 @@ def normal_numbers(
     first = generators[0]
     source = torch.device("cpu") if first is None else first.device
     # pinned, so that the copy to a GPU does not wait for what the GPU still has to do
-    pinned = source.type == "cpu" and device.type == "cuda"
-    drawn = torch.empty(len(generators), *shape, dtype=dtype, device=source, pin_memory=pinned)
+    pinned = device.type == "cuda" and source.type == "cpu"
+    drawn = torch.empty((len(generators), *shape), dtype=dtype, device=source, pin_memory=pinned)
     if len(generators) == 1:
         drawn.normal_(std=std, generator=first)
     else:
         for row, generator in zip(drawn.unbind(), generators, strict=True):
             row.normal_(std=std, generator=generator)
-    return drawn.to(device, non_blocking=pinned)
+    return drawn if device == source else drawn.to(device, non_blocking=pinned)
 
 
 def own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:

@@ -18,6 +18,7 @@ backward, or by a difference of outputs where that is refused.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -138,22 +139,22 @@ def squared_terms(
     _check_not_sharded(networks)
     if examples is not None:
         x = _some(networks, x, examples, generators, step)
+    num_examples = next(iter(leaves(x).values())).shape[1]
+    draw = _Draw(networks, num_examples, projections, generators, step)
+    if isinstance(x, Tensor) and estimator != "difference" and x.numel():
+        with full_precision(x):
+            found = _chain_terms(networks, x, draw, with_offset)
+        if found is not None:
+            return found
     flat = map_leaves(lambda leaf: leaf.flatten(0, 1), x)
     check_batch_shape(flat)
     with torch.no_grad():
         flat = networks.continuous(flat)
     leaf = leaf_at(flat, wrt_key(flat, wrt_of(networks.model)))
-    draw = _Draw(networks, len(leaf) // len(networks), projections, generators, step)
-    if estimator == "difference":
-        kept = networks.differentiable_pass(x) if isinstance(x, Tensor) else None
-        return autograd_terms(networks, flat, kept, draw, estimator, with_offset)[0], None
-    with full_precision(leaf):
-        found = _chain_terms(networks, x, draw, with_offset) if isinstance(x, Tensor) else None
-        if found is not None:
-            return found
-        kept = networks.differentiable_pass(x) if isinstance(x, Tensor) else None
+    kept = networks.differentiable_pass(x) if isinstance(x, Tensor) else None
+    with full_precision(leaf) if estimator != "difference" else nullcontext():
         norms, offsets = autograd_terms(networks, flat, kept, draw, estimator, with_offset)
-        return norms, offsets if with_offset else None
+    return norms, offsets if with_offset else None
 
 
 def _chain_terms(
@@ -226,7 +227,7 @@ class _Draw:
 
         normal = self.networks.from_host(self.step, drawn).to(like.dtype)
         lengths = torch.linalg.vector_norm(normal, dim=3, keepdim=True)
-        return normal / lengths * (k / r) ** 0.5
+        return (normal / lengths).mul_((k / r) ** 0.5)
 
 
 def _check_not_sharded(networks: Networks) -> None:

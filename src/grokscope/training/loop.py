@@ -54,6 +54,7 @@ class Loop:
         self._data = evaluation.data.train_x, evaluation.train_targets
         self._objective = NetworksObjective(evaluation.objective)
         self._alive = list(members)
+        self._filters_only = not any(method.sees_forward_pass() for method in state.methods)
         self._recorded: RecordedSteps | None = None
         self.progress: ProgressLine | None = None
         if self.settings.compile:
@@ -148,7 +149,8 @@ class Loop:
         if index is not None:
             flat = index.reshape(-1)
             x, y = _selected(x, flat), y.index_select(0, flat)
-        if not methods and isinstance(networks, OneNetwork):  # views are dear to a small step
+        # views are dear to a small step
+        if self._filters_only and isinstance(networks, OneNetwork):
             return self._objective.objective(networks.run(x), y)
         if index is None:
             x, y = map_leaves(lambda x: x.expand(number, *x.shape), x), y.expand(number, *y.shape)
