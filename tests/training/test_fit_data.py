@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 import grokscope as gs
+from grokscope.report import write_report
 
 generator = torch.Generator().manual_seed(0)
 TRAIN = torch.randn(24, 5, generator=generator), torch.randint(3, (24,), generator=generator)
@@ -57,3 +59,59 @@ def test_every_form_of_data_trains_the_same_network(form: str) -> None:
 def test_a_mistake_in_the_data_is_named(data: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         gs.fit(nn.Linear(5, 3), data, max_steps=1)
+
+
+@pytest.mark.parametrize(
+    ("loss", "outputs", "targets"),
+    [
+        ("mse", 3, torch.randn(24, 3, generator=generator)),
+        ("mse", 1, torch.randn(24, generator=generator)),
+        ("binary_cross_entropy", 3, (torch.rand(24, 3, generator=generator) < 0.5).float()),
+        (lambda out, y: (out - y).abs().mean(), 3, torch.randn(24, 3, generator=generator)),
+    ],
+    ids=["several numbers", "one number", "several labels", "a loss of one's own"],
+)
+def test_targets_that_are_no_classes_have_losses_and_no_accuracy(
+    loss: Any, outputs: int, targets: Tensor, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model, data = nn.Linear(5, outputs), (TRAIN[0], targets, TRAIN[0][:12], targets[:12])
+    result = gs.fit(model, data, loss=loss, lr=0.01, max_steps=20, device="cpu", out=tmp_path)
+    assert set(result.history.rows[-1]) == {"step", "train_loss", "test_loss"}
+    assert result.history["train_loss"][-1] < result.history["train_loss"][0]
+    with torch.no_grad():
+        answers = model(TRAIN[0])
+    expected = {
+        "mse": lambda: ((answers - targets.view_as(answers)) ** 2).mean(),
+        "binary_cross_entropy": lambda: nn.BCEWithLogitsLoss()(answers, targets),
+    }.get(loss, lambda: (answers - targets).abs().mean())()
+    assert result.history["train_loss"][-1] == pytest.approx(float(expected), rel=1e-5)
+    assert write_report([tmp_path], tmp_path / "page.html").stat().st_size > 1000
+
+
+def test_seeds_of_a_regression_are_trained_as_one() -> None:
+    y = torch.randn(24, 3, generator=torch.Generator().manual_seed(1))
+    losses = [
+        [
+            result.history["test_loss"][-1]
+            for result in gs.fit_seeds(
+                lambda seed: gs.MLP(5, [4], 3, seed=seed).double(),
+                (TRAIN[0], y, TRAIN[0], y),
+                [0, 1],
+                loss="mse",
+                batch_size=8,
+                max_steps=9,
+                vectorize=vectorize,
+                device="cpu",
+            )
+        ]
+        for vectorize in (True, False)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-9)
+
+
+def test_a_regression_has_no_accuracy_to_stop_at() -> None:
+    y = torch.randn(24)
+    stop = gs.Target("test_accuracy", 0.9)
+    with pytest.raises(ValueError, match="stop_at=Target looks at accuracies"):
+        gs.fit(nn.Linear(5, 1), (TRAIN[0], y, TRAIN[0], y), loss="mse", stop_at=stop)

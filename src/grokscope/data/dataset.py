@@ -30,7 +30,8 @@ class Dataset:
         train_x: (n, ...) inputs: floating point, int64 for tokens, or uint8 for pixels in 0..255;
             or a tuple, list or dictionary of tensors that share the axis of examples, such as
             token ids and their padding mask, where whole numbers and booleans may be of any type.
-        train_y: (n,) int64 class labels, or floating-point targets of a scalar-output problem.
+        train_y: (n,) int64 class labels, or floating-point targets, (n,) or of several numbers for
+            an example.
         test_x: (m, ...) inputs of the same kind, shape, dtype and device.
         test_y: (m,) targets of the same dtype.
         num_classes: number of classes; None where the targets are numbers.
@@ -300,10 +301,10 @@ def _check_part(name: str, mask: Tensor, test_y: Tensor) -> None:
     """Raise unless ``mask`` marks some of the test examples and its name leaves columns free."""
     if name in ("train", "test", "probe"):
         raise ValueError(f"test_parts: {name!r} has an accuracy already; give it another name")
-    if mask.dtype != torch.bool or mask.shape != test_y.shape or mask.device != test_y.device:
+    if mask.dtype != torch.bool or mask.shape != test_y.shape[:1] or mask.device != test_y.device:
         raise ValueError(
             f"test_parts[{name!r}] must be a mask over the test examples, bool of shape "
-            f"{tuple(test_y.shape)} on {test_y.device}: got {mask.dtype} of shape "
+            f"{tuple(test_y.shape[:1])} on {test_y.device}: got {mask.dtype} of shape "
             f"{tuple(mask.shape)} on {mask.device}"
         )
     if not bool(mask.any()):
@@ -353,7 +354,8 @@ def _check_split(split: str, x: Batch, y: Tensor, num_classes: int | None) -> No
         raise TypeError(f"{split}_y must be a torch.Tensor: got {type(y).__name__}")
     _check_inputs(f"{split}_x", x)
     n = batch_size(x, f"{split}_x")
-    if tuple(y.shape) != (n,):
+    fits = y.ndim > 0 and len(y) == n and (y.ndim == 1 or num_classes is None)
+    if not fits:
         raise ValueError(
             f"{split}_y must have one target for each of the {n} examples of {split}_x, shape "
             f"({n},): got {tuple(y.shape)}"

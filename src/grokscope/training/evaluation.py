@@ -11,6 +11,7 @@ from grokscope.data import Dataset
 from grokscope.measures.batches import map_leaves, rows
 from grokscope.measures.view import outputs_of
 from grokscope.training.objective import Objective, loss_and_correct
+from grokscope.training.scores import are_classes
 
 _ALIGNMENT = 64
 
@@ -32,6 +33,9 @@ class Evaluation:
         model: the network.
         data: on the device and in the dtype of the model.
         objective: the loss.
+
+    Attributes:
+        has_accuracy: whether the targets are classes, so that outputs are right or wrong.
 
     Raises:
         TypeError: if what the model returns holds no tensor of outputs.
@@ -56,9 +60,13 @@ class Evaluation:
         model.train(mode)
         self.train_targets = objective.targets(data.train_y, outputs)
         self.test_targets = objective.targets(data.test_y, outputs)
+        self.has_accuracy = all(
+            are_classes(outputs.expand(len(y), *outputs.shape[1:]), y)
+            for y in (data.train_y, data.test_y)
+        )
 
     def scores(self) -> dict[str, float]:
-        """Loss and accuracy on the training and the test data and its parts, in eval mode."""
+        """Loss on training and test data, and accuracy on both and on parts, in eval mode."""
         mode = self.model.training
         self.model.eval()
         data = self.data
@@ -67,9 +75,14 @@ class Evaluation:
             ("train", data.train_x, data.train_y, self.train_targets),
             ("test", data.test_x, data.test_y, self.test_targets),
         ):
-            loss, correct = loss_and_correct(self.model, self.objective, x, targets, y)
-            scores |= {f"{name}_loss": loss, f"{name}_accuracy": int(correct.sum()) / len(y)}
-        for name, part in data.test_parts.items():  # of the test answers, the last of the loop
-            scores[f"{name}_accuracy"] = int(correct[part].sum()) / int(part.sum())
+            loss, correct = loss_and_correct(
+                self.model, self.objective, x, targets, y, with_correct=self.has_accuracy
+            )
+            scores[f"{name}_loss"] = loss
+            if correct is None:
+                continue
+            scores[f"{name}_accuracy"] = int(correct.sum()) / len(y)
+            for part, mask in data.test_parts.items() if name == "test" else ():
+                scores[f"{part}_accuracy"] = int(correct[mask].sum()) / int(mask.sum())
         self.model.train(mode)
         return scores

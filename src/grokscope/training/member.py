@@ -77,6 +77,11 @@ class Member:
                 "writes: pass asynchronous=False, or keep checkpoints and measure them afterwards "
                 "(gs.measure; monitor.after_training in a spec)"
             )
+        if rule is not None and not evaluation.has_accuracy:
+            raise ValueError(
+                f"stop_at={type(rule).__name__} looks at accuracies, which the outputs of this "
+                "model have not for its targets: leave stop_at out"
+            )
         self.seed = seed
         self.evaluation = evaluation
         self.settings = settings

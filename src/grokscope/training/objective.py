@@ -168,12 +168,15 @@ def loss_and_correct(
     targets: Tensor,
     y: Tensor,
     chunk_size: int = 10_000,
-) -> tuple[float, Bool[Tensor, " n"]]:
-    """Mean loss over a whole data set, and which answers are correct."""
+    *,
+    with_correct: bool = True,
+) -> tuple[float, Bool[Tensor, " n"] | None]:
+    """Mean loss over a whole data set, and which answers are correct where that is asked."""
     total, correct = 0.0, []
     for part in range(0, len(y), chunk_size):
         chunk = slice(part, part + chunk_size)
         outputs = outputs_of(model, rows(x, chunk))
         total += float(objective(outputs, targets[chunk])) * len(outputs)
-        correct.append(objective.correct(outputs, y[chunk]))
-    return total / len(y), torch.cat(correct)
+        if with_correct:
+            correct.append(objective.correct(outputs, y[chunk]))
+    return total / len(y), torch.cat(correct) if with_correct else None

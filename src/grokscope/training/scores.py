@@ -65,7 +65,7 @@ class Scores:
             if len(y) == 0:
                 return {"loss": float("nan"), "accuracy": float("nan")}
         found = {"loss": float(objective(outputs, objective.targets(y, outputs)))}
-        if _are_classes(outputs, y):
+        if are_classes(outputs, y):
             found["accuracy"] = int(objective.correct(outputs, y).sum()) / len(y)
         return found
 
@@ -87,7 +87,7 @@ def _one_label_each(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return outputs[counted], y[counted]
 
 
-def _are_classes(outputs: Tensor, y: Tensor) -> bool:
+def are_classes(outputs: Tensor, y: Tensor) -> bool:
     """Whether each of the outputs is right or wrong."""
     if outputs.ndim == 2 and outputs.shape[1] > 1:
         return not y.is_floating_point() and y.ndim == 1
