@@ -80,12 +80,15 @@ def test_every_method_has_a_picture_and_says_where_it_works() -> None:
 def test_a_method_card_says_what_was_measured_for_its_picture() -> None:
     measured = json.loads((DOCS / "methods/values.json").read_text("utf-8"))
     assert set(measured) == METHODS
+    index = (DOCS / "methods/index.md").read_text("utf-8")
     for name, values in measured.items():
         text = (DOCS / f"methods/{name}.md").read_text("utf-8")
         steps = values["steps to 90 % test accuracy"].values()
         said = [f"{step:,}" for step in steps if step is not None]
         said += [f"{100 * v:.1f} %" for v in values["test accuracy at the end"].values()]
         assert [number for number in said if number not in text] == [], name
+        row = next(line for line in index.splitlines() if f"({name}.md)" in line)
+        assert list(steps)[-1] is None or f"| {list(steps)[-1]:,} |" in row
 
 
 def test_the_reference_lists_every_public_name() -> None:

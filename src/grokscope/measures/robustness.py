@@ -50,8 +50,8 @@ def robust_radius(
 ) -> Float[Tensor, " n"]:
     """Distance of every example to the decision boundary of the affine map on its linear region.
 
-    For an example that is classified right this is the Euclidean length of the smallest step after
-    which the affine map, continued beyond the region, says something else. It is negative where
+    For an example that is classified correctly it is the Euclidean length of the smallest step to
+    where the affine map, continued beyond the region, says something else. It is negative where
     the example is misclassified: no step shorter than the absolute value could put that right. The
     network's own boundary can be nearer or farther where it lies outside the region.
 
@@ -105,7 +105,7 @@ def noise_accuracy(
     threshold: float = 0.0,
     chunk_size: int | None = None,
 ) -> Float[Tensor, " *s"]:
-    """Share of examples that are classified right when Gaussian noise is added to the input.
+    """Share of examples that are classified correctly when Gaussian noise is added to the input.
 
     Args:
         model: maps a batch to (n, k) or (n,), every example by itself.
@@ -181,7 +181,7 @@ def perturbed_accuracy(
     threshold: float = 0.0,
     chunk_size: int | None = None,
 ) -> list[float]:
-    """Share of examples that are classified right at ``x + s noise``, for every s of ``std``."""
+    """Share of examples classified correctly at ``x + s noise``, for every s of ``std``."""
     check_chunk_size(chunk_size)
     check_not_batch_dependent(model)
     n = batch_size(x)

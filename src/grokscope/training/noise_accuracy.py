@@ -17,7 +17,7 @@ from grokscope.training.measurements import Probe
 
 
 class NoiseAccuracy(MeasureWithMemory):
-    """Accuracy on the monitor's test points under Gaussian noise of several deviations.
+    """Accuracy on the monitor's test points under Gaussian noise of several standard deviations.
 
     Columns are ``noise_accuracy/0.2`` and so on. One draw serves all steps and deviations, so that
     a change is one of the network; see ``grokscope.noise_accuracy``.

@@ -14,7 +14,7 @@ Scheduled = "str | int | Sequence[int] | Schedule"
 @shown()
 @dataclass(frozen=True)
 class Schedule:
-    """A rule for which steps are looked at; step 0, the network before training, always is.
+    """The steps at which to evaluate; step 0, the network before training, always is one.
 
     Args:
         per_decade: steps per factor of ten, log-spaced; None for none.
