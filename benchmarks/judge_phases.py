@@ -13,10 +13,8 @@ Zheng et al. 2024, which have no alignment: nothing is to be called settled ther
 
 from __future__ import annotations
 
-import argparse
 import json
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -24,7 +22,7 @@ import numpy as np
 
 import grokscope as gs
 from grokscope.findings.phase import PHASES, phases
-from judge_stopping import TOO_SOON, recorded_curves, trainings
+from judge_stopping import TOO_SOON, asked, gained
 
 
 def judged(history: gs.History) -> dict[str, Any]:
@@ -34,7 +32,7 @@ def judged(history: gs.History) -> dict[str, Any]:
     places = [PHASES.index(name) for name in names]
     first = {name: told[names.index(name)].step for name in PHASES if name in names}
     settled = first.get("settled")
-    gained = None if settled is None else _gained_after(history, settled)
+    after = None if settled is None else _gained_after(history, settled)
     ends = None if truth.state != "delayed" else (truth.end or truth.last)
     return {
         "onset": truth.state,
@@ -45,7 +43,7 @@ def judged(history: gs.History) -> dict[str, Any]:
         "generalizing_late": _ratio(first.get("generalizing"), truth.start),
         "settled_late": _ratio(settled, truth.end),
         "settled_before_the_end": settled is not None and ends is not None and settled < ends,
-        "gained_after_settled": gained,
+        "gained_after_settled": after,
     }
 
 
@@ -63,9 +61,7 @@ def _gained_after(history: gs.History, step: int) -> float:
     known = np.isfinite(history["test_accuracy"])
     accuracy, steps = history["test_accuracy"][known], history.steps[known]
     place = int(np.searchsorted(steps, step, side="right"))
-    here = float(np.median(accuracy[max(0, place - 3) : place]))
-    later = [float(np.median(accuracy[i : i + 3])) for i in range(place, len(accuracy) - 2)]
-    return max([here, *later]) - here
+    return gained(accuracy, place, place)
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -115,16 +111,10 @@ def _late(found: dict[str, Any] | None) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--curves", nargs="*", type=Path, default=[])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/phases.json")
-    arguments = parser.parse_args()
-    sources = [*map(trainings, arguments.runs), *map(recorded_curves, arguments.curves)]
+    histories, out = asked(__doc__, "phases.json")
     rows = [
         {"training": name, "steps": int(history.steps[-1]), **judged(history)}
-        for source in sources
-        for name, history in source
+        for name, history in histories
     ]
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
@@ -133,7 +123,7 @@ def main() -> None:
     result = {"summary": summary(rows), "groups": by_group, "trainings": rows}
     print(table(by_group))
     print(json.dumps(result["summary"], indent=1))
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

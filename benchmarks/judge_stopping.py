@@ -16,11 +16,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 import grokscope as gs
 from grokscope.findings.curves import ALIGNMENTS
@@ -78,6 +80,27 @@ def _steps_of(curves: dict[str, Any]) -> str:
     return next(name for name in curves if name in ("epoch", "log_steps", "steps"))
 
 
+def asked(description: str | None, result: str) -> tuple[Iterator[tuple[str, gs.History]], Path]:
+    """The trainings that the command line names, and the file that the result goes to."""
+    parser = argparse.ArgumentParser(description=(description or "").split("\n")[0])
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--curves", nargs="*", type=Path, default=[])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / result)
+    arguments = parser.parse_args()
+    sources = (*map(trainings, arguments.runs), *map(recorded_curves, arguments.curves))
+    return chain.from_iterable(sources), arguments.out
+
+
+def gained(accuracy: NDArray[np.float64], end: int, start: int) -> float:
+    """The highest level from row ``start`` on less the level of the three rows before ``end``.
+
+    A level is the median of three values in a row.
+    """
+    here = float(np.median(accuracy[max(0, end - 3) : end]))
+    later = [float(np.median(accuracy[i : i + 3])) for i in range(start, len(accuracy) - 2)]
+    return max([here, *later]) - here
+
+
 def judged(history: gs.History, rule: gs.StopWhenSettled) -> dict[str, Any] | None:
     """Where a rule stops a recorded training and what that costs; None where it cannot say."""
     known = [name for name in ALIGNMENTS if name in history]
@@ -92,9 +115,7 @@ def judged(history: gs.History, rule: gs.StopWhenSettled) -> dict[str, Any] | No
     else:
         return {"stopped_at": None, "saved": 0.0, "given_up": 0.0, "too_soon": False}
     accuracy = history["test_accuracy"]
-    here = float(np.median(accuracy[max(0, place - 2) : place + 1]))
-    later = [float(np.median(accuracy[i : i + 3])) for i in range(place, len(accuracy) - 2)]
-    given_up = max([here, *later]) - here
+    given_up = gained(accuracy, place + 1, place)
     return {
         "stopped_at": int(so_far.steps[-1]),
         "saved": 1 - int(so_far.steps[-1]) / last,
@@ -117,26 +138,20 @@ def summary(rows: list[dict[str, Any]], rule: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--curves", nargs="*", type=Path, default=[])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results/stopping.json")
-    arguments = parser.parse_args()
+    histories, out = asked(__doc__, "stopping.json")
     rows = []
-    sources = [*map(trainings, arguments.runs), *map(recorded_curves, arguments.curves)]
-    for source in sources:
-        for name, history in source:
-            row = {"training": name, "steps": int(history.steps[-1])}
-            row |= {rule: judged(history, stop) for rule, stop in RULES.items()}
-            rows.append(row)
-            print(json.dumps(row))
+    for name, history in histories:
+        row = {"training": name, "steps": int(history.steps[-1])}
+        row |= {rule: judged(history, stop) for rule, stop in RULES.items()}
+        rows.append(row)
+        print(json.dumps(row))
     result = {
         "too_soon_is_more_than": TOO_SOON,
         "summary": {rule: summary(rows, rule) for rule in RULES},
         "trainings": rows,
     }
     print(json.dumps(result["summary"], indent=1))
-    arguments.out.write_text(json.dumps(result, indent=1) + "\n")
+    out.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
