@@ -78,13 +78,13 @@ def _orthogonal(
     square, length = _lengths(w).square(), _lengths(g)
     along = torch.stack([(own * other).sum(-1) for own, other in zip(w, g, strict=True)])
     share = strength * (along / square).nan_to_num(0)  # 0 / 0 where the weight is 0
-    remains = torch._foreach_addcmul(g, w, _columns(-share))
-    left = _lengths(remains)
+    torch._foreach_addcmul_(g, w, _columns(-share))  # what remains of it
+    left = _lengths(g)
     # Of parallel vectors, two to ten million long, 1.5 eps remain at most; 8 leave room.
     is_rounding = left <= 8 * torch.finfo(left.dtype).eps * length
-    torch._foreach_mul_(remains, _columns((length / left).masked_fill(is_rounding, 0)))
-    torch._foreach_mul_(remains, _columns(sizes))
-    return list(remains)
+    torch._foreach_mul_(g, _columns((length / left).masked_fill(is_rounding, 0)))
+    torch._foreach_mul_(g, _columns(sizes))
+    return g
 
 
 def _all_scaled(vectors: list[Tensor]) -> tuple[list[Tensor], Float[Tensor, " l *s"]]:
