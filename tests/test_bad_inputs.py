@@ -248,7 +248,6 @@ CALLS: dict[str, Call] = {
         "centers": _numbers(5, 7),
         "num_starts": 1,
         "min_components": 1,
-        "generator": _generator(),
     },
     "centroid_alignment": _measure,
     "centroid_inner_product": _measure,
