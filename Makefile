@@ -53,7 +53,8 @@ bench: $(STAMP)  ## the benchmarks; every figure is a ratio of medians of one ru
 	for file in benchmarks/bench_*.py; do $(BIN)/python $$file || exit 1; done
 
 docs: $(VENV)/.installed-docs  ## the site: docs/_build/html/index.html; tutorials and gallery run, and are kept for the next time
-	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+# all pages are written: the search index forgets the index entries of those that are not
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx --fail-on-warning --keep-going --write-all -q -b html docs docs/_build/html
 
 docs-check: docs  ## build the site and look at it in a browser: no page cut on a phone, no third party, names found by search
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/docs/built_site.py

@@ -35,6 +35,8 @@ def figure_pages() -> dict[str, str]:
     for entry in entries():
         for figure in entry.reproduces:
             found.setdefault(figure, []).append(entry)
+    for figure, own in found.items():  # first those that are of this figure before any other
+        own.sort(key=lambda entry: entry.reproduces[0] != figure)
     ordered = sorted(found, key=lambda figure: _order(figure))
     pages = {
         figure.replace("/", "-"): _figure_page(figure, found[figure], claims) for figure in ordered
@@ -63,9 +65,11 @@ def _counts(entries: list[Any], claims: Mapping[str, Any]) -> str:
     return f"{states.count('held')} of {len(states)} claims held"
 
 
-def _picture(entries: list[Any]) -> str:
-    """The first picture of the page of results, relative to ``docs/figures``."""
+def _picture(entries: list[Any], claims: Mapping[str, Any]) -> str:
+    """The first picture of the page of results of a recorded run, relative to ``docs/figures``."""
     for entry in entries:
+        if not any(_recorded(entry, claims)):
+            continue
         page = DOCS.parent / entry.recorded
         if not entry.recorded or not page.exists():
             continue
@@ -88,7 +92,7 @@ def _figure_page(figure: str, entries: list[Any], claims: Mapping[str, Any]) -> 
         "page and says claim by claim what held:",
         f"```\ngrokscope reproduce {figure}\n```",
     ]
-    picture = _picture(entries)
+    picture = _picture(entries, claims)
     if picture:
         parts.append(f"![Recorded results that {figure_name(name)} belongs to]({picture})")
     for entry in entries:
@@ -137,7 +141,7 @@ def _gallery(ordered: list[str], found: Mapping[str, list[Any]], claims: Mapping
             if not figure.startswith(f"{paper}/"):
                 continue
             entries = found[figure]
-            picture = _picture(entries)
+            picture = _picture(entries, claims)
             top = f":img-top: {picture}\n:class-img-top: gallery-picture\n" if picture else ""
             cards.append(
                 f":::{{grid-item-card}} {figure_name(figure.partition('/')[2])}\n"

@@ -23,6 +23,8 @@ PAGES = (
     "measures/manifold-geometry",
     "methods/grokalign",
     "tutorials/watch-your-loop",
+    "tutorials/trainers",
+    "tutorials/measures-on-one-run",
     "tutorials/reproduce-a-figure",
     "figures/index",
     "figures/grokalign-table1",
