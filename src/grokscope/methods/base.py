@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from grokscope.measures.batches import Batch
 from grokscope.methods.attachment import Attachment
 from grokscope.methods.networks import Networks, rows_of
 from grokscope.shown import shown
@@ -142,11 +141,11 @@ class Method:
     def start(self, networks: Networks) -> None:
         """Prepare for training these networks."""
 
-    def perturb(self, step: int, networks: Networks, x: Batch, y: Tensor, loss: Loss) -> Batch:
+    def perturb(self, step: int, networks: Networks, x: Any, y: Tensor, loss: Loss) -> Any:
         """The inputs to train on at this step, as ``x``: (S, n, *d), or several such tensors."""
         return x
 
-    def penalty(self, step: int, networks: Networks, x: Batch, outputs: Tensor) -> Tensor | None:
+    def penalty(self, step: int, networks: Networks, x: Any, outputs: Tensor) -> Tensor | None:
         """What to add to the loss of each network (S,) at this step, or None for nothing."""
         return None
 
