@@ -88,8 +88,12 @@ class _Problems:
         if self.gram is None:
             gram = columns.mT @ columns
         else:
-            gram = self.gram[index.unsqueeze(2), index.unsqueeze(1)]
-        gram = torch.where(used.unsqueeze(2) & used.unsqueeze(1), gram, 0.0)
+            # One flat index is several times cheaper than a pair of them.
+            flat = index.unsqueeze(2) * len(self.gram) + index.unsqueeze(1)
+            gram = self.gram.flatten().index_select(0, flat.flatten()).view(flat.shape)
+        share = used.to(gram.dtype)
+        gram *= share.unsqueeze(2)
+        gram *= share.unsqueeze(1)
         squares = gram.diagonal(dim1=1, dim2=2)
         squares += (~used).to(gram.dtype)
         factor, info = torch.linalg.cholesky_ex(gram)
