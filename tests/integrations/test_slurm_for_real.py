@@ -1,7 +1,7 @@
 """A sweep on a SLURM cluster of this one machine; see ``slurm_node.sh``, and `make test-slurm`.
 
-Jobs run, one is put back into the queue in mid-run, and the sweep itself is killed: all come to the
-numbers of runs that were left alone.
+Jobs run, one is put back into the queue in mid-run, one is cancelled, and the sweep itself is
+killed: all come to the numbers of runs that were left alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from tests.cli.running import grokscope, start
 from tests.cli.sweeping import SWEPT, assert_same, kill, plain_runs, wait_for_rows
 
 NODE = Path(__file__).with_name("slurm_node.sh")
-LONGER = SWEPT.replace("max_steps: 400", "max_steps: 700")
+# seconds may pass before SLURM does as it is told: the run has to be at work still
+LONGER = SWEPT.replace("max_steps: 400", "max_steps: 4000")
 COMMAND = ("sweep", "swept.yaml", "--seeds", "2", "--device", "cpu", "--out", "sweep")
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
@@ -70,6 +71,22 @@ def test_a_job_that_is_queued_again_in_mid_run_comes_to_the_same(
     slurm("scontrol", "requeue", jobs(cluster)[0], cluster=cluster)
     out, err = process.communicate(timeout=900)
     assert process.returncode == 0, out + err
+    assert_same(tmp_path / "sweep", rows)
+    assert len(json.loads((tmp_path / "sweep/seed-0/env.json").read_text())["resumed"]) == 1
+
+
+def test_a_job_that_is_cancelled_in_mid_run_is_noticed_and_goes_on_by_the_same_command(
+    cluster: dict[str, str], rows: dict[int, bytes], tmp_path: Path
+) -> None:
+    (tmp_path / "swept.yaml").write_text(LONGER)
+    process = start(*COMMAND, "--engine", "slurm", folder=tmp_path, **cluster)
+    wait_for_rows(process, tmp_path / "sweep/seed-0", 9)
+    slurm("scancel", jobs(cluster)[0], cluster=cluster)
+    out, err = process.communicate(timeout=900)
+    assert process.returncode == 1, out + err
+    assert "it was cancelled" in out + err
+    done = grokscope(*COMMAND, "--engine", "slurm", folder=tmp_path, **cluster)
+    assert done.returncode == 0, done.stdout + done.stderr
     assert_same(tmp_path / "sweep", rows)
     assert len(json.loads((tmp_path / "sweep/seed-0/env.json").read_text())["resumed"]) == 1
 

@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
 from grokscope.experiments.sweep import Job, Outcome, work
 from grokscope.experiments.sweep.engine import LAST_LINES
 from grokscope.extras import require
+from grokscope.runs.sweep_folder import is_finished
+
+LOOK_SECONDS = 10.0  # how often squeue is asked
+# of squeue's states those that a job does not come back from
+_FINAL = {
+    "BOOT_FAIL",
+    "CANCELLED",
+    "COMPLETED",
+    "DEADLINE",
+    "FAILED",
+    "NODE_FAIL",
+    "OUT_OF_MEMORY",
+    "TIMEOUT",
+}
 
 
 class SlurmEngine:
@@ -45,6 +61,7 @@ class SlurmEngine:
         submitit: Any = require("submitit", "slurm")
         self._workers = workers if cluster == "local" else None
         self._jobs: dict[Any, Job] = {}
+        self._queue = _Queue() if cluster == "slurm" else None
         settings: dict[str, Any] = {
             "name": "grokscope",
             "cpus_per_task": threads,
@@ -73,7 +90,13 @@ class SlurmEngine:
     def ended(self) -> list[Outcome]:
         """The jobs that are over."""
         done = [submitted for submitted in self._jobs if submitted.done()]
-        return [_outcome(submitted, self._jobs.pop(submitted)) for submitted in done]
+        outcomes = [_outcome(submitted, self._jobs.pop(submitted)) for submitted in done]
+        if self._queue is None or not self._jobs:
+            return outcomes
+        names = {submitted.job_id: submitted for submitted in self._jobs}
+        for name, state in self._queue.over(names).items():
+            outcomes.append(_without_answer(names[name], state, self._jobs.pop(names[name])))
+        return outcomes
 
     def stop(self) -> None:
         """Cancel all jobs; what they have recorded is kept."""
@@ -94,6 +117,61 @@ class ResumableWork:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, job)
+
+
+class _Queue:
+    """Jobs that are over by what squeue says of them.
+
+    Submitit asks sacct alone, which says nothing on a cluster without accounting: a job that was
+    cancelled there would be waited for without end. A job that SLURM puts back into the queue can
+    be gone for a moment, so that it takes two looks in a row to call one over.
+    """
+
+    def __init__(self) -> None:
+        self._looked = float("-inf")
+        self._seen: set[str] = set()
+        self._over: set[str] = set()
+
+    def over(self, names: Collection[str]) -> dict[str, str]:
+        """Of these jobs those that are over, with the state in which squeue knew them last."""
+        now = time.monotonic()
+        if now - self._looked < LOOK_SECONDS:
+            return {}
+        self._looked = now
+        states = _states(names)
+        if states is None:
+            return {}
+        self._seen |= states.keys()
+        # what was never seen may be too new to be listed
+        gone = dict.fromkeys((self._seen & set(names)) - states.keys(), "gone from the queue")
+        ended = {name: state for name, state in states.items() if state in _FINAL}
+        before, self._over = self._over, {*gone, *ended} & set(names)
+        return {name: state for name, state in {**gone, **ended}.items() if name in before}
+
+
+def _states(names: Collection[str]) -> dict[str, str] | None:
+    """The state of each job that squeue lists, by its name; None where squeue does not answer."""
+    arrays = sorted({name.partition("_")[0] for name in names})
+    command = ["squeue", "-h", "-r", "-t", "all", "-o", "%i %T", "-j", ",".join(arrays)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    # a single job that is forgotten is an error to squeue
+    if done.returncode and "Invalid job id" not in done.stderr:
+        return None
+    lines = (line.split() for line in done.stdout.splitlines())
+    return {line[0]: line[1] for line in lines if len(line) == 2 and line[0] in names}
+
+
+def _without_answer(submitted: Any, state: str, job: Job) -> Outcome:
+    """How a job ended that left no result."""
+    if submitted.paths.result_pickle.exists():
+        return _outcome(submitted, job)
+    if is_finished(job.run):
+        return Outcome(job, "finished")
+    said = "it was cancelled" if state == "CANCELLED" else f"it left no result ({state})"
+    return Outcome(job, "failed", f"SLURM's job {submitted.job_id}: {said}")
 
 
 def _outcome(submitted: Any, job: Job) -> Outcome:
