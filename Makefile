@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-lowest test-slow test-faults test-slurm lint format bench docs docs-check pictures wheel-check clean
+.PHONY: help install run test test-lowest test-slow test-faults test-slurm mutate lint format bench docs docs-check pictures wheel-check clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -38,6 +38,9 @@ test-faults: $(STAMP)  ## kill, damage and move runs for ten minutes, and count 
 
 test-slurm: $(STAMP)  ## a sweep on a SLURM cluster of this machine (needs root, and apt-get install slurm-wlm munge)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slurm tests/integrations/test_slurm_for_real.py
+
+mutate: $(STAMP)  ## change the code at random for twenty minutes, and name the changes that no test notices
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/mutate.py --minutes 20
 
 lint: $(STAMP)  ## style, types and the direction of imports
 	$(BIN)/ruff check .

@@ -91,6 +91,8 @@ def test_normalization_inside_is_normalization_of_the_data(
         (((3, 8, 8), [4], 3), {"mean": 0.1, "std": [1.0, 1.0, 1.0]}, "a number each"),
         (((3, 8, 8), [4], 3), {"mean": 0.1, "std": 0.0}, "std must be positive"),
         (((3, 8, 8), [4], 3), {"weight_scale": 0.0}, "weight_scale must be a positive number"),
+        # one side is left of it, and no picture
+        (((1, 8, 2), [4, 4, 4], 3), {"stage": 1, "downsample": "max"}, "left of a 8 x 2 picture"),
     ],
 )
 def test_mistakes_are_named(arguments: tuple, options: dict, problem: str) -> None:
