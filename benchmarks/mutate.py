@@ -297,19 +297,20 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     packages = arguments.package or PACKAGES
+    rows: list[tuple[str, Mutant, str]] = []
     with tempfile.TemporaryDirectory() as folder:
         checkout, draw = Checkout(Path(folder)), random.Random(arguments.seed)
-        rows = sample(checkout, packages, draw, 60 * arguments.minutes)
-    found = {"seed": arguments.seed, "minutes": arguments.minutes, **counted(rows)}
-    text = json.dumps(found, indent=1)
-    print(text)
-    if arguments.out:
-        arguments.out.write_text(text + "\n")
+        for row in sample(checkout, packages, draw, 60 * arguments.minutes):
+            rows.append(row)
+            found = {"seed": arguments.seed, "minutes": arguments.minutes, **counted(rows)}
+            if arguments.out:  # as it goes: a sample that is ended early counts too
+                arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+    print(json.dumps(counted(rows), indent=1))
 
 
 def sample(
     checkout: Checkout, packages: Sequence[str], draw: random.Random, seconds: float
-) -> list[tuple[str, Mutant, str]]:
+) -> Iterator[tuple[str, Mutant, str]]:
     """Mutants of the packages in turn until the time is over: package, mutant, what became of it.
 
     A package's files count by their number of mutants.
@@ -320,7 +321,6 @@ def sample(
         files = sorted((SOURCE / package).rglob("*.py"))
         pools[package] = [mutant for file in files for mutant in mutants_of(file)]
         draw.shuffle(pools[package])
-    rows: list[tuple[str, Mutant, str]] = []
     end = time.monotonic() + seconds
     while time.monotonic() < end and any(pools.values()):
         for package in packages:
@@ -330,10 +330,9 @@ def sample(
             known = mutant.name in equivalent
             became = "equivalent" if known else checkout.became(mutant)
             if became is not None:
-                rows.append((package, mutant, became))
+                yield package, mutant, became
             if became == "survived":
                 print(f"survived {mutant.name} (line {mutant.line})", file=sys.stderr, flush=True)
-    return rows
 
 
 def counted(rows: Sequence[tuple[str, Mutant, str]]) -> dict[str, Any]:
