@@ -148,37 +148,6 @@ def test_more_stable_than_where_the_authors_long_valleys_end(shared_reference: P
         assert stability > end.stability[0]
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_ranks_left_early_would_not_have_been_chosen(seed: int) -> None:
-    centers = _centers(seed, count=20, num_features=60, shared=2 + seed)
-    found = gs.center_structure(centers)
-    exact, axes = module._principal_coordinates(centers - centers.mean(0))
-    coordinates, turn = module._canonical_coordinates(exact.numpy())
-    stream = np.random.default_rng(module._STREAM)
-    cost = before = np.inf
-    chosen = []
-    for k in range(1, len(found.candidates) + 1):
-        starts = np.linalg.qr(stream.standard_normal((50, 19, k)))[0]
-        ends = search.minima(coordinates, starts)  # every start, all the way down
-        left = [_correlation_left(coordinates, frame) for frame in ends.frame]
-        lower = [i for i, value in enumerate(left) if value <= before]
-        kept = lower[0] if lower and ends.cost.min() < cost else 0
-        cost, before = ends.cost[kept], left[kept]
-        chosen.append((before, ends.frame[kept]))
-    frame = min(chosen, key=lambda pair: pair[0])[1]
-    assert found.num_components == frame.shape[1]
-    end = search.polish(exact.numpy(), turn @ frame, 1e-11, 25).frame[0]
-    own = (axes.T @ found.subspace).numpy()
-    np.testing.assert_allclose(own @ own.T, end @ end.T, atol=1e-8)
-
-
-def _correlation_left(coordinates: np.ndarray, frame: np.ndarray) -> float:
-    left = coordinates - coordinates @ frame @ frame.T
-    unit = left / np.linalg.norm(left, axis=1, keepdims=True)
-    count = len(unit)
-    return float((np.abs(unit @ unit.T).sum() - count) / (count * (count - 1)))
-
-
 def test_a_more_stable_minimum_that_cannot_be_the_answer_is_passed_over(
     shared_reference: Path,
 ) -> None:
@@ -216,7 +185,9 @@ def test_same_to_the_end_for_any_rotation_order_and_seed(shared_reference: Path,
     rotation = torch.linalg.qr(torch.randn(num_features, num_features).double()).Q
     expected = rotation.T @ gs.center_structure(centers).subspace
     torch.manual_seed(123)
-    found = gs.center_structure(centers[torch.randperm(count)] @ rotation).subspace
+    found = gs.center_structure(
+        centers[torch.randperm(count)] @ rotation, generator=torch.Generator().manual_seed(7)
+    ).subspace
     torch.testing.assert_close(found @ found.T, expected @ expected.T, atol=1e-8, rtol=0)
 
 

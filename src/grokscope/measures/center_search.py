@@ -9,16 +9,13 @@ leads to is decided in its first few steps, so those are the published ones (``l
 gradients with a bold line search); a quasi-Newton method then goes down many times faster than they
 would (``descend``), and Newton's with the whole Hessian settles the subspace chosen (``polish``).
 
-The starts of a rank are ``Descents``: ``minima`` takes them to their end, and ``centers.py`` those
-of several ranks, block by block.
-
 Cost: a step of ``leave`` or ``descend`` O(P^2 k) a start, of ``polish`` O((k (r - k))^3), r = P-1.
 NumPy on the host: the matrices are so small that it is the cost of a call that counts.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +25,7 @@ Array = NDArray[np.float64]
 
 _TINY = 1e-60  # three such factors still do not overflow
 _RIDGE = 0.1  # of the mean eigenvalue, added to the preconditioner
-_AT_ONCE = 300_000  # numbers of history that stay in the cache; larger batches are split
+_AT_ONCE = 100_000  # numbers of history that stay in the cache; larger batches are split
 _FIRST_STEPS = 6
 _BLOCK = 30  # steps of a descent between two choices of the starts that go on
 _MOST_BLOCKS = 12
@@ -43,94 +40,56 @@ _SAME = 0.02  # ... below which two settled ones count as one
 
 @dataclass
 class Points:
-    """Where starts of one rank stand, orthonormal frames (b, r, k), and what is known there.
-
-    Attributes:
-        cost: (b,) F.
-        slope: (b,) length of its gradient.
-        stability: (b,) least share of a center's squared length that is kept.
-        fall: (b,) what the last third of the steps that led here took from F.
-    """
+    """Where the starts stand: orthonormal frames (b, r, k), F, |gradient| and stability (b,)."""
 
     frame: Array
     cost: Array
     slope: Array
     stability: Array
-    fall: Array
 
     @staticmethod
     def joined(parts: list[Points]) -> Points:
         """All of them, in order."""
-        columns = ([getattr(part, field.name) for part in parts] for field in fields(Points))
-        return Points(*(np.concatenate(column) for column in columns))
+        names = ("frame", "cost", "slope", "stability")
+        return Points(*(np.concatenate([getattr(p, name) for p in parts]) for name in names))
 
     def take(self, index: NDArray[np.intp]) -> Points:
         """Those at ``index``."""
-        return Points(*(getattr(self, field.name)[index] for field in fields(Points)))
+        return Points(self.frame[index], self.cost[index], self.slope[index], self.stability[index])
 
-
-class Descents:
-    """The starts of one rank on their way down, in blocks of steps.
-
-    Of starts that have met one goes on, and so does the more stable half of the others. A start
-    ends when a block hardly lowers F.
-    """
-
-    def __init__(self, first: Points) -> None:
-        self.going = self._first = first
-        self._settled: list[Points] = []
-        self._blocks = 0
-
-    def select(self) -> bool:
-        """Choose the starts that go on, ``going``; whether there are any."""
-        if self._blocks == _MOST_BLOCKS:
-            return False
-        points = self.going
-        points = distinct(points.take(np.flatnonzero(points.stability > _COLLAPSED)), _MET)
-        num_going = max(_FEWEST, len(points.cost) // 2)
-        points = points.take(np.arange(min(num_going, len(points.cost))))
-        best = max((float(f.stability.max(initial=0.0)) for f in self._settled), default=0.0)
-        self.going = points.take(np.flatnonzero(points.stability > _FAR * best))
-        return bool(len(self.going.cost))
-
-    def advance(self, centers: Array) -> None:
-        """One block more for those ``going``."""
-        before = self.going.cost
-        points = descend(centers, self.going.frame, _BLOCK)
-        settled = (before - points.cost < _FLAT * before) & (points.slope < _LEVEL)
-        self._settled.append(points.take(np.flatnonzero(settled)))
-        self.going = points.take(np.flatnonzero(~settled))
-        self._blocks += 1
-
-    def standing(self) -> Points:
-        """The starts that have settled and those that may go on, or where all were at first."""
-        points = Points.joined([*self._settled, self.going])
-        return points if len(points.cost) else self._first
-
-    def ends(self) -> Points:
-        """The distinct minima, most stable first.
-
-        In a long valley none may settle in the steps allowed: what stands then has to do.
-        """
-        settled = Points.joined([*self._settled, self._first.take(np.arange(0))])
-        rest = self.going if len(self.going.cost) else self._first
-        return distinct(settled if len(settled.cost) else rest, _SAME)
-
-
-def first_block(centers: Array, starts: Array) -> Points:
-    """Where the published first steps and a block lead from the orthonormal starts (b, r, k)."""
-    return descend(centers, leave(centers, starts, _FIRST_STEPS), _BLOCK)
+    def put(self, index: NDArray[np.intp], other: Points) -> None:
+        """Replace those at ``index``."""
+        self.frame[index], self.cost[index] = other.frame, other.cost
+        self.slope[index], self.stability[index] = other.slope, other.stability
 
 
 def minima(centers: Array, starts: Array) -> Points:
-    """The distinct minima of F that the orthonormal starts (b, r, k) lead to, most stable first."""
-    descents = Descents(first_block(centers, starts))
-    while descents.select():
-        descents.advance(centers)
-    return descents.ends()
+    """The distinct minima of F that the orthonormal starts (b, r, k) lead to, most stable first.
+
+    All starts descend together, in blocks of steps. After each block, of starts that have met one
+    goes on; so does the more stable half of the others. A start ends when a block hardly lowers F.
+    """
+    points = first = descend(centers, leave(centers, starts, _FIRST_STEPS), _BLOCK)
+    found: list[Points] = []
+    for _ in range(_MOST_BLOCKS):
+        points = _distinct(points.take(np.flatnonzero(points.stability > _COLLAPSED)), _MET)
+        num_going = max(_FEWEST, len(points.cost) // 2)
+        points = points.take(np.arange(min(num_going, len(points.cost))))
+        best = max((float(f.stability.max(initial=0.0)) for f in found), default=0.0)
+        points = points.take(np.flatnonzero(points.stability > _FAR * best))
+        if not len(points.cost):
+            break
+        before = points.cost
+        points = descend(centers, points.frame, _BLOCK)
+        settled = (before - points.cost < _FLAT * before) & (points.slope < _LEVEL)
+        found.append(points.take(np.flatnonzero(settled)))
+        points = points.take(np.flatnonzero(~settled))
+    ends = Points.joined([*found, first.take(np.arange(0))])
+    # In a long valley none may settle in the steps allowed: what stands then has to do.
+    return _distinct(ends if len(ends.cost) else (points if len(points.cost) else first), _SAME)
 
 
-def distinct(points: Points, closer: float) -> Points:
+def _distinct(points: Points, closer: float) -> Points:
     """Without those near a more stable one, by the sum of squared sines; the most stable first."""
     kept: list[int] = []
     k = points.frame.shape[2]
@@ -254,9 +213,7 @@ def _descend(centers: Array, space: Array, num_steps: int) -> Points:
     curvature = np.zeros((b, num_steps))
     # Inverse of the triangle of inner products <step i, change of gradient j>, i <= j.
     inverse = np.zeros((b, num_steps, num_steps))
-    early = cost
     for h in range(num_steps):
-        early = cost if h == 2 * num_steps // 3 else early
         direction = _direction(
             gradient, steps[:, :h], turns[:, :h], curvature[:, :h], inverse[:, :h, :h]
         )
@@ -274,7 +231,7 @@ def _descend(centers: Array, space: Array, num_steps: int) -> Points:
         inverse[:, :h, h] = -column[:, :, 0] / pivot[:, None]
         inverse[:, h, h] = 1 / pivot
     _, slope, space, kept = evaluate(centers, space)
-    return Points(space, cost, np.sqrt(_inner(slope, slope)), kept, early - cost)
+    return Points(space, cost, np.sqrt(_inner(slope.reshape(b, -1), slope.reshape(b, -1))), kept)
 
 
 def _inner(first: Array, second: Array) -> Array:
@@ -380,7 +337,7 @@ def polish(
         if least_stable and evaluate(centers, frame[None])[3][0] < least_stable:
             break
     stability = evaluate(centers, frame[None])[3]
-    return Points(frame[None], np.array([cost]), np.array([norm]), stability, np.zeros(1))
+    return Points(frame[None], np.array([cost]), np.array([norm]), stability)
 
 
 def _cost(centers: Array, frame: Array) -> float:

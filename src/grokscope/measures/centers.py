@@ -19,11 +19,6 @@ chosen is settled by Newton's method. And while one direction more lowers F, a m
 more correlation than the rank before is passed over: it cannot be the answer. Few starts end in
 such a minimum, but it may be very stable, so that whether ten met one would decide K by chance.
 
-Not every rank is searched to the end. A sample of the starts goes a few dozen steps down at each,
-and then the ranks race: those go on, with all their starts, whose residual correlation may still
-come below what others leave for sure, judged by what the last steps took and by how far apart the
-sampled starts lie. Where K is found so are its minima, the same as if all ranks had gone on.
-
 Cost: ``center_search.py`` has that of a step; the centers enter by their Gram matrix alone, so the
 number of features does not matter.
 """
@@ -39,7 +34,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.arguments import checked_arguments
-from grokscope.measures.center_search import Array, Descents, Points, evaluate, first_block, polish
+from grokscope.measures.center_search import Array, evaluate, minima, polish
 from grokscope.measures.inputs import check_batch, check_count
 from grokscope.shown import shown
 
@@ -51,16 +46,11 @@ _NEWTON_STEPS = 25
 _SLACK = 0.1  # share of its stability that a solution may lose to Newton's method
 _VARIANCE = 0.95
 _EXTRA_RANKS = 10
-_SAMPLED = 5  # one start in so many is tried at every rank
-_FEWEST_SAMPLED = 4
 
 
 @dataclass(frozen=True)
 class RankCandidates:
     """The distinct minima that the search met at one rank, the one it kept first.
-
-    At ranks that could not become K a few starts went part of the way down: there, what stands
-    instead of minima.
 
     Attributes:
         stability: (c,) least share of a center's squared length that is kept.
@@ -144,7 +134,7 @@ def center_structure(
     rank = first + int(np.argmin(left[first:]))
     if rank:
         frames[rank] = _settled(exact, frames[rank])
-        left[rank] = float(_correlation_left(exact, frames[rank]))
+        left[rank] = _correlation_left(exact, frames[rank])
         candidates[rank - 1].stability[0] = float(evaluate(exact, frames[rank][None])[3][0])
         candidates[rank - 1].residual_correlation[0] = left[rank]
     subspace = _as_published(centers, basis @ torch.from_numpy(frames[rank]).to(basis))
@@ -155,118 +145,32 @@ def _ranks(centers: Array, num_starts: int) -> tuple[list[Array], list[RankCandi
     """For ranks 1, 2, ...: the frame kept and the minima met; ends as published."""
     stream = np.random.default_rng(_STREAM)
     rank = centers.shape[1]
-    limit = min(_rank_limit(centers), rank - 1)
-    sampled = min(max(num_starts // _SAMPLED, _FEWEST_SAMPLED), num_starts)
-    ranks: list[_RankSearch] = []
-    chosen: list[tuple[Points, Array]] = []
-    while len(chosen) == len(ranks) < limit:
-        starts = np.linalg.qr(stream.standard_normal((num_starts, rank, len(ranks) + 1)))[0]
-        ranks.append(_RankSearch(centers, starts, sampled))
-        chosen = _chosen(ranks)
-        if len(ranks) == limit or _ended(chosen):
-            _race(ranks)
-            chosen = _chosen(ranks)
-            if _ended(chosen):
-                break
-    candidates = []
-    for found, left in chosen:
+    kept: list[Array] = []
+    candidates: list[RankCandidates] = []
+    cost = np.inf
+    for k in range(1, min(_rank_limit(centers), rank - 1) + 1):
+        starts = np.linalg.qr(stream.standard_normal((num_starts, rank, k)))[0]
+        found = minima(centers, starts)
+        left = np.array([_correlation_left(centers, frame) for frame in found.frame])
+        if k > 1 and found.cost.min() < cost:
+            worse = left > float(candidates[-1].residual_correlation[0])
+            order = np.argsort(worse, kind="stable")
+            found, left = found.take(order), left[order]
+        cost = found.cost[0]
+        kept.append(found.frame[0])
         cosines = np.linalg.svd(found.frame[0].T @ found.frame, compute_uv=False)[:, -1]
         distance = np.sqrt(np.clip(1 - cosines**2, 0.0, None))
         columns = (torch.from_numpy(c) for c in (found.stability, left, distance))
         candidates.append(RankCandidates(*columns))
-    return [found.frame[0] for found, _ in chosen], candidates
-
-
-class _RankSearch:
-    """The search at one rank: a sample of its starts first, all of them where it may be K.
-
-    Attributes:
-        ends: the distinct minima, or what stands for them, most stable first.
-        left: the residual correlation of each.
-        bounds: least and largest residual correlation that the starts may lead to.
-        started: whether more than the sample's first block has been done.
-        going: whether any start may go on.
-    """
-
-    def __init__(self, centers: Array, starts: Array, sampled: int) -> None:
-        self._centers, self._waiting = centers, starts[sampled:]
-        self._descents = Descents(first_block(centers, starts[:sampled]))
-        self.started, self.going = False, True
-        self._look()
-
-    def advance(self) -> None:
-        """A block of steps for all the starts that go on; at first, for those that wait."""
-        if self.started:
-            self._descents.advance(self._centers)
-        elif len(self._waiting):
-            rest = first_block(self._centers, self._waiting)
-            self._descents = Descents(Points.joined([self._descents.going, rest]))
-            self._waiting = self._waiting[:0]
-        self.started = True
-        self.going = self._descents.select()
-        self._look()
-
-    def leave_out(self) -> None:
-        """A block for the sample alone, after which what is left hardly changes."""
-        self._waiting, self.started = self._waiting[:0], True
-        if self._descents.select():
-            self._descents.advance(self._centers)
-        self.going = False
-        self._look()
-
-    def _look(self) -> None:
-        self.ends = self._descents.ends()
-        self.left = _correlation_left(self._centers, self.ends.frame)
-        points = self._descents.standing()
-        left = _correlation_left(self._centers, points.frame)
-        # Residuals go with the root of sum_{i != j} g_ij^2 = 2 F - P. A start is granted twice what
-        # its last steps took; starts that wait, the range of those that have been tried.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            share = points.fall / (2 * points.cost - len(self._centers))
-        share[~np.isfinite(share)] = 1.0  # F is infinite where a center is removed
-        least = float((left * (1 - 2 * share)).min())
-        self.bounds = least - (float(np.ptp(left)) if len(self._waiting) else 0.0), left.max()
-
-
-def _race(ranks: list[_RankSearch]) -> None:
-    """Go on, a block at a time, at each rank that may still leave the least correlation."""
-    going = ranks
-    while going:
-        best = min(rank.bounds[1] for rank in ranks)
-        going = [rank for rank in ranks if rank.going and rank.bounds[0] <= best]
-        for rank in going:
-            rank.advance()
-    for rank in ranks:
-        if not rank.started:
-            rank.leave_out()
-
-
-def _chosen(ranks: list[_RankSearch]) -> list[tuple[Points, Array]]:
-    """The ends of each rank and what they leave, the one kept first; up to where the rule ends."""
-    chosen: list[tuple[Points, Array]] = []
-    cost = before = np.inf
-    for rank in ranks:
-        found, left = rank.ends, rank.left
-        if found.cost.min() < cost:
-            order = np.argsort(left > before, kind="stable")
-            found, left = found.take(order), left[order]
-        cost, before = found.cost[0], left[0]
-        chosen.append((found, left))
-        if _ended(chosen):
+        recent = [float(c.residual_correlation[0]) for c in candidates[-4:]]
+        if k > 4 and all(b > a for a, b in pairwise(recent)):
             break
-    return chosen
+    return kept, candidates
 
 
-def _ended(chosen: list[tuple[Points, Array]]) -> bool:
-    """Whether the residual correlation has risen three times in a row, past rank four."""
-    recent = [left[0] for _, left in chosen[-4:]]
-    return len(chosen) > 4 and all(b > a for a, b in pairwise(recent))
-
-
-def _correlation_left(centers: Array, frame: Array) -> Array:
-    """The mean absolute correlation that frames (..., r, k) leave."""
-    left = centers - (centers @ frame) @ frame.swapaxes(-1, -2)
-    return mean_correlation(torch.from_numpy(left)).numpy()
+def _correlation_left(centers: Array, frame: Array) -> float:
+    left = torch.from_numpy(centers - (centers @ frame) @ frame.T)
+    return float(mean_correlation(left))
 
 
 def _settled(centers: Array, frame: Array) -> Array:
@@ -276,14 +180,13 @@ def _settled(centers: Array, frame: Array) -> Array:
     return end.frame[0] if end.stability[0] >= least else frame
 
 
-def mean_correlation(centers: Float[Tensor, "*b P N"]) -> Float[Tensor, "*b"]:
+def mean_correlation(centers: Float[Tensor, "P N"]) -> Float[Tensor, ""]:
     """Mean absolute cosine between different rows; a zero row counts as uncorrelated."""
-    lengths = centers.norm(dim=-1, keepdim=True)
+    lengths = centers.norm(dim=1, keepdim=True)
     unit = centers / lengths.clamp_min(torch.finfo(centers.dtype).tiny)
-    count = centers.shape[-2]
+    count = len(centers)
     cosines = (unit @ unit.mT).abs()
-    own = cosines.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return (cosines.sum((-2, -1)) - own) / (count * (count - 1))
+    return (cosines.sum() - cosines.trace()) / (count * (count - 1))
 
 
 def principal_signs(rows: Float[Tensor, "k n"]) -> Float[Tensor, "k 1"]:
