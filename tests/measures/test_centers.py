@@ -185,9 +185,7 @@ def test_same_to_the_end_for_any_rotation_order_and_seed(shared_reference: Path,
     rotation = torch.linalg.qr(torch.randn(num_features, num_features).double()).Q
     expected = rotation.T @ gs.center_structure(centers).subspace
     torch.manual_seed(123)
-    found = gs.center_structure(
-        centers[torch.randperm(count)] @ rotation, generator=torch.Generator().manual_seed(7)
-    ).subspace
+    found = gs.center_structure(centers[torch.randperm(count)] @ rotation).subspace
     torch.testing.assert_close(found @ found.T, expected @ expected.T, atol=1e-8, rtol=0)
 
 
@@ -214,7 +212,7 @@ def test_same_whatever_the_rotation_the_order_and_the_scale(seed: int) -> None:
 
 
 def test_search_stops_after_three_rises_past_the_fourth_rank() -> None:
-    centers = torch.randn((12, 200), generator=torch.Generator().manual_seed(1))
+    centers = torch.randn((12, 200))
     residuals = gs.center_structure(centers).residual_correlations
     assert bool((residuals.diff() > 0).all())
     assert len(residuals) == 1 + 5
