@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -50,7 +51,7 @@ def main() -> None:
     found, reference = row.measure(0), exact.measure(0)
     late = gs.Monitor(model, (x, y), schedule=1, asynchronous=True)
     late.step(0)  # starts the process
-    work = {
+    work: dict[str, Callable[[], object]] = {
         "step": step,
         "row": lambda: row.measure(0),
         "exact row": lambda: exact.measure(0),
