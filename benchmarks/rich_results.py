@@ -25,9 +25,11 @@ GEOMETRY = ("capacity", "radius", "dimension")
 
 
 def evaluations(run: Run, arm: str, seed: int) -> list[dict[str, float]]:
-    """The rows at kept checkpoints, to four digits."""
+    """The rows at kept checkpoints and those measured after training, to four digits."""
     history = run.history(arm, seed)
-    kept = set(run.checkpoint_steps(arm, seed))
+    kept = set(run.checkpoint_steps(arm, seed)) | {
+        row["step"] for row in history if row.get("ntk_distance_init") is not None
+    }
     wanted = [
         name
         for name in history.names
@@ -49,7 +51,8 @@ def record(run: Run) -> dict[str, Any]:
     for arm, seed in run.trials:
         history = run.history(arm, seed)
         found = onset(history)
-        arms[arm] = {
+        name = arm if len(run.seeds(arm)) == 1 else f"{arm}, seed {seed}"
+        arms[name] = {
             "title": run.spec["arms"][arm]["title"],
             "steps_run": int(history.steps[-1]),
             "steps_planned": run.spec["arms"][arm]["training"]["max_steps"],
@@ -64,7 +67,11 @@ def record(run: Run) -> dict[str, Any]:
 def draw(run: Run, path: Path) -> None:
     """Test accuracy of all settings; capacity of each layer and kernel distance where measured."""
     measured = [
-        arm for arm in run.arms if "ntk_distance_init" in run.history(arm, run.seeds(arm)[0])
+        arm
+        for arm in run.arms
+        if any(
+            name.startswith("test_capacity") for name in run.history(arm, run.seeds(arm)[0]).names
+        )
     ]
     figure, places = plt.subplots(
         1, 1 + len(measured), figsize=(4.6 * (1 + len(measured)), 3.6), layout="constrained"
