@@ -65,9 +65,8 @@ def test_the_kernel_moves_as_far_as_theirs(ours: dict[str, Any], theirs: dict[st
     own = {row["step"]: row.get("ntk_distance_init") for row in ours["evaluations"]}
     epochs = [row["step"] for row in theirs["manifold"]["layers.6"]]
     # from their first trained kernel: the initial one is that of a network made anew
-    distances = dict(
-        zip(np.multiply(epochs, STEPS_AN_EPOCH), theirs["kernel_distance_train"][1][1:], strict=True)
-    )
+    recorded = theirs["kernel_distance_train"][1][1:]
+    distances = dict(zip(np.multiply(epochs, STEPS_AN_EPOCH), recorded, strict=True))
     shared = sorted(set(distances) & {step for step, value in own.items() if value is not None})
     assert len(shared) >= 8
     for step in shared:
