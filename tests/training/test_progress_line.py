@@ -204,7 +204,8 @@ def test_what_it_may_be_is_named() -> None:
 
 
 SCRIPT = """
-import torch, grokscope as gs
+import signal, torch, grokscope as gs
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may start tests with it ignored
 x, y = torch.eye(6), torch.arange(6) % 3
 result = gs.fit(gs.MLP(6, [4], 3, seed=0), (x, y, x, y), max_steps=10**9, device="cpu")
 print("ended:", result.stopped, result.steps > 0, flush=True)

@@ -154,7 +154,9 @@ def _states(names: Collection[str]) -> dict[str, str] | None:
     arrays = sorted({name.partition("_")[0] for name in names})
     command = ["squeue", "-h", "-r", "-t", "all", "-o", "%i %T", "-j", ",".join(arrays)]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     # a single job that is forgotten is an error to squeue
