@@ -11,7 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
-from tests.report.browser import Browser, Tab, chromium
+from tests.report.browser import Browser, Tab, started
 
 SITE = Path(__file__).parents[2] / "docs/_build/html"
 LOADED = "document.readyState === 'complete'"
@@ -60,11 +60,7 @@ SEARCHES = {
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    program = chromium()
-    if program is None:
-        pytest.skip("no Chromium on this machine (looked for chromium, google-chrome)")
-    with Browser(program, tmp_path_factory.mktemp("profile")) as started:
-        yield started
+    yield from started(tmp_path_factory.mktemp("profile"))
 
 
 def _page(browser: Browser, name: str, width: int) -> Tab:

@@ -62,12 +62,17 @@ def until(condition: Callable[[], object], seconds: float = 600) -> None:
         time.sleep(0.2)
 
 
+def in_mid_run(folder: Path, cluster: dict[str, str]) -> tuple[subprocess.Popen[str], int]:
+    """A sweep whose first run has some rows, and the process of that run."""
+    (folder / "swept.yaml").write_text(LONGER)
+    process = start(*COMMAND, "--engine", "slurm", folder=folder, **cluster)
+    return process, wait_for_rows(process, folder / "sweep/seed-0", 9)
+
+
 def test_a_job_that_is_queued_again_in_mid_run_comes_to_the_same(
     cluster: dict[str, str], rows: dict[int, bytes], tmp_path: Path
 ) -> None:
-    (tmp_path / "swept.yaml").write_text(LONGER)
-    process = start(*COMMAND, "--engine", "slurm", folder=tmp_path, **cluster)
-    wait_for_rows(process, tmp_path / "sweep/seed-0", 9)
+    process, _ = in_mid_run(tmp_path, cluster)
     slurm("scontrol", "requeue", jobs(cluster)[0], cluster=cluster)
     out, err = process.communicate(timeout=900)
     assert process.returncode == 0, out + err
@@ -78,9 +83,7 @@ def test_a_job_that_is_queued_again_in_mid_run_comes_to_the_same(
 def test_a_job_that_is_cancelled_in_mid_run_is_noticed_and_goes_on_by_the_same_command(
     cluster: dict[str, str], rows: dict[int, bytes], tmp_path: Path
 ) -> None:
-    (tmp_path / "swept.yaml").write_text(LONGER)
-    process = start(*COMMAND, "--engine", "slurm", folder=tmp_path, **cluster)
-    wait_for_rows(process, tmp_path / "sweep/seed-0", 9)
+    process, _ = in_mid_run(tmp_path, cluster)
     slurm("scancel", jobs(cluster)[0], cluster=cluster)
     out, err = process.communicate(timeout=900)
     assert process.returncode == 1, out + err
@@ -94,9 +97,7 @@ def test_a_job_that_is_cancelled_in_mid_run_is_noticed_and_goes_on_by_the_same_c
 def test_a_sweep_that_is_killed_goes_on_with_the_jobs_that_it_left(
     cluster: dict[str, str], rows: dict[int, bytes], tmp_path: Path
 ) -> None:
-    (tmp_path / "swept.yaml").write_text(LONGER)
-    process = start(*COMMAND, "--engine", "slurm", folder=tmp_path, **cluster)
-    pid = wait_for_rows(process, tmp_path / "sweep/seed-0", 9)
+    process, pid = in_mid_run(tmp_path, cluster)
     kill(process.pid)
     process.communicate()
     assert jobs(cluster)

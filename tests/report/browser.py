@@ -15,8 +15,11 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
+
+import pytest
 
 _FLAGS = (
     "--headless",
@@ -120,6 +123,15 @@ class Browser:
             self._rest += received
         message, self._rest = self._rest.split(b"\0", 1)
         return dict(json.loads(message))
+
+
+def started(profile: Path) -> Iterator[Browser]:
+    """A browser for a fixture; its tests are skipped where there is none."""
+    program = chromium()
+    if program is None:
+        pytest.skip("no Chromium on this machine (looked for chromium, google-chrome)")
+    with Browser(program, profile) as browser:
+        yield browser
 
 
 class Tab:

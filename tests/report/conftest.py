@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.report import made_up_runs
-from tests.report.browser import Browser, chromium
+from tests.report.browser import Browser, started
 
 
 @pytest.fixture(scope="session")
@@ -26,8 +26,4 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """A headless Chromium; the test is skipped where there is none."""
-    program = chromium()
-    if program is None:
-        pytest.skip("no Chromium on this machine (looked for chromium, google-chrome)")
-    with Browser(program, tmp_path_factory.mktemp("profile")) as started:
-        yield started
+    yield from started(tmp_path_factory.mktemp("profile"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from grokscope.measures.batches import Batch, map_leaves
+from grokscope.measures.batches import map_leaves
 from grokscope.methods.networks import OneNetwork
 from grokscope.runs import RunError, TrialGroup
 from grokscope.training.batches import BatchOrder
@@ -148,7 +148,8 @@ class Loop:
         (x, y), number = self._data, len(networks)
         if index is not None:
             flat = index.reshape(-1)
-            x, y = _selected(x, flat), y.index_select(0, flat)
+            x = map_leaves(lambda leaf: leaf.index_select(0, flat), x)
+            y = y.index_select(0, flat)
         # views are dear to a small step
         if self._filters_only and isinstance(networks, OneNetwork):
             return self._objective.objective(networks.run(x), y)
@@ -271,8 +272,3 @@ class Loop:
         }
         self.group.save_checkpoint(step, states)
         self._checkpointed = time.perf_counter()
-
-
-def _selected(x: Batch, index: Tensor) -> Batch:
-    """These examples of a batch; it is asked for at every step."""
-    return map_leaves(lambda leaf: leaf.index_select(0, index), x)

@@ -214,7 +214,7 @@ class Monitor:
             return None
         # The caller's own values win: they may be of all test points, ours of a few.
         row: dict[str, Any] = {"step": step, **figures}
-        measured = None if self.asynchronous else {**row, **self.measure(step), **figures}
+        measured = None if self.asynchronous else {**row, **self.measure(step), **row}
         self._next = self.schedule.after(step)
         self._measured_at = step
         if measured is not None:
@@ -222,7 +222,7 @@ class Monitor:
             return measured
         if self._process is None:
             self._process = SecondProcess(self._to_send())
-        self._process.measure(row, figures, without_wrappers(self.model))
+        self._process.measure(row, without_wrappers(self.model))
         self._collect(wait=False)
         return None
 

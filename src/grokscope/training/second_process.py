@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from grokscope.training.archive import MemoryArchive
 from grokscope.training.measure_with_memory import MeasureWithMemory
-
-T = TypeVar("T")
 
 _MOST = 4  # snapshots that wait; the next one waits for the first to be measured
 
@@ -52,7 +52,6 @@ class _Entry:
     """A row that is to come: what is known of it, and its measurement where it has one."""
 
     row: dict[str, Any]
-    figures: Mapping[str, Any]
     measured: Future[_Changes] | None
 
 
@@ -84,24 +83,24 @@ class SecondProcess:
                 f"cannot be sent to ({reason[:200]}); use asynchronous=False"
             ) from error
 
-    def measure(self, row: dict[str, Any], figures: Mapping[str, Any], model: nn.Module) -> None:
+    def measure(self, row: dict[str, Any], model: nn.Module) -> None:
         """Have a snapshot of the network measured; where too many wait, wait for the first.
 
         Args:
-            row: the row so far, ``row["step"]`` among it.
-            figures: what wins over the figures measured.
+            row: the row so far, ``row["step"]`` among it; it wins over what is measured.
             model: the network as it is now.
         """
-        if sum(entry.measured is not None for entry in self._waiting) >= _MOST:
-            first = next(entry for entry in self._waiting if entry.measured is not None)
-            assert first.measured is not None
-            _result(first.measured, first.row["step"])
-        measured = self._pool.submit(_measure, row["step"], _snapshot(model))
-        self._waiting.append(_Entry(row, figures, measured))
+        waiting = [entry.measured for entry in self._waiting if entry.measured is not None]
+        if len(waiting) >= _MOST:
+            wait_for(waiting[:1])
+        step = row["step"]
+        with _telling(step):
+            measured = self._pool.submit(_measure, step, _snapshot(model))
+        self._waiting.append(_Entry(row, measured))
 
     def add(self, row: dict[str, Any]) -> None:
         """Put a row without a measurement behind those that wait."""
-        self._waiting.append(_Entry(row, {}, None))
+        self._waiting.append(_Entry(row, None))
 
     def arrived(self, archive: Any, *, wait: bool) -> Iterator[tuple[dict[str, Any], bool]]:
         """The next rows that are complete, and whether each was measured.
@@ -121,22 +120,26 @@ class SecondProcess:
             if entry.measured is None:
                 yield entry.row, False
                 continue
-            changes = _result(entry.measured, entry.row["step"])
+            with _telling(entry.row["step"]):
+                changes = entry.measured.result()
             _apply(changes, archive)
-            yield {**entry.row, **changes.figures, **entry.figures}, True
+            yield {**entry.row, **changes.figures, **entry.row}, True
 
     def memory(self) -> dict[str, Any]:
         """What the monitor's measures remember there, by name, beside history and archive."""
-        return _result(self._pool.submit(_memory), None)
+        with _telling():
+            return self._pool.submit(_memory).result()
 
     def end(self) -> None:
         """End the process, whatever it does."""
         self._pool.shutdown(wait=True, kill_workers=True)
 
 
-def _result(future: Future[T], step: int | None) -> T:
+@contextmanager
+def _telling(step: int | None = None) -> Iterator[None]:
+    """Say what happened where the process has ended."""
     try:
-        return future.result()
+        yield
     except BrokenProcessPool as error:
         where = "" if step is None else f" at step {step}"
         raise RuntimeError(
