@@ -14,6 +14,7 @@ from torch import Tensor
 from grokscope.arguments import check_fields
 from grokscope.measures.batches import Batch, batch_size, leaf_name, leaves, map_leaves, rows
 from grokscope.measures.inputs import check_numbers
+from grokscope.measures.labels import IGNORED, counted
 from grokscope.shown import shown
 from grokscope.spelling import unknown_name
 
@@ -30,10 +31,10 @@ class Dataset:
         train_x: (n, ...) inputs: floating point, int64 for tokens, or uint8 for pixels in 0..255;
             or a tuple, list or dictionary of tensors that share the axis of examples, such as
             token ids and their padding mask, where whole numbers and booleans may be of any type.
-        train_y: (n,) int64 class labels, or floating-point targets, (n,) or of several numbers for
-            an example.
+        train_y: (n,) int64 class labels, or (n, *t), those of tokens or pixels, where -100 does not
+            count; or floating-point targets, (n,) or of several numbers for an example.
         test_x: (m, ...) inputs of the same kind, shape, dtype and device.
-        test_y: (m,) targets of the same dtype.
+        test_y: (m, ...) targets of the same dtype.
         num_classes: number of classes; None where the targets are numbers.
         image_shape: (channels, height, width) where an input is a picture, flattened or not.
         class_names: one name for each class, where the data set has them.
@@ -272,6 +273,10 @@ def class_rows(
             f"classes must be two or more of the {num_classes} of {dataset}, each once, counted "
             f"from 0: got {list(classes)}"
         )
+    if y.ndim > 1:
+        raise ValueError(
+            f"classes chooses examples by their label: those of {dataset} have {tuple(y.shape[1:])}"
+        )
     wanted = y[:, None] == torch.tensor(list(classes), device=y.device)
     rows = wanted.any(1).nonzero()[:, 0]
     return rows, wanted[rows].long().argmax(1)
@@ -328,7 +333,7 @@ def _check_halves(kind: str, train: Batch, test: Batch) -> None:
 
 def _check_same(what: str, train: object, test: object) -> None:
     if train != test:
-        raise ValueError(f"train_x and test_x must agree in {what}: got {train} and {test}")
+        raise ValueError(f"train and test must agree in {what}: got {train} and {test}")
 
 
 def _check_inputs(name: str, x: Batch) -> None:
@@ -354,8 +359,8 @@ def _check_split(split: str, x: Batch, y: Tensor, num_classes: int | None) -> No
         raise TypeError(f"{split}_y must be a torch.Tensor: got {type(y).__name__}")
     _check_inputs(f"{split}_x", x)
     n = batch_size(x, f"{split}_x")
-    fits = y.ndim > 0 and len(y) == n and (y.ndim == 1 or num_classes is None)
-    if not fits:
+    is_column = num_classes is not None and y.shape[1:] == (1,)
+    if y.ndim == 0 or len(y) != n or is_column:
         raise ValueError(
             f"{split}_y must have one target for each of the {n} examples of {split}_x, shape "
             f"({n},): got {tuple(y.shape)}"
@@ -374,8 +379,17 @@ def _check_split(split: str, x: Batch, y: Tensor, num_classes: int | None) -> No
             )
     elif y.dtype != torch.int64:
         raise ValueError(f"{split}_y must be int64 class labels: got {y.dtype}")
-    elif int(y.min()) < 0 or int(y.max()) >= num_classes:
+    else:
+        _check_labels(split, y, num_classes)
+
+
+def _check_labels(split: str, y: Tensor, num_classes: int) -> None:
+    """Raise unless labels are classes; those of tokens and pixels may be left out."""
+    labels = y if y.ndim == 1 else y[counted(y)]
+    if len(labels) == 0:
+        raise ValueError(f"{split}_y holds no label but {IGNORED}: none counts")
+    if int(labels.min()) < 0 or int(labels.max()) >= num_classes:
         raise ValueError(
-            f"{split}_y must lie in 0..{num_classes - 1}: got {int(y.min())}..{int(y.max())} "
-            f"with num_classes={num_classes}"
+            f"{split}_y must lie in 0..{num_classes - 1}: got {int(labels.min())}.."
+            f"{int(labels.max())} with num_classes={num_classes}"
         )

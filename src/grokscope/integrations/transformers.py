@@ -19,13 +19,13 @@ from torch.utils.data import DataLoader
 
 from grokscope.extras import require
 from grokscope.measures.batches import Batch
+from grokscope.measures.labels import counted
 from grokscope.measures.view import View, output_tensor
 from grokscope.methods.attachment import Attachment
 from grokscope.methods.base import Method
 from grokscope.runs.tensors import load_state, save_state
 from grokscope.training.examples import LABELS, PROBE_EXAMPLES, TEST_EXAMPLES, examples
 from grokscope.training.monitor import DEFAULT_MEASURES, Monitor
-from grokscope.training.scores import IGNORED
 
 _Callback: Any = require("transformers", "transformers").TrainerCallback
 
@@ -75,8 +75,8 @@ def token_scores(outputs: Float[Tensor, " n tk"], y: Integer[Tensor, " n *t"]) -
         outputs: logits, those of all positions side by side.
         y: a label for each position, or one for each example.
     """
-    counted = y != IGNORED
-    logits, labels = outputs.reshape(*y.shape, -1)[counted], y[counted]
+    counting = counted(y)
+    logits, labels = outputs.reshape(*y.shape, -1)[counting], y[counting]
     loss = functional.cross_entropy(logits, labels)
     return {"loss": float(loss), "accuracy": float((logits.argmax(-1) == labels).double().mean())}
 

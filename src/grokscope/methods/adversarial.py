@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -34,6 +34,7 @@ from grokscope.measures.inputs import (
     check_number,
     class_labels,
 )
+from grokscope.measures.labels import are_by_position, classes_last, counted
 from grokscope.measures.view import wrt_of
 from grokscope.methods.base import Loss, Method
 from grokscope.methods.networks import Networks, OneNetwork, normal_numbers
@@ -91,14 +92,6 @@ def adversarial_inputs(
     batch, labels = x.unsqueeze(0), _labels(y, loss).unsqueeze(0)
     uphill = _uphill(OneNetwork(model), batch, None, labels, _LossOfOne(loss))
     return x + uphill.squeeze(0) * eps
-
-
-def is_right(outputs: Float[Tensor, " n *k"], targets: Tensor) -> Bool[Tensor, " n"]:
-    """Which outputs are correct by their largest, or for one output by its sign."""
-    if outputs.ndim == 2 and outputs.shape[1] > 1:
-        labels = targets.argmax(1) if targets.ndim == 2 and targets.shape[1] > 1 else targets
-        return outputs.argmax(1) == labels
-    return (outputs.reshape(-1) > 0) == (targets.reshape(-1) > 0)
 
 
 class AdversarialTraining(Method):
@@ -179,14 +172,13 @@ class AdversarialTraining(Method):
         """Nothing; the accuracies of ``outputs`` are noted for the next step."""
         if self._seen is not None:
             loss, y = self._seen
-            correct = loss.correct(outputs.detach(), y).to(torch.float32)
-            self.state["accuracy"].copy_(correct.mean(1))  # in place: a recorded step writes there
+            # in place: a recorded step writes there
+            self.state["accuracy"].copy_(loss.accuracy(outputs.detach(), y))
             self._seen = None
 
     def saw(self, outputs: Float[Tensor, " n *k"], y: Tensor) -> None:
         """Note how accurate the network was on a batch with labels or one-hot targets ``y``."""
-        correct = is_right(outputs.detach(), y).to(torch.float32)
-        self.state["accuracy"] = correct.mean().unsqueeze(0)
+        self.state["accuracy"] = _accuracy(outputs.detach(), y).unsqueeze(0)
 
     def size_at(self, accuracy: Float[Tensor, " s"]) -> Float[Tensor, " s"]:
         """The size of the perturbation at an accuracy."""
@@ -222,6 +214,17 @@ def _uphill(
     return gradient.sign()
 
 
+def _accuracy(outputs: Float[Tensor, " n *k"], targets: Tensor) -> Float[Tensor, ""]:
+    """The share of outputs that are correct by their largest, or for one output by its sign."""
+    if are_by_position(targets, outputs):
+        right, counting = classes_last(outputs, targets).argmax(-1) == targets, counted(targets)
+        return (right & counting).sum() / counting.sum()
+    if outputs.ndim == 2 and outputs.shape[1] > 1:
+        labels = targets.argmax(1) if targets.ndim == 2 and targets.shape[1] > 1 else targets
+        return (outputs.argmax(1) == labels).to(torch.float32).mean()
+    return ((outputs.reshape(-1) > 0) == (targets.reshape(-1) > 0)).to(torch.float32).mean()
+
+
 def _labels(y: Tensor, loss: OwnLoss) -> Tensor:
     """Labels of any integer type as cross-entropy takes them; for other losses as they are."""
     return class_labels(y) if loss is F.cross_entropy else y
@@ -239,5 +242,5 @@ class _LossOfOne:
             check_targets(targets, outputs)
         return self.loss(outputs, targets)
 
-    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return is_right(outputs.squeeze(0), targets.squeeze(0)).unsqueeze(0)
+    def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        return _accuracy(outputs.squeeze(0), targets.squeeze(0)).unsqueeze(0)

@@ -27,8 +27,8 @@ class Loss(Protocol):
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The sum over the networks of each one's loss, a scalar, of outputs (S, n, ...)."""
 
-    def correct(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Which outputs (S, n, k) are correct (S, n), for labels or one-hot targets."""
+    def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """The share of each network's outputs that are correct, (S,)."""
 
 
 @shown()

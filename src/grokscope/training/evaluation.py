@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from grokscope.data import Dataset
 from grokscope.measures.batches import map_leaves, rows
+from grokscope.measures.labels import share_correct
 from grokscope.measures.view import outputs_of
 from grokscope.training.objective import Objective, loss_and_correct
 from grokscope.training.scores import are_classes
@@ -81,8 +82,8 @@ class Evaluation:
             scores[f"{name}_loss"] = loss
             if correct is None:
                 continue
-            scores[f"{name}_accuracy"] = int(correct.sum()) / len(y)
+            scores[f"{name}_accuracy"] = share_correct(correct, y)
             for part, mask in data.test_parts.items() if name == "test" else ():
-                scores[f"{part}_accuracy"] = int(correct[mask].sum()) / int(mask.sum())
+                scores[f"{part}_accuracy"] = share_correct(correct[mask], y[mask])
         self.model.train(mode)
         return scores

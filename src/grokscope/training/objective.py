@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from grokscope.measures.batches import Batch, rows
 from grokscope.measures.inputs import class_labels
+from grokscope.measures.labels import IGNORED, are_by_position, classes_last, counted
 from grokscope.measures.view import Model, outputs_of
 from grokscope.methods.stablemax import log_stable
 from grokscope.spelling import unknown_name
@@ -26,13 +27,13 @@ class Objective:
     """A loss with the form in which it takes its targets and the accuracy that goes with it.
 
     ``cross_entropy`` takes class labels, and so does ``stablemax``, which is cross-entropy with
-    StableMax in place of softmax. ``mse`` takes one-hot targets and averages over all
-    elements, as ``nn.MSELoss`` does; with one output, and with targets of the shape of the
-    outputs, it takes them as they are. ``binary_cross_entropy`` takes one logit and labels 0 or 1,
-    or as many of both for an example. Any other function of outputs and
-    labels serves as well; it is given the labels as they are. ``label_smoothing`` spreads that
-    share of each target evenly over the classes; it is for classes of several outputs. With
-    ``in_float64`` a loss by name is taken of the outputs in float64.
+    StableMax in place of softmax; they may be those of tokens or pixels, of which -100 does not
+    count. ``mse`` takes one-hot targets and averages over all elements, as ``nn.MSELoss`` does;
+    with one output, and with targets of the shape of the outputs, it takes them as they are.
+    ``binary_cross_entropy`` takes one logit and labels 0 or 1, or as many of both for an example.
+    Any other function of outputs and labels serves as well; it is given the labels as they are.
+    ``label_smoothing`` spreads that share of each target evenly over the classes; it is for classes
+    of several outputs. With ``in_float64`` a loss by name is taken of the outputs in float64.
     """
 
     loss: str | Callable[[Tensor, Tensor], Tensor] = "cross_entropy"
@@ -58,39 +59,38 @@ class Objective:
 
     def targets(self, y: Tensor, outputs: Tensor) -> Tensor:
         """The labels in the form that the loss takes, given outputs of the model for shape."""
-        many = outputs.ndim == 2 and outputs.shape[1] > 1
         if self._takes_as_it_is(y, outputs):
             return y.to(outputs.dtype)
-        y = class_labels(y) if not callable(self.loss) else y
+        if callable(self.loss):
+            return y
+        y = class_labels(y)
+        if self.loss in OF_LABELS and are_by_position(y, outputs):
+            _check_classes(y[counted(y)], classes_last(outputs, y).shape[-1])
+            return y
+        many = outputs.ndim == 2 and outputs.shape[1] > 1
         if self.loss in OF_LABELS:
             if not many:
                 raise ValueError(
                     f"{self.loss} needs one output for each class: the model gives shape "
-                    f"{tuple(outputs.shape)}; use binary_cross_entropy or mse for one output"
+                    f"{tuple(outputs.shape)} and y has shape {tuple(y.shape)}; use "
+                    "binary_cross_entropy or mse for one output"
                 )
             if y.is_floating_point():
                 raise ValueError(f"{self.loss} needs integer class labels: y is {y.dtype}")
-        if many and not callable(self.loss):
+        if many:
             if y.is_floating_point() or y.ndim != 1:
                 raise ValueError(
                     f"{self.loss} of {outputs.shape[1]} outputs needs integer class labels (n,) or "
                     f"targets (n, {outputs.shape[1]}): y is {y.dtype} of shape {tuple(y.shape)}"
                 )
-            if int(y.min()) < 0:
-                raise ValueError(f"y holds class {int(y.min())}: classes count from 0")
-            top = int(y.max())
-            if top >= outputs.shape[1]:
-                raise ValueError(
-                    f"y holds class {top} but the model has {outputs.shape[1]} outputs; "
-                    f"give it {top + 1}"
-                )
-        if self.loss == "mse" and many:
-            one_hot = F.one_hot(y.long(), outputs.shape[1]).to(outputs.dtype)
+            _check_classes(y, outputs.shape[1])
+        if self.loss in OF_LABELS:
+            return y
+        if many:
+            one_hot = F.one_hot(y, outputs.shape[1]).to(outputs.dtype)
             if not self.label_smoothing:
                 return one_hot
             return one_hot.lerp(one_hot.new_tensor(1 / outputs.shape[1]), self.label_smoothing)
-        if self.loss in OF_LABELS or callable(self.loss):
-            return y
         if self.label_smoothing:
             raise ValueError("label_smoothing needs one output for each class: the model gives one")
         if y.numel() != len(y):
@@ -113,13 +113,18 @@ class Objective:
             outputs = outputs.double()
             targets = targets.double() if targets.is_floating_point() else targets
         if self.loss in OF_LABELS:
+            if targets.ndim > 1:
+                outputs = classes_last(outputs, targets).flatten(0, -2)
+                targets = targets.flatten()
             logits = log_stable(outputs) if self.loss == "stablemax" else outputs
-            return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)
+            return F.cross_entropy(
+                logits, targets, ignore_index=IGNORED, label_smoothing=self.label_smoothing
+            )
         if self.loss == "mse":
             return F.mse_loss(outputs, targets)
         return F.binary_cross_entropy_with_logits(outputs, targets)
 
-    def correct(self, outputs: Float[Tensor, " n *k"], y: Tensor) -> Bool[Tensor, " n"]:
+    def correct(self, outputs: Float[Tensor, " n *k"], y: Tensor) -> Bool[Tensor, " n *t"]:
         """Which outputs are correct: by the largest output, or by the side of the threshold.
 
         With one output the threshold is 0, or one half where squared error is trained on labels 0
@@ -145,11 +150,25 @@ class NetworksObjective:
             return self.objective(outputs.squeeze(0), targets.squeeze(0))
         if callable(self.objective.loss):
             return vmap(self.objective.loss)(outputs, targets).sum()
+        if targets.ndim > 2 and self.objective.loss in OF_LABELS:
+            # A network's batch may leave out more labels than another's: a mean for each.
+            both = zip(outputs, targets, strict=True)
+            return torch.stack([self.objective(*one) for one in both]).sum()
         # Ours are means over examples, of which every network has as many.
         return number * self.objective(outputs.flatten(0, 1), targets.flatten(0, 1))
 
-    def correct(self, outputs: Tensor, targets: Tensor) -> Bool[Tensor, "s n"]:
-        """Which outputs are correct, for labels (S, n) or one-hot targets (S, n, k)."""
+    def accuracy(self, outputs: Tensor, targets: Tensor) -> Float[Tensor, " s"]:
+        """The accuracy of each network on targets in the form that the loss takes."""
+        correct = self.correct(outputs, targets).flatten(1).to(torch.float32)
+        if targets.ndim < 3 or targets.is_floating_point():
+            return correct.mean(1)
+        counting = counted(targets).flatten(1)
+        return (correct * counting).sum(1) / counting.sum(1)
+
+    def correct(self, outputs: Tensor, targets: Tensor) -> Bool[Tensor, "s n *t"]:
+        """Which outputs are correct, for labels (S, n, *t) or one-hot targets (S, n, k)."""
+        if are_by_position(targets.flatten(0, 1), outputs.flatten(0, 1)):
+            return classes_last(outputs, targets, lead=2).argmax(-1) == targets
         if outputs.ndim == 3 and outputs.shape[2] > 1:
             labels = targets.argmax(2) if targets.ndim == 3 else targets
             return outputs.argmax(2) == labels
@@ -170,13 +189,29 @@ def loss_and_correct(
     chunk_size: int = 10_000,
     *,
     with_correct: bool = True,
-) -> tuple[float, Bool[Tensor, " n"] | None]:
+) -> tuple[float, Bool[Tensor, " n *t"] | None]:
     """Mean loss over a whole data set, and which answers are correct where that is asked."""
-    total, correct = 0.0, []
+    total, weight, correct = 0.0, 0, []
+    by_position = y.ndim > 1 and not y.is_floating_point()
     for part in range(0, len(y), chunk_size):
         chunk = slice(part, part + chunk_size)
         outputs = outputs_of(model, rows(x, chunk))
-        total += float(objective(outputs, targets[chunk])) * len(outputs)
+        size = int(counted(y[chunk]).sum()) if by_position else len(outputs)
+        if size:
+            total += float(objective(outputs, targets[chunk])) * size
+            weight += size
         if with_correct:
             correct.append(objective.correct(outputs, y[chunk]))
-    return total / len(y), torch.cat(correct) if with_correct else None
+    loss = total / weight if weight else float("nan")
+    return loss, torch.cat(correct) if with_correct else None
+
+
+def _check_classes(y: Tensor, classes: int) -> None:
+    """Raise unless each label is one of so many classes."""
+    if len(y) and int(y.min()) < 0:
+        raise ValueError(f"y holds class {int(y.min())}: classes count from 0")
+    if len(y) and int(y.max()) >= classes:
+        top = int(y.max())
+        raise ValueError(
+            f"y holds class {top} but the model has {classes} outputs; give it {top + 1}"
+        )

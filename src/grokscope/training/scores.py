@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from grokscope.measures.batches import Batch, chunks
+from grokscope.measures.labels import are_by_position, share_correct
 from grokscope.measures.magnitudes import wide
 from grokscope.measures.view import Model, outputs_of
 from grokscope.training.objective import Objective
@@ -16,7 +17,6 @@ from grokscope.training.objective import Objective
 ScoreFunction = Callable[[Tensor, Tensor], "float | Tensor | Mapping[str, Any]"]
 
 _AT_ONCE = 10_000  # examples of a forward pass, where a user names no number
-IGNORED = -100  # the label of a token that does not count, as in torch.nn.CrossEntropyLoss
 
 
 class Scores:
@@ -60,13 +60,9 @@ class Scores:
 
     def _automatic(self, outputs: Tensor, y: Tensor) -> dict[str, float]:
         objective = self._objective
-        if isinstance(objective.loss, str):
-            outputs, y = _one_label_each(outputs, y)
-            if len(y) == 0:
-                return {"loss": float("nan"), "accuracy": float("nan")}
         found = {"loss": float(objective(outputs, objective.targets(y, outputs)))}
         if are_classes(outputs, y):
-            found["accuracy"] = int(objective.correct(outputs, y).sum()) / len(y)
+            found["accuracy"] = share_correct(objective.correct(outputs, y), y)
         return found
 
 
@@ -75,20 +71,10 @@ def _wide(outputs: Tensor) -> Tensor:
     return wide(outputs) if outputs.is_floating_point() else outputs
 
 
-def _one_label_each(outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Outputs (m, k) and labels (m,) of all tokens or pixels that count; others as they are."""
-    if y.is_floating_point() or y.ndim < 2 or outputs.ndim != y.ndim + 1:
-        return outputs, y
-    if outputs.shape[:-1] != y.shape:
-        outputs = outputs.movedim(1, -1)  # classes come second, as in segmentation
-    if outputs.shape[:-1] != y.shape:
-        return outputs, y
-    counted = y != IGNORED
-    return outputs[counted], y[counted]
-
-
 def are_classes(outputs: Tensor, y: Tensor) -> bool:
     """Whether each of the outputs is right or wrong."""
+    if are_by_position(y, outputs):
+        return True
     if outputs.ndim == 2 and outputs.shape[1] > 1:
         return not y.is_floating_point() and y.ndim == 1
     if outputs.numel() != len(outputs) or y.numel() != len(outputs):
