@@ -5,9 +5,11 @@
 A mutant is the source with one place changed: a comparison, an operator, a number, `and` for `or`,
 a condition negated, or a returned value replaced by None. It is tried on the docstring examples of
 its file and on the four test files nearest to it by the names that they mention, those that take
-under a minute; it is noticed where one of them fails, or takes far longer than without it. All
-happens in a copy of the checkout, in children of a process that has torch loaded. Packages take
-turns, so that a short run samples all of them.
+under a minute of the processor. It is noticed where a test fails, or does not come to its end, that
+passes at the same moment with the code as it is: a busy machine or a test that is broken anyhow
+notices nothing. All happens in a copy of the checkout without comments, as the mutants are, in
+children of a process that has torch loaded. Packages take turns, so that a short run samples all of
+them.
 
 Mutants that no test could notice are named in ``benchmarks/equivalent_mutants.json``, each with the
 reason, and are not counted. What was found goes to ``--out`` as JSON, the survivors by place.
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import importlib
 import json
 import os
 import random
@@ -42,8 +45,13 @@ PACKAGES = (
     "measures", "methods", "data", "models", "runs", "findings", "training", "experiments",
     "report", "cli", "integrations",
 )  # fmt: skip
-# a mutant has this much time, or so many times its tests'; of a file of tests no more than so long
-_LEAST_SECONDS, _SLOWER, _LONGEST_SECONDS = 60.0, 4.0, 60.0
+# a file of tests has so many seconds of the processor, and so many by the clock
+_LONGEST, _STUCK = 60.0, 400.0
+_IMPORTED = (
+    "numpy", "scipy.stats", "scipy.optimize", "sklearn.datasets", "pydantic", "typer", "rich",
+    "safetensors.torch", "jinja2", "pooch", "yaml", "filelock", "joblib", "torch.func",
+    "torch._dynamo", "beartype", "matplotlib.pyplot",
+)  # fmt: skip
 
 _COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq,
@@ -205,6 +213,35 @@ def tests_of(file: str, line: int) -> list[str]:
     return [f"src/grokscope/{file}", *(path for path in best[:4] if scores[path] > 2)]
 
 
+class Noted:
+    """A plugin of pytest that writes down which test began and which failed, as it goes.
+
+    Args:
+        file: where.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def _note(self, word: str, test: str) -> None:
+        with self.file.open("a") as file:
+            print(word, test, file=file)
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """A test begins."""
+        self._note("began", nodeid)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """A part of a test is over."""
+        if report.failed:
+            self._note("failed", report.nodeid)
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """A file was read."""
+        if report.failed:
+            self._note("unread", report.nodeid)
+
+
 class Checkout:
     """A copy of the checkout that mutants are written into, as processes of the tests read it too.
 
@@ -213,42 +250,44 @@ class Checkout:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.root = folder / "checkout"
+        self.root, self._notes = folder / "checkout", folder / "notes"
         plain = shutil.ignore_patterns("__pycache__", "_build")
         for name in ("src", "tests", "docs", "examples", "benchmarks"):
             shutil.copytree(ROOT / name, self.root / name, ignore=plain)
         for file in ROOT.glob("*.*"):
             if file.is_file():
                 shutil.copy(file, self.root)
+        for file in (self.root / "src").rglob("*.py"):  # what reads the text sees no difference
+            file.write_text(ast.unparse(ast.parse(file.read_text("utf-8"))), "utf-8")
         if (ROOT.parent / "shared").exists():
             (folder / "shared").symlink_to(ROOT.parent / "shared")
-        self._takes: dict[str, float | None] = {}
-
-    def takes(self, test: str) -> float | None:
-        """The seconds of a test file with the code as it is; None if it fails or is too long."""
-        if test not in self._takes:
-            begin = time.monotonic()
-            passed = self._run([test], _LONGEST_SECONDS) == "passed"
-            self._takes[test] = time.monotonic() - begin if passed else None
-        return self._takes[test]
+        # tests that fail or take too long with the code as it is
+        self._left_out: set[str] = set()
 
     def became(self, mutant: Mutant) -> str | None:
-        """Whether it is "noticed" or "survived"; None where no test that is short looks at it."""
-        near = {test: self.takes(test) for test in tests_of(mutant.file, mutant.line)}
-        tests = {test: taken for test, taken in near.items() if taken is not None}
-        if not any(test.startswith("tests/") for test in tests):
-            return None
+        """Whether it is "noticed", "noticed by time" or "survived".
+
+        None where no test that is short enough looks at it.
+        """
         file = self.root / "src/grokscope" / mutant.file
-        whole = file.read_text("utf-8")
-        try:
-            self._write(file, ast.unparse(mutated(mutant)))
-            for test in sorted(tests, key=lambda test: tests[test] or 0.0):
-                bound = max(_LEAST_SECONDS, _SLOWER * (tests[test] or 0.0))
-                if self._run([test], bound) != "passed":
-                    return "noticed"
-            return "survived"
-        finally:
-            self._write(file, whole)
+        whole, change = file.read_text("utf-8"), ast.unparse(mutated(mutant))
+        tried = False
+        for test in tests_of(mutant.file, mutant.line):
+            while test not in self._left_out:
+                self._write(file, change)
+                try:
+                    word, where = self._run(test)
+                finally:
+                    self._write(file, whole)
+                if word == "passed":
+                    tried = tried or test.startswith("tests/")
+                    break
+                # the same test with the code as it is, at the same moment
+                again, _ = self._run(where, collect_only=word == "unread")
+                if again == "passed":
+                    return "noticed by time" if word == "slow" else "noticed"
+                self._left_out.add(test if word in ("slow", "unread") else where)
+        return "survived" if tried else None
 
     @staticmethod
     def _write(file: Path, text: str) -> None:
@@ -257,23 +296,32 @@ class Checkout:
         for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*"):
             compiled.unlink()
 
-    def _run(self, tests: Sequence[str], seconds: float) -> str:
-        """What tests say, in a child that has torch loaded: "passed", "failed" or "slow"."""
+    def _run(self, test: str, collect_only: bool = False) -> tuple[str, str]:
+        """What became of a file or a test, and of which test in it.
+
+        "passed", "failed", "unread" where the file cannot be imported, or "slow": it took more
+        seconds of the processor than it may, or waits for what does not come.
+        """
+        self._notes.write_text("")
         pid = os.fork()
         if pid == 0:
             os.setsid()
-            os._exit(self._tested(tests))
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            done, status = os.waitpid(pid, os.WNOHANG)
-            if done:
-                return "passed" if os.waitstatus_to_exitcode(status) == 0 else "failed"
+            os._exit(self._tested(test, ["--collect-only"] if collect_only else []))
+        begin, done, status = time.monotonic(), 0, 0
+        while not done and _seconds_used(pid) < _LONGEST and time.monotonic() - begin < _STUCK:
             time.sleep(0.05)
-        os.killpg(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return "slow"
+            done, status = os.waitpid(pid, os.WNOHANG)
+        if done and os.waitstatus_to_exitcode(status) in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
+            return "passed", test
+        if not done:
+            os.killpg(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        notes = [line.split(" ", 1) for line in self._notes.read_text().splitlines()]
+        if done:
+            return next(((word, at) for word, at in notes if word != "began"), ("unread", test))
+        return "slow", notes[-1][1] if notes else test
 
-    def _tested(self, tests: Sequence[str]) -> int:
+    def _tested(self, test: str, options: Sequence[str]) -> int:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
@@ -281,10 +329,26 @@ class Checkout:
             os.chdir(self.root)
             os.environ["PYTHONPATH"] = str(self.root / "src")
             sys.path[:0] = [str(self.root / "src"), str(self.root)]
-            plain = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no"]
-            return int(pytest.main([*plain, *tests]))
+            plain = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", *options]
+            left_out = [f"--deselect={each}" for each in self._left_out if "::" in each]
+            return int(pytest.main([*plain, *left_out, test], plugins=[Noted(self._notes)]))
         except BaseException:
             return 3
+
+
+def _seconds_used(pid: int) -> float:
+    """What a process and its children that are over have had of the processor."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+
+
+def load_what_tests_import() -> None:
+    """Import it once, so that each child has it; nothing of grokscope, which mutants change."""
+    for name in _IMPORTED:
+        importlib.import_module(name)
 
 
 def main() -> None:
@@ -296,6 +360,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
+    load_what_tests_import()
     packages = arguments.package or PACKAGES
     rows: list[tuple[str, Mutant, str]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -339,11 +404,13 @@ def counted(rows: Sequence[tuple[str, Mutant, str]]) -> dict[str, Any]:
     """How many of each package were noticed, the share without equivalents, and the survivors."""
     packages: dict[str, Any] = {}
     for package, _, became in rows:
-        own = packages.setdefault(package, {"noticed": 0, "survived": 0, "equivalent": 0})
+        none = {"noticed": 0, "noticed by time": 0, "survived": 0, "equivalent": 0}
+        own = packages.setdefault(package, none)
         own[became] += 1
     for own in packages.values():
-        tried = own["noticed"] + own["survived"]
-        own["share"] = round(own["noticed"] / tried, 3) if tried else None
+        noticed = own["noticed"] + own["noticed by time"]
+        tried = noticed + own["survived"]
+        own["share"] = round(noticed / tried, 3) if tried else None
     survivors = [
         {"line": mutant.line, "mutant": mutant.name}
         for _, mutant, became in rows
