@@ -69,3 +69,73 @@ def test_every_equivalent_mutant_is_one_of_the_code_as_it_is(
         file = mutate.SOURCE / name.partition(":")[0]
         assert name in {each.name for each in mutate.mutants_of(file)}
         assert reason
+
+
+TESTS = """
+import importlib.util
+from pathlib import Path
+
+FILE = Path(__file__).parents[1] / "src/grokscope/shapes/area.py"
+SPEC = importlib.util.spec_from_file_location("area", FILE)
+area = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(area)
+
+
+def test_that_is_broken_anyhow():
+    assert area.double(2) == 5
+
+
+def test_double():
+    assert area.double(1) == 2
+
+
+def test_halvings():
+    assert area.halvings(5) == 3
+"""
+
+SHAPES = """
+def double(width):
+    return 2 * width
+
+
+def halvings(width):
+    count = 0
+    while width > 0:
+        width, count = width // 2, count + 1
+    return count
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "became"),
+    [
+        ("2 * width -> 2 / width", "survived"),  # of 1 the same, and 1 is what is tried
+        ("return 2 * width -> return None", "noticed"),
+        ("width > 0 -> width >= 0", "noticed by time"),
+    ],
+)
+def test_a_mutant_is_noticed_by_a_test_that_passes_without_it(
+    mutate: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str, became: str
+) -> None:
+    root = tmp_path / "root"
+    for name, text in (
+        ("src/grokscope/shapes/area.py", SHAPES),
+        ("tests/test_area.py", TESTS),
+    ):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).write_text(text)
+    for name in ("docs", "examples", "benchmarks"):
+        (root / name).mkdir()
+    monkeypatch.setattr(mutate, "ROOT", root)
+    monkeypatch.setattr(mutate, "SOURCE", root / "src/grokscope")
+    monkeypatch.setattr(mutate, "_LONGEST", 2.0)
+    checkout = mutate.Checkout(tmp_path / "copy")
+    (mutant,) = (
+        each
+        for each in mutate.mutants_of(root / "src/grokscope/shapes/area.py")
+        if f"{each.before} -> {each.after}" == change
+    )
+    assert checkout.became(mutant) == became
+    assert (checkout.root / "src/grokscope/shapes/area.py").read_text() == ast.unparse(
+        ast.parse(SHAPES)
+    )
