@@ -61,7 +61,39 @@ def record(run: Run) -> dict[str, Any]:
             "highest_test_accuracy": rounded(float(np.nanmax(history["test_accuracy"]))),
             "evaluations": evaluations(run, arm, seed),
         }
-    return {"environment": environment_of(run), "arms": arms, "claims": judged(run)}
+    record = {"environment": environment_of(run), "arms": arms, "claims": judged(run)}
+    further = {"shift": shift(run), "kernel_points": kernel_points(run)}
+    return record | {name: content for name, content in further.items() if content}
+
+
+def kernel_points(run: Run) -> dict[str, Any]:
+    """Distances of the kernel at other images from the one before training, where it was taken."""
+    return {
+        points: {
+            arm: {"steps": found["steps"], "distance": [rounded(v) for v in found["matrix"][0]]}
+            for arm, found in arms.items()
+        }
+        for points, arms in run.results.get("kernel_points", {}).items()
+    }
+
+
+def shift(run: Run) -> dict[str, Any]:
+    """Accuracies on MNIST of probes of networks that learned EMNIST, where they were taken."""
+    return {
+        name.removeprefix("shift_"): {
+            arm: {
+                "steps": found["steps"],
+                **{
+                    images: [rounded(value) for value in values]
+                    for images, values in found.items()
+                    if images in ("upright", "transposed")
+                },
+            }
+            for arm, found in arms.items()
+        }
+        for name, arms in run.results.items()
+        if name.startswith("shift_")
+    }
 
 
 def draw(run: Run, path: Path) -> None:

@@ -26,7 +26,7 @@ copyright = "The grokscope authors"
 release = version = __version__
 REPOSITORY = "https://github.com/grokscope/grokscope"
 
-# The gallery is written from the recorded verdicts (site_pages.py) and laid out by sphinx-design:
+# The gallery is written from the recorded verdicts (figure_pages.py) and laid out by sphinx-design:
 # sphinx-gallery would run a script for each figure at the build, and these train for hours.
 extensions = [
     "myst_nb",

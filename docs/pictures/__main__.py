@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from drawing import Curve, over_training, photograph, save, start
+from gallery import draw_gallery
 from recorded import draw_table1
 from values import DIGITS
 
@@ -274,7 +275,8 @@ def main(wanted: set[str]) -> None:
     """Draw all pictures, or those of the cards that are named."""
     torch.set_num_threads(1)
     parts = {"measures": draw_measures, "modular": draw_modular, "methods": draw_methods}
-    parts |= {"readme": draw_readme, "report": draw_report, "table1": draw_table1}
+    parts |= {"readme": draw_readme, "report": draw_report}
+    parts |= {"table1": draw_table1, "gallery": draw_gallery}
     asked = [name for name in parts if name in wanted] or list(parts)
     for name in asked:
         numbers = parts[name](wanted - set(parts))

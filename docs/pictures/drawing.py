@@ -18,6 +18,11 @@ STYLES: Sequence[dict[str, Any]] = (
     {"color": "#5b6470", "linestyle": "--", "marker": "s"},
     {"color": "#1f6fb2", "linestyle": "-", "marker": "o"},
     {"color": "#c4501b", "linestyle": "-.", "marker": "^"},
+    {"color": "#2a7f4f", "linestyle": ":", "marker": "v"},
+    {"color": "#7b4fa3", "linestyle": "-", "marker": "D"},
+    {"color": "#b8860b", "linestyle": "--", "marker": "P"},
+    {"color": "#c2447f", "linestyle": "-.", "marker": "X"},
+    {"color": "#111111", "linestyle": "-", "marker": "d"},
 )
 Curve = tuple[Sequence[float], Sequence[float]]
 

@@ -159,7 +159,6 @@ __all__ = [
     "ntk_velocity",
     "onset",
     "orthogonal_gradient",
-    "orthogonal_gradient",
     "progress_measures",
     "radii",
     "robust_accuracy",

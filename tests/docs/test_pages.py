@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import grokscope as gs
+from grokscope.experiments.catalogue import entries
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -120,3 +122,36 @@ def test_links_of_the_readme_are_absolute_and_lead_to_files() -> None:
     ]
     assert len(ours) > 10
     assert [path for path in ours if not (ROOT / path).exists()] == []
+
+
+def test_every_figure_of_the_gallery_has_a_caption_and_a_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    pages = importlib.import_module("figure_pages")
+    written = pages.figure_pages()
+    reproduced = {figure for entry in entries() for figure in entry.reproduces}
+    assert set(pages.SHOWN) == reproduced
+    assert [figure for figure in reproduced if not pages.picture_of(figure)] == []
+    for figure in reproduced:
+        page = written[figure.replace("/", "-")]
+        assert f"grokscope reproduce {figure}\n" in page
+        assert "| verdict |" in page, figure
+
+
+def test_a_claim_stands_with_the_figure_that_its_source_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    pages = importlib.import_module("figure_pages")
+    assert pages.figures_of("Zheng et al. 2024, Figures A5, 2 and A10") == {
+        "figA5",
+        "fig2",
+        "figA10",
+    }
+    assert pages.figures_of("Walker et al. 2025, Theorem 2 and Table 2") == {"table2"}
+    claims = [{"says": name, "source": name} for name in ("Figure 1", "Figure 11", "", "Table 1")]
+    assert [claim["says"] for claim in pages.claims_about("a/fig1", {"claims": claims})] == [
+        "Figure 1",
+        "",
+    ]
