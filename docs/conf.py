@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tomllib
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ project = "grokscope"
 author = "The grokscope authors"
 copyright = "The grokscope authors"
 release = version = __version__
-REPOSITORY = "https://github.com/grokscope/grokscope"
+# addresses are named once, in pyproject.toml
+URLS = tomllib.loads((HERE.parent / "pyproject.toml").read_text("utf-8"))["project"]["urls"]
 
 # The gallery is written from the recorded verdicts (figure_pages.py) and laid out by sphinx-design:
 # sphinx-gallery would run a script for each figure at the build, and these train for hours.
@@ -70,13 +72,14 @@ nb_merge_streams = True
 html_math_renderer = "mathml"
 html_theme = "furo"
 html_title = "grokscope"
+html_baseurl = f"{URLS['Documentation']}/en/latest/"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {
     "navigation_with_keys": True,
-    "source_repository": f"{REPOSITORY}/",
+    "source_repository": f"{URLS['Source']}/",
     "source_branch": "main",
     "source_directory": "docs/",
     "top_of_page_buttons": ["view"],

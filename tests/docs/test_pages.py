@@ -6,6 +6,7 @@ import ast
 import importlib
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from grokscope.experiments.catalogue import entries
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+URLS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["urls"]
 CARDS = sorted(path for path in (DOCS / "measures").glob("*.md") if path.stem != "index")
 METHODS = {"grokalign", "grokfast", "orthograd", "adversarial", "baselines"}
 PARTS = ("Equation", "Source", "A high value", "A low value", "Cost", "Models", "Pitfalls")
@@ -112,8 +114,8 @@ def test_links_of_the_readme_are_absolute_and_lead_to_files() -> None:
     text = (ROOT / "README.md").read_text("utf-8")
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert [link for link in links if not link.startswith("https://")] == []
-    house = "https://github.com/grokscope/grokscope/blob/main/"
-    pictures = "https://raw.githubusercontent.com/grokscope/grokscope/main/"
+    house = f"{URLS['Source']}/blob/main/"
+    pictures = house.replace("//github.com", "//raw.githubusercontent.com").replace("/blob", "")
     ours = [
         link.removeprefix(start)
         for link in links
@@ -155,3 +157,12 @@ def test_a_claim_stands_with_the_figure_that_its_source_names(
         "Figure 1",
         "",
     ]
+
+
+def test_addresses_are_those_of_the_project() -> None:
+    known = {URLS["Source"], URLS["Documentation"]}
+    ours = re.compile(r"https://(?:github\.com/\w+/grokscope|grokscope\.\w+\.\w+)")
+    names = ["README.md", "CITATION.cff", "CONTRIBUTING.md", "pyproject.toml"]
+    for path in [*(ROOT / name for name in names), *DOCS.rglob("*.md")]:
+        if "_build" not in path.parts:
+            assert set(ours.findall(path.read_text("utf-8"))) <= known, path
