@@ -94,14 +94,14 @@ def ours(reduce: Any, check: bool = True) -> Callable[[Any, Any], Any]:
 
 def generic(reduce: str) -> Callable[[Any, Any], Any]:
     """``empirical_ntk`` as it is for a model of which no rule covers a parameter."""
-    from grokscope.measures.ntk import empirical
-    from grokscope.measures.ntk.terms import Term
+    from grokscope.measures.ntk import directions, empirical
+    from grokscope.measures.ntk.plan import Term
 
-    def terms(_model: Any, chosen: Any, *_: Any) -> tuple[dict[str, Any], list[Term]]:
-        return {}, [Term((name,), (p,), "generic") for name, p in chosen.items()]
+    def terms(found: Any, _: Any) -> tuple[dict[str, Any], list[Term]]:
+        return {}, [Term((name,), (p,), "generic") for name, p in found.parameters.items()]
 
     empirical.paths_and_terms = terms  # type: ignore[assignment]
-    empirical.readout_of = lambda found: None
+    directions.readout_of = lambda found: None
     return ours(reduce)
 
 

@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 import grokscope as gs
 from grokscope.measures.ntk import check as check_module
-from grokscope.measures.ntk import memory, plan, rules
+from grokscope.measures.ntk import memory, rules
 from tests.measures.ntk.models import build
 from tests.reference.ntk import full_kernel
 
@@ -137,8 +137,8 @@ def test_a_wrong_rule_is_found_named_and_replaced(
 ) -> None:
     model, x1, x2 = build("norms")
     expected = gs.empirical_ntk(model, x1, x2, reduce=reduce)
-    right = rules.LayerNormRule.inputs
-    monkeypatch.setattr(rules.LayerNormRule, "inputs", lambda *args: right(*args) * 1.001)
+    right = rules.NormRule.inputs
+    monkeypatch.setattr(rules.NormRule, "inputs", lambda *args: right(*args) * 1.001)
     with pytest.warns(RuntimeWarning, match=r"uses '1.weight', '4.weight'; these"):
         kernel = gs.empirical_ntk(model, x1, x2, reduce=reduce)
     torch.testing.assert_close(kernel, expected)
@@ -148,7 +148,7 @@ def test_a_wrong_rule_is_found_named_and_replaced(
 
 def test_the_check_sees_what_only_large_batches_show(monkeypatch: pytest.MonkeyPatch) -> None:
     """A triangle that is not mirrored, as a prototype had it."""
-    monkeypatch.setattr("grokscope.measures.ntk.empirical.symmetrize", lambda kernel: None)
+    monkeypatch.setattr("grokscope.measures.ntk.memory.symmetrize", lambda kernel: None)
     model = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
     x = torch.randn(200, 4, dtype=torch.float64)
     with pytest.warns(RuntimeWarning, match="does not cover"):
@@ -392,8 +392,8 @@ def test_expanded_parameters_where_batch_and_positions_are_equally_many() -> Non
 
 
 def test_unknown_reduction() -> None:
-    with pytest.raises(ValueError, match="reduce must be"):
-        plan.check_reduction("mean")
+    with pytest.raises(ValueError, match="unknown reduce 'mean'; known: full, sum, trace"):
+        gs.empirical_ntk(nn.Linear(3, 2), torch.eye(3), reduce="mean")
 
 
 class Converted(nn.Module):

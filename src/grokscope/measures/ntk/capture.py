@@ -20,10 +20,10 @@ from torch.func import vmap
 
 from grokscope.measures.batches import Batch, batch_size, map_leaves, rows
 from grokscope.measures.company import Company, outputs_at
-from grokscope.measures.ntk.inspect import Call, Inspection, copies, outputs_with
-from grokscope.measures.ntk.record import Record, Recorder
+from grokscope.measures.ntk.contract import Explicit, Factored, Part
+from grokscope.measures.ntk.inspect import Call, Inspection, Record, Recorder
+from grokscope.measures.ntk.plan import Term, copies, outputs_with
 from grokscope.measures.ntk.rules import Rule
-from grokscope.measures.ntk.terms import Term
 
 # bytes kept for a backward pass up to which several rows go back at once, where it is not the
 # numbers but the calls that cost, and how many rows are worth it
@@ -42,105 +42,26 @@ class CallsChanged(RuntimeError):
         self.parameters = parameters
 
 
-@dataclass
-class Factored:
-    """A term as inputs and cotangents, to be contracted with those of another batch.
-
-    Attributes:
-        a: (n, S, I) inputs, or the tokens (n, S) of an embedding.
-        g: (r, n, S, O) cotangents.
-        bias: whether the bias is covered, which adds one to the Gram matrix of the inputs.
-        orthogonal: the cotangents are those of the model's output itself, one unit vector for
-            each row, so that different rows have nothing in common.
-    """
-
-    a: Tensor
-    g: Tensor
-    bias: bool
-    orthogonal: bool = False
-
-    @property
-    def positions(self) -> int:
-        """S."""
-        return self.g.shape[2]
-
-    def of_rows(self, rows: slice) -> Factored:
-        """Some of the rows."""
-        return Factored(self.a, self.g[rows], self.bias)
-
-    def room_for(self, count: int) -> Factored:
-        """An unfilled part like this one, of ``count`` examples."""
-        rows, _, positions, width = self.g.shape
-        a = self.a.new_empty(count, *self.a.shape[1:])
-        return Factored(a, self.g.new_empty(rows, count, positions, width), self.bias)
-
-    def fill(self, piece: Factored, at: slice) -> None:
-        """Copy the examples of ``piece`` to the places ``at``."""
-        self.a[at] = piece.a
-        self.g[:, at] = piece.g
-
-    def slimmed(self) -> Factored:
-        """Without the positions that no output depends on, all but the last of many models."""
-        # one row of one example rules most positions out; only the others are looked at whole
-        idle = ~self.g[0, 0].any(dim=1) if self.positions > 1 else self.g.new_zeros(0).bool()
-        suspects = idle.nonzero().flatten().tolist()
-        drop = {s for s in suspects if not bool(self.g[:, :, s].any())}
-        keep = [s for s in range(self.positions) if s not in drop] or [0]
-        if len(keep) < self.positions:
-            return Factored(self.a[:, keep], self.g[:, :, keep], self.bias).slimmed()
-        if self.positions == 1:
-            rows, width = self.g.shape[0], self.g.shape[3]
-            unit = torch.eye(rows, dtype=self.g.dtype, device=self.g.device)
-            same = rows == width and bool((self.g[:, :, 0] == unit[:, None]).all())
-            return Factored(self.a, self.g, self.bias, orthogonal=same)
-        return self
-
-
-@dataclass
-class Explicit:
-    """A term as every row's gradient.
-
-    Attributes:
-        e: of the weight, or of all that the term covers, (r, n, p).
-        bias: of the bias, (r, n, O), where it is kept apart.
-    """
-
-    e: Tensor
-    bias: Tensor | None = None
-
-    def of_rows(self, rows: slice) -> Explicit:
-        """Some of the rows."""
-        return Explicit(self.e[rows], None if self.bias is None else self.bias[rows])
-
-    def of_examples(self, at: slice) -> Explicit:
-        """Some of the examples."""
-        return Explicit(self.e[:, at], None if self.bias is None else self.bias[:, at])
-
-    def tensors(self) -> list[Tensor]:
-        """The gradients, to be contracted one by one."""
-        return [self.e] if self.bias is None else [self.e, self.bias]
-
-
-Part = Factored | Explicit
-
-
 @dataclass(frozen=True)
 class Source:
     """Examples to capture, and the model that they go through.
 
     Attributes:
-        model: the module.
-        found: what the inspection found of it.
+        found: what the inspection found of the model.
         x: the examples.
         company: the outputs that a few of them have among themselves.
         start: where in the batch of ``company`` the first of ``x`` stands.
     """
 
-    model: nn.Module
     found: Inspection
     x: Batch
     company: Company
     start: int = 0
+
+    @property
+    def model(self) -> nn.Module:
+        """The module."""
+        return self.found.model
 
     def examples(self, at: slice) -> Source:
         """Some of the examples."""
@@ -161,9 +82,13 @@ def captured(source: Source, terms: Sequence[Term], directions: Tensor, chunk: i
     apart: dict[int, Factored] = {}
     for start in range(0, n, chunk):
         at = slice(start, min(start + chunk, n))
+        some = source.examples(at)
         views = {t: part.of_examples(at) for t, part in gradients.items()}
-        pieces = _one_pass(source.examples(at), terms, directions, views)
-        for t, piece in pieces.items():
+        for form, write in (("generic", _by_copies), ("single", _one_by_one)):
+            names = {t: terms[t].names[0] for t in views if terms[t].form == form}
+            if names:
+                write([views[t].e for t in names], some, list(names.values()), directions)
+        for t, piece in _one_pass(some, terms, directions, views).items():
             if len(piece.a) == n:
                 apart[t] = piece
             else:
@@ -186,11 +111,7 @@ def _room_for_gradients(
 def _one_pass(
     source: Source, terms: Sequence[Term], directions: Tensor, gradients: dict[int, Explicit]
 ) -> dict[int, Factored]:
-    """Write the explicit terms' ``gradients`` of one chunk and return its factored parts."""
-    for form, write in (("generic", _together), ("single", _one_by_one)):
-        names = {t: terms[t].names[0] for t in gradients if terms[t].form == form}
-        if names:
-            write([gradients[t].e for t in names], source, list(names.values()), directions)
+    """The factored parts of one chunk; its expanded and explicit ones go to ``gradients``."""
     leaves = {
         t: copies(terms[t].parameters[0], terms[t].way, len(source))
         for t in gradients
@@ -198,22 +119,31 @@ def _one_pass(
     }
     if not leaves and not any(term.calls for term in terms):
         return {}
-    by_name = {terms[t].names[0]: leaf for t, leaf in leaves.items()}
-    outputs, calls = _recorded(source, terms, by_name)
+    outputs, calls = _recorded(source, terms, {terms[t].names[0]: e for t, e in leaves.items()})
     own = [(leaf, gradients[t].e) for t, leaf in leaves.items()]
-    together = _TOGETHER // max(1, source.found.saved_bytes * len(source))
-    together = together if together >= _LEAST_TOGETHER else 1
-    cotangents = _cotangents(outputs, calls, own, directions, source.found.dtype, together)
+    cotangents = _cotangents(outputs, calls, own, directions, source)
     apart = {}
     for t, term in enumerate(terms):
         if not term.calls:
             continue
+        # of one term at a time: a convolution's patches take many times what its input takes
         inputs = {i: _inputs(*calls[i], source.found.dtype) for i in term.calls if term.weight}
         if t in gradients:
             _write_gradients(gradients[t], term, calls, inputs, cotangents)
-        else:
-            apart[t] = _factored(term, calls, inputs, cotangents)
+            continue
+        g = [_unpadded(calls[i][1].rule, a, cotangents[i]) for i, a in inputs.items()]
+        # further calls with the same weight count as further positions
+        apart[t] = Factored(_joined(list(inputs.values()), 1), _joined(g, 2), term.bias)
     return apart
+
+
+def _inputs(call: Call, record: Record, dtype: torch.dtype) -> Tensor:
+    a = record.rule.inputs(call.input_axis)
+    return a.to(dtype) if a.is_floating_point() else a
+
+
+def _joined(tensors: list[Tensor], dim: int) -> Tensor:
+    return torch.cat(tensors, dim=dim) if len(tensors) > 1 else tensors[0]
 
 
 Calls = dict[int, tuple[Call, Record]]
@@ -266,32 +196,26 @@ def _of_all(call: Call, record: Record, count: int) -> bool:
     )
 
 
-def _inputs(call: Call, record: Record, dtype: torch.dtype) -> Tensor:
-    a = record.rule.inputs(call.input_axis)
-    return a.to(dtype) if a.is_floating_point() else a
-
-
 def _cotangents(
     outputs: Tensor,
     calls: Calls,
     own: list[tuple[Tensor, Tensor]],
     directions: Tensor,
-    dtype: torch.dtype,
-    together: int,
+    source: Source,
 ) -> dict[int, Tensor]:
     """For every call the cotangents (r, c, S, O), r the rows of ``directions``.
 
-    ``own`` pairs the copies of expanded parameters with where to write their gradients;
-    ``together`` rows go back in one pass.
+    ``own`` pairs the copies of expanded parameters with where to write their gradients.
     """
     sources: list[Any] = [record.output for _, record in calls.values()]
     sources += [leaf for leaf, _ in own]
+    together = _TOGETHER // max(1, source.found.saved_bytes * len(source))
     by_call: dict[int, Tensor] = {}
     for at, grads in _backward(outputs, sources, directions, together):
         for (i, (call, record)), grad in zip(calls.items(), grads, strict=False):
             if grad is None:
                 grad = outputs.new_zeros(at.stop - at.start, *record.output_shape)
-            g = _split(record.rule, grad, call).to(dtype)
+            g = _split(record.rule, grad, call).to(source.found.dtype)
             if len(g) == len(directions):
                 by_call[i] = g
                 continue
@@ -315,8 +239,9 @@ def _backward(
 ) -> Iterator[tuple[slice, list[Tensor | None]]]:
     """The gradients of rows of ``directions``, ``together`` in a pass where PyTorch can do that."""
     start, total = 0, len(directions)
+    together = together if together >= _LEAST_TOGETHER else 1
     while start < total:
-        at = slice(start, min(start + max(together, 1), total))
+        at = slice(start, min(start + together, total))
         cotangent = directions[at].unsqueeze(1).expand(-1, *outputs.shape)
         batched = len(cotangent) > 1
         try:
@@ -346,19 +271,6 @@ def _room_for_rows(g: Tensor, rows: int) -> Tensor:
     count, positions, width = g.shape
     # one example's rows lie together: so they are one matrix with the positions as columns
     return g.new_empty(count, rows, width, positions).permute(1, 0, 3, 2)
-
-
-def _factored(
-    term: Term, calls: Calls, inputs: Mapping[int, Tensor], cotangents: Mapping[int, Tensor]
-) -> Factored:
-    """The part of a term whose inputs and cotangents are kept apart."""
-    g = [_unpadded(calls[i][1].rule, inputs[i], cotangents[i]) for i in term.calls]
-    a = [inputs[i] for i in term.calls]
-    return Factored(
-        torch.cat(a, dim=1) if len(a) > 1 else a[0],
-        torch.cat(g, dim=2) if len(g) > 1 else g[0],
-        term.bias,
-    )
 
 
 def _write_gradients(
@@ -419,7 +331,7 @@ def _unpadded(rule: Rule, tokens: Tensor, g: Tensor) -> Tensor:
     return g if rule.padding is None else g * (tokens != rule.padding).unsqueeze(-1)
 
 
-def _together(
+def _by_copies(
     outs: Sequence[Tensor], source: Source, names: Sequence[str], directions: Tensor
 ) -> None:
     """Write the gradients of combinations of the outputs to ``outs``, (r, c, p) per parameter.
@@ -439,16 +351,7 @@ def _together(
             warnings.simplefilter("ignore", UserWarning)  # of operations that vmap only loops over
             outputs = vmap(outputs_of_one)(leaves, source.x)
         source.company.check(outputs, source.start)
-        for r, direction in enumerate(directions):
-            grads = torch.autograd.grad(
-                outputs,
-                leaves,
-                direction.expand_as(outputs),
-                retain_graph=r < len(directions) - 1,
-                materialize_grads=True,
-            )
-            for out, grad in zip(outs, grads, strict=True):
-                out[r] = grad.reshape(len(source), -1)
+        _write_rows(outs, outputs, leaves, directions)
     except (RuntimeError, NotImplementedError, ValueError, TypeError):
         _one_by_one(outs, source, names, directions)
 
@@ -459,15 +362,23 @@ def _one_by_one(
     """The same one example at a time, by plain backward passes."""
     parameters = [source.model.get_parameter(name) for name in names]
     for i in range(len(source)):
-        outputs = outputs_at(source.model, rows(source.x, slice(i, i + 1)))
+        one = slice(i, i + 1)
+        outputs = outputs_at(source.model, rows(source.x, one))
         source.company.check(outputs, source.start + i)
-        for r, direction in enumerate(directions):
-            grads = torch.autograd.grad(
-                outputs,
-                parameters,
-                direction.expand_as(outputs),
-                retain_graph=r < len(directions) - 1,
-                materialize_grads=True,
-            )
-            for out, grad in zip(outs, grads, strict=True):
-                out[r, i] = (grad.to_dense() if grad.is_sparse else grad).flatten()
+        _write_rows([out[:, one] for out in outs], outputs, parameters, directions)
+
+
+def _write_rows(
+    outs: Sequence[Tensor], outputs: Tensor, leaves: Sequence[Tensor], directions: Tensor
+) -> None:
+    """Write to ``outs`` (r, c, p) the gradients of every combination of ``outputs`` (c, k)."""
+    for r, direction in enumerate(directions):
+        grads = torch.autograd.grad(
+            outputs,
+            leaves,
+            direction.expand_as(outputs),
+            retain_graph=r < len(directions) - 1,
+            materialize_grads=True,
+        )
+        for out, grad in zip(outs, grads, strict=True):
+            out[r] = (grad.to_dense() if grad.is_sparse else grad).reshape(out[r].shape)

@@ -1,13 +1,15 @@
 """A kernel against the model's own derivatives: one product with a random vector.
 
 ``K v`` must be ``J_1 (J_2^T v)``, a vector-Jacobian product and then a Jacobian-vector product over
-all parameters that the kernel is over: so one that was left out by mistake is missed as well.
+all parameters that the kernel is over: so one that was left out by mistake is missed as well. The
+terms that fail are taken on a slower path.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,11 +18,94 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from grokscope.measures.batches import Batch, batch_size, rows
 from grokscope.measures.centroid import is_noise, weights_across
 from grokscope.measures.company import outputs_at
+from grokscope.measures.ntk.capture import CallsChanged
+from grokscope.measures.ntk.memory import Pairs
+from grokscope.measures.ntk.plan import Term
 
 # relative errors that rounding explains, by the type that the model computes in
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _LOW_PRECISION = 5e-2
 _FEW = 8
+
+
+def checked(pairs: Pairs, terms: Sequence[Term]) -> Tensor:
+    """The kernel, with the terms that fail the check on a slower path.
+
+    Raises:
+        ValueError: if none of the paths agrees with the derivatives.
+    """
+    kernel, checkable, covered = unchecked(pairs, terms)
+    if _passes(pairs, pairs.first.found.parameters, checkable):
+        if covered is not terms:
+            _warn(term for term in terms if not any(term is kept for kept in covered))
+        return kernel
+    del kernel, checkable
+    wrong = _failing(pairs, covered) or covered
+    slower = _slower(covered, wrong)
+    if not slower:
+        raise ValueError(
+            "the kernel does not agree with the model's own derivatives, one example at a time "
+            "either: an example's output may depend on the rest of its batch; check=False turns "
+            "the comparison off"
+        )
+    _warn(wrong)
+    return unchecked(pairs, slower)[0]
+
+
+def unchecked(pairs: Pairs, terms: Sequence[Term]) -> tuple[Tensor, Tensor, Sequence[Term]]:
+    """The kernel, what of it can be checked, and the terms, slower where calls have changed."""
+    while True:
+        try:
+            return *pairs.kernel(terms), terms
+        except CallsChanged as changed:
+            ids = changed.parameters or set()
+            wrong = [t for t in terms if t.calls and not ids.isdisjoint(map(id, t.parameters))]
+            terms = _slower(terms, wrong or [t for t in terms if t.calls or t.form == "expanded"])
+
+
+def _slower(terms: Sequence[Term], wrong: Sequence[Term]) -> list[Term]:
+    """``terms`` with those in ``wrong`` on the next slower path; empty if there is none."""
+    changed = [slower for term in wrong for slower in term.slower]
+    kept = [term for term in terms if not any(term is w for w in wrong)]
+    return kept + changed if changed else []
+
+
+def _warn(wrong: Iterable[Term]) -> None:
+    named = ", ".join(repr(name) for term in wrong for name in term.names)
+    warnings.warn(
+        f"the structured path does not cover how the model uses {named}; these parameters take "
+        "the generic path, which is slower",
+        RuntimeWarning,
+        stacklevel=6,
+    )
+
+
+def _failing(pairs: Pairs, terms: Sequence[Term]) -> list[Term]:
+    """Those of ``terms`` whose own kernel disagrees with the derivatives."""
+    few_pairs = pairs.restricted(*map(checked_examples, (len(pairs.first), len(pairs.other))))
+    wrong = []
+    for term in terms:
+        own = dict(zip(term.names, term.parameters, strict=True))
+        try:
+            right = _passes(few_pairs, own, few_pairs.kernel([term])[1])
+        except CallsChanged:
+            right = False
+        if not right:
+            wrong.append(term)
+    return wrong
+
+
+def _passes(pairs: Pairs, parameters: Mapping[str, nn.Parameter], kernel: Tensor) -> bool:
+    """Whether ``kernel`` (r, n1, r, n2), of the last rows, agrees with the derivatives."""
+    first, second = pairs.first, pairs.other
+    one, two = checked_examples(len(first)), checked_examples(len(second))
+    part = kernel[:, torch.tensor(one)[:, None], :, torch.tensor(two)].permute(2, 0, 3, 1)
+    directions = pairs.directions[-len(kernel) :]
+    x1, x2 = rows(first.x, one), rows(second.x, two)
+    error = relative_error(first.model, parameters, part, x1, x2, directions)
+    if not math.isfinite(error):
+        raise ValueError("the kernel holds NaN or infinity: so do the model's derivatives")
+    return error <= tolerance(lowest_precision(parameters, directions.dtype))
 
 
 def tolerance(dtype: torch.dtype) -> float:

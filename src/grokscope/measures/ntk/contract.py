@@ -15,14 +15,94 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from grokscope.measures.ntk.capture import Explicit, Factored, Part
-
 # numbers in a block that is worked on at once: it should stay in a core's cache, or fill a GPU
 _BLOCK_CPU, _BLOCK_CUDA = 2**18, 2**25
 # rows of gradients that are no longer halved: a matrix product of fewer is slow
 _LEAST_ROWS = 64
 # multiplications of a product up to which its call costs more than to copy its operands
 _SMALL = 2**20
+
+
+@dataclass
+class Factored:
+    """A term as inputs and cotangents, to be contracted with those of another batch.
+
+    Attributes:
+        a: (n, S, I) inputs, or the tokens (n, S) of an embedding.
+        g: (r, n, S, O) cotangents.
+        bias: whether the bias is covered, which adds one to the Gram matrix of the inputs.
+        orthogonal: the cotangents are those of the model's output itself, one unit vector for
+            each row, so that different rows have nothing in common.
+    """
+
+    a: Tensor
+    g: Tensor
+    bias: bool
+    orthogonal: bool = False
+
+    @property
+    def positions(self) -> int:
+        """S."""
+        return self.g.shape[2]
+
+    def of_rows(self, rows: slice) -> Factored:
+        """Some of the rows."""
+        return Factored(self.a, self.g[rows], self.bias)
+
+    def room_for(self, count: int) -> Factored:
+        """An unfilled part like this one, of ``count`` examples."""
+        rows, _, positions, width = self.g.shape
+        a = self.a.new_empty(count, *self.a.shape[1:])
+        return Factored(a, self.g.new_empty(rows, count, positions, width), self.bias)
+
+    def fill(self, piece: Factored, at: slice) -> None:
+        """Copy the examples of ``piece`` to the places ``at``."""
+        self.a[at] = piece.a
+        self.g[:, at] = piece.g
+
+    def slimmed(self) -> Factored:
+        """Without the positions that no output depends on, all but the last of many models."""
+        # one row of one example rules most positions out; only the others are looked at whole
+        idle = ~self.g[0, 0].any(dim=1) if self.positions > 1 else self.g.new_zeros(0).bool()
+        suspects = idle.nonzero().flatten().tolist()
+        drop = {s for s in suspects if not bool(self.g[:, :, s].any())}
+        keep = [s for s in range(self.positions) if s not in drop] or [0]
+        if len(keep) < self.positions:
+            return Factored(self.a[:, keep], self.g[:, :, keep], self.bias).slimmed()
+        if self.positions == 1:
+            rows, width = self.g.shape[0], self.g.shape[3]
+            unit = torch.eye(rows, dtype=self.g.dtype, device=self.g.device)
+            same = rows == width and bool((self.g[:, :, 0] == unit[:, None]).all())
+            return Factored(self.a, self.g, self.bias, orthogonal=same)
+        return self
+
+
+@dataclass
+class Explicit:
+    """A term as every row's gradient.
+
+    Attributes:
+        e: of the weight, or of all that the term covers, (r, n, p).
+        bias: of the bias, (r, n, O), where it is kept apart.
+    """
+
+    e: Tensor
+    bias: Tensor | None = None
+
+    def of_rows(self, rows: slice) -> Explicit:
+        """Some of the rows."""
+        return Explicit(self.e[rows], None if self.bias is None else self.bias[rows])
+
+    def of_examples(self, at: slice) -> Explicit:
+        """Some of the examples."""
+        return Explicit(self.e[:, at], None if self.bias is None else self.bias[:, at])
+
+    def tensors(self) -> list[Tensor]:
+        """The gradients, to be contracted one by one."""
+        return [self.e] if self.bias is None else [self.e, self.bias]
+
+
+Part = Factored | Explicit
 
 
 @dataclass(frozen=True)

@@ -18,23 +18,94 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
-from torch.func import functional_call
+from torch.autograd.graph import GradientEdge, get_gradient_edge, saved_tensors_hooks
+from torch.overrides import TorchFunctionMode
 
 from grokscope.measures.batches import Batch, batch_size, chunks, rows
 from grokscope.measures.company import Company, few, outputs_at
-from grokscope.measures.inputs import check_outputs
-from grokscope.measures.ntk.record import Record, Recorder
-from grokscope.measures.ntk.rules import BatchAxis, LinearRule, Rule
-from grokscope.measures.view import outputs_of
+from grokscope.measures.ntk.rules import RULES, TAKEN_APART, BatchAxis, LinearRule, Rule
 
-# a copy's own leading axis of one stands for the batch; or that many axes follow the batch axis
-_LEADING = -1
-_WAYS = (_LEADING, 0, 1, 2)
-_NO_BATCH = "called once for all examples"
 # examples and bytes of the passes that look for parameters which few examples use
 _LOOKED_AT, _LOOKED_BYTES = 256, 200_000_000
+
+
+@dataclass
+class Record:
+    """One call: its rule, and the place of its output in the graph."""
+
+    rule: Rule
+    output: GradientEdge
+    output_shape: tuple[int, ...]
+    input_version: int
+
+    @property
+    def spoilt(self) -> bool:
+        """Whether the input was written to since."""
+        return self.rule.input._version != self.input_version
+
+
+class Recorder(TorchFunctionMode):
+    """Records, while active, every differentiable call of a known operation on a parameter.
+
+    Args:
+        shared: keys of the look-ups that are made once for all examples, as of positions: each
+            example then gets its own copy of what was looked up, and so a cotangent of its own.
+        count: the number of examples.
+
+    Attributes:
+        records: the calls, in order.
+    """
+
+    def __init__(self, shared: frozenset[Any], count: int) -> None:
+        super().__init__()
+        self.records: list[Record] = []
+        self._shared, self._count = shared, count
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in TAKEN_APART:
+            outputs = TAKEN_APART[func](self._linear, *args, **kwargs)
+            if outputs is not None:
+                return outputs
+        output = func(*args, **kwargs)
+        if func in RULES and isinstance(output, Tensor) and output.requires_grad:
+            rule = RULES[func](*args, **kwargs)
+            if rule is not None and rule.key in self._shared:
+                output = self._spread(rule, output)
+            self._note(rule, output)
+        return output
+
+    def _spread(self, rule: Rule, output: Tensor) -> Tensor:
+        """The output of a look-up with an axis for the examples, as broadcasting would give it."""
+        if rule.input.ndim == 1:
+            rule.input, output = rule.input.unsqueeze(0), output.unsqueeze(0)
+        rule.input = rule.input.expand(self._count, *rule.input.shape[1:])
+        return output.expand(self._count, *output.shape[1:])
+
+    def _linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """``F.linear``, recorded."""
+        output = F.linear(x, weight, bias)
+        if output.requires_grad:
+            self._note(LinearRule(x, weight, bias), output)
+        return output
+
+    def _note(self, rule: Rule | None, output: Tensor) -> None:
+        if rule is None or not isinstance(rule.input, Tensor):
+            return
+        if not isinstance(rule.weight, nn.Parameter) and not isinstance(rule.bias, nn.Parameter):
+            return
+        version, rule.input = rule.input._version, rule.input.detach()
+        try:
+            # the edge, not the tensor: a later in-place operation, as of nn.ReLU(inplace=True),
+            # changes the tensor's place in the graph
+            edge = get_gradient_edge(output)
+        except RuntimeError:  # inside of a functional transformation
+            return
+        self.records.append(Record(rule, edge, tuple(output.shape), version))
 
 
 @dataclass
@@ -56,6 +127,8 @@ class Inspection:
     """What the small passes showed.
 
     Attributes:
+        model: the module.
+        parameters: those that the kernel is over, by name.
         calls: the calls of known operations, in order.
         num_uses: how often each parameter, by id, is used.
         three: the examples.
@@ -70,6 +143,8 @@ class Inspection:
         readout: which call is the linear map, at one position, that the outputs are; None if none.
     """
 
+    model: nn.Module
+    parameters: Mapping[str, nn.Parameter]
     calls: list[Call]
     num_uses: Counter[int]
     three: Batch
@@ -97,130 +172,88 @@ def inspected(
     model: nn.Module, x: Batch, parameters: Mapping[str, nn.Parameter], name: str = "x"
 ) -> Inspection:
     """Pass three examples of ``x`` through ``model`` and say how it uses ``parameters``."""
-    two = rows(x, few(batch_size(x))[:2])
-    short = _Short.of(model, two, frozenset())
-    # positions are looked up once for all examples: try a copy of them for each
-    shared = frozenset(r.rule.key for r in short.records if _is_of_none(r.rule))
-    if shared and (spread := _spread(model, x, parameters, name, shared, short.outputs)):
-        return spread
-    found = _inspected(model, x, parameters, name, frozenset(), short)
-    shared = frozenset(
-        call.rule.key
-        for call in found.calls
-        if call.rule.family == "lookup"
-        and call.reason == _NO_BATCH
-        and (call.rule.input.ndim == 1 or len(call.rule.input) == 1)
-    )
-    spread = _spread(model, x, parameters, name, shared, found.outputs[:2]) if shared else None
-    return spread or found
-
-
-@dataclass
-class _Short:
-    """The outputs of two examples, and the calls that were made."""
-
-    outputs: Tensor
-    records: list[Record]
-
-    @classmethod
-    def of(cls, model: nn.Module, two: Batch, shared: frozenset[Any]) -> _Short:
-        with Recorder(shared, 2) as recorder:
-            outputs = outputs_at(model, two)
-        return cls(outputs.detach(), recorder.records)
-
-
-def _is_of_none(rule: Rule) -> bool:
-    """Whether a look-up for two examples is plainly made once for both."""
-    return rule.family == "lookup" and rule.input.ndim > 1 and len(rule.input) == 1
-
-
-def _spread(
-    model: nn.Module,
-    x: Batch,
-    parameters: Mapping[str, nn.Parameter],
-    name: str,
-    shared: frozenset[Any],
-    outputs: Tensor,
-) -> Inspection | None:
-    """The inspection with a copy of what was looked up for each example, if outputs stay so."""
-    two = rows(x, few(batch_size(x))[:2])
-    try:
-        short = _Short.of(model, two, shared)
-        if short.outputs.shape != outputs.shape or not _close(short.outputs, outputs):
-            return None
-        return _inspected(model, x, parameters, name, shared, short)
-    except (RuntimeError, ValueError, TypeError):
-        return None
-
-
-def _inspected(
-    model: nn.Module,
-    x: Batch,
-    parameters: Mapping[str, nn.Parameter],
-    name: str,
-    shared: frozenset[Any],
-    short: _Short,
-) -> Inspection:
     index = few(batch_size(x))
     three = rows(x, index)
-    outputs, long, saved = _watched(model, three, shared)
+    passes = _forward(model, three)
+    outputs = passes.three
     company = Company(model, x, index, name, outputs)
-    company.compare(short.outputs, [0, 1])
-    wanted = list(parameters.values())
-    edges: list[Any] = [r.output for r in long.records]
-    weights = torch.linspace(0.5, 1.5, outputs.shape[1], dtype=outputs.dtype).to(outputs.device)
-    grads: Sequence[Tensor | None] = [None] * (len(edges) + len(wanted))
+    company.compare(passes.two, [0, 1])
     if not outputs.requires_grad:
         raise ValueError(
             "model's outputs carry no gradient to its parameters: it detaches them or runs under "
             "torch.no_grad or inference_mode; pass a differentiable model"
         )
+    wanted = list(parameters.values())
+    edges: list[Any] = [record.output for record, _ in passes.records]
+    weights = torch.linspace(0.5, 1.5, outputs.shape[1], dtype=outputs.dtype).to(outputs.device)
     first = (outputs[0] * weights).sum()
     grads = torch.autograd.grad(first, [*edges, *wanted], allow_unused=True, retain_graph=True)
-    same = len(short.records) == len(long.records)
-    calls = [
-        _located(record, short.records[i] if same else None, grads[i])
-        for i, record in enumerate(long.records)
-    ]
+    calls = [_located(*pair, grad) for pair, grad in zip(passes.records, grads, strict=False)]
     by_parameter = zip(wanted, grads[len(edges) :], strict=True)
     gradients = {
         id(p): g.to_dense() if g.is_sparse else g for p, g in by_parameter if g is not None
     }
     idle = [p for p in wanted if id(p) not in gradients]
     return Inspection(
+        model=model,
+        parameters=parameters,
         calls=calls,
         num_uses=_num_uses(outputs),
         three=three,
-        shared=shared,
+        shared=passes.shared,
         company=company,
         outputs=outputs.detach(),
         weights=weights,
         gradients=gradients,
-        rarely_used=_used_by_any(model, x, idle, saved) if idle else set(),
-        saved_bytes=saved,
+        rarely_used=_used_by_any(model, x, idle, passes.saved_bytes) if idle else set(),
+        saved_bytes=passes.saved_bytes,
         readout=_readout(calls, grads, weights),
     )
 
 
-def _readout(calls: Sequence[Call], grads: Sequence[Tensor | None], weights: Tensor) -> int | None:
-    """The last call of a matrix whose cotangent is that of the outputs, or in proportion to it."""
-    for i, call in reversed(list(enumerate(calls))):
-        grad = grads[i]
-        if call.reason or grad is None or not isinstance(call.rule, LinearRule):
-            continue
-        if call.active != 1 or call.width != len(weights):
-            continue
-        cotangent = call.rule.cotangents(grad, call.output_axis)[0].sum(0)
-        unit = weights / weights.norm()
-        if _close(cotangent, (cotangent @ unit) * unit):
-            return i
-    return None
+@dataclass
+class _Passes:
+    """What two and three examples show on their way forward.
+
+    Attributes:
+        shared: keys of the look-ups of which each example got a copy.
+        two: the outputs (2, k) of two examples.
+        three: those (3, k) of three, with their graph.
+        records: the calls for three, each with that for two; None where they are not the same.
+        saved_bytes: what an example keeps for the backward pass.
+    """
+
+    shared: frozenset[Any]
+    two: Tensor
+    three: Tensor
+    records: list[tuple[Record, Record | None]]
+    saved_bytes: int
 
 
-def _watched(
-    model: nn.Module, three: Batch, shared: frozenset[Any]
-) -> tuple[Tensor, Recorder, int]:
-    """The outputs, the calls made, and the bytes that an example keeps for the backward pass."""
+def _forward(model: nn.Module, three: Batch) -> _Passes:
+    """The passes, with a copy for each example of what is looked up once for all, if it can be."""
+    passes = _passed(model, three, frozenset())
+    # positions are such: without copies their table's gradient is not split by example
+    shared = frozenset(
+        long.rule.key
+        for long, short in passes.records
+        if long.rule.family == "lookup"
+        and short is not None
+        and short.rule.input.shape == long.rule.input.shape
+        and (long.rule.input.ndim == 1 or len(long.rule.input) == 1)
+    )
+    if not shared:
+        return passes
+    try:
+        spread = _passed(model, three, shared)
+    except (RuntimeError, ValueError, TypeError):
+        return passes
+    return spread if close(spread.three, passes.three.detach()) else passes
+
+
+def _passed(model: nn.Module, three: Batch, shared: frozenset[Any]) -> _Passes:
+    with Recorder(shared, 2) as short:
+        two = outputs_at(model, rows(three, slice(0, 2))).detach()
     saved: dict[int, int] = {}
     own = {p.untyped_storage().data_ptr() for p in model.parameters()}
 
@@ -230,11 +263,17 @@ def _watched(
             saved[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with Recorder(shared, 3) as recorder, saved_tensors_hooks(note, lambda t: t):
+    with Recorder(shared, 3) as long, saved_tensors_hooks(note, lambda t: t):
         outputs = outputs_at(model, three)
     if not bool(torch.isfinite(outputs.detach()).all()):
         raise ValueError("model returns NaN or infinity at x; its kernel is not defined there")
-    return outputs, recorder, sum(saved.values()) // 3
+    records: list[tuple[Record, Record | None]] = [(record, None) for record in long.records]
+    if len(short.records) == len(long.records):
+        records = [
+            (record, twin if twin.rule.key == record.rule.key else None)
+            for record, twin in zip(long.records, short.records, strict=True)
+        ]
+    return _Passes(shared, two, outputs, records, sum(saved.values()) // 3)
 
 
 def _used_by_any(
@@ -260,15 +299,15 @@ def _used_by_any(
 
 
 def _located(record: Record, short: Record | None, grad: Tensor | None) -> Call:
-    """The call of ``record`` with the axes that hold its examples."""
+    """The call of ``record``, of three examples, with the axes that hold them."""
     rule = record.rule
     name = type(rule).__name__.removesuffix("Rule")
-    if short is None or short.rule.key != rule.key:
+    if short is None:
         return Call(rule, reason="the model's calls depend on the size of the batch")
     input_axis = _axis(tuple(short.rule.input.shape), tuple(rule.input.shape))
     output_axis = _axis(short.output_shape, record.output_shape)
     if input_axis is None or output_axis is None:
-        return Call(rule, reason=_NO_BATCH)
+        return Call(rule, reason="called once for all examples")
     if grad is not None and output_axis.fold > 1:
         order = _folding(grad.movedim(output_axis.axis, 0), output_axis.fold)
         input_axis = BatchAxis(input_axis.axis, input_axis.fold, order)
@@ -324,73 +363,22 @@ def _num_uses(outputs: Tensor) -> Counter[int]:
     return counts
 
 
-def copies(parameter: Tensor, way: int, count: int) -> Tensor:
-    """``count`` copies of ``parameter``, as a view that records gradients.
-
-    A positional embedding added to (n, S, d), a gain, a matrix: where such a parameter broadcasts
-    against a batch, it can be replaced by a copy of itself for each example without a change in
-    the outputs, and the gradient of copy i is that of example i.
-    """
-    kept = parameter.detach()
-    if way != _LEADING:
-        kept = kept[(None,) * (way + 1)]
-    return kept.expand(count, *kept.shape[1:]).requires_grad_()
-
-
-def ways_to_expand(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], found: Inspection
-) -> dict[str, int]:
-    """Those of ``parameters`` that may be expanded, and how; tried out on three examples."""
-    first_try = {n: _LEADING if p.shape[:1] == (1,) else 0 for n, p in parameters.items()}
-    if first_try and _works(model, first_try, parameters, found):
-        return first_try
-    ways: dict[str, int] = {}
-    for name, parameter in parameters.items():
-        for way in _WAYS:
-            if way == _LEADING and parameter.shape[:1] != (1,):
-                continue
-            if _works(model, {**ways, name: way}, parameters, found):
-                ways[name] = way
-                break
-    return ways
+def _readout(calls: Sequence[Call], grads: Sequence[Tensor | None], weights: Tensor) -> int | None:
+    """The last call of a matrix whose cotangent is that of the outputs, or in proportion to it."""
+    for i, call in reversed(list(enumerate(calls))):
+        grad = grads[i]
+        if call.reason or grad is None or not isinstance(call.rule, LinearRule):
+            continue
+        if call.active != 1 or call.width != len(weights):
+            continue
+        cotangent = call.rule.cotangents(grad, call.output_axis)[0].sum(0)
+        unit = weights / weights.norm()
+        if close(cotangent, (cotangent @ unit) * unit):
+            return i
+    return None
 
 
-def _works(
-    model: nn.Module,
-    ways: Mapping[str, int],
-    parameters: Mapping[str, nn.Parameter],
-    found: Inspection,
-) -> bool:
-    """Whether outputs and the first example's gradients stay what they are."""
-    for x in (rows(found.three, slice(0, 2)), found.three):
-        count = batch_size(x)
-        leaves = {name: copies(parameters[name], way, count) for name, way in ways.items()}
-        try:
-            outputs = outputs_with(model, leaves, x)
-        except (RuntimeError, ValueError, TypeError, IndexError):
-            return False
-        if outputs.shape[1] != found.num_outputs or not _close(outputs, found.outputs[:count]):
-            return False
-    grads = torch.autograd.grad(
-        (outputs * found.weights).sum(), list(leaves.values()), materialize_grads=True
-    )
-    # of all examples' derivatives the first copy must get the first example's and no other
-    return all(
-        id(parameters[name]) in found.gradients
-        and _close(grad[0].flatten(), found.gradients[id(parameters[name])].flatten())
-        for name, grad in zip(ways, grads, strict=True)
-    )
-
-
-def outputs_with(model: nn.Module, replaced: Mapping[str, Tensor], x: Batch) -> Tensor:
-    """The outputs (n, k) of ``x`` with some parameters replaced."""
-
-    def run(*args: Any, **kwargs: Any) -> Any:
-        return functional_call(model, dict(replaced), args, kwargs)
-
-    return check_outputs(outputs_of(run, x), batch_size(x))
-
-
-def _close(first: Tensor, second: Tensor) -> bool:
+def close(first: Tensor, second: Tensor) -> bool:
+    """Whether two passes agree up to rounding; batches of other sizes take other kernels."""
     allowed = max(1e-4, 16 * torch.finfo(second.dtype).eps) * float(second.abs().max())
     return first.shape == second.shape and float((first - second).detach().abs().max()) <= allowed

@@ -1,51 +1,34 @@
 """Which parameter takes which path to the kernel, why, and what that costs.
 
-The kernel is a sum of terms. What three examples show of a model decides which rule covers a
-parameter; seconds are estimated from one pass of some examples and the count of multiplications.
+The kernel is a sum of terms, mostly one for each weight and its bias. What three examples show of a
+model decides which rule covers a parameter. A structured term can be contracted from inputs and
+cotangents, or from every example's gradient; the cheaper order is found by counting multiplications
+(Novak et al. 2022, section 3).
 """
 
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call
 
-from grokscope.arguments import checked_arguments
-from grokscope.measures.batches import Batch, batch_size, leaves, map_leaves, rows
-from grokscope.measures.company import outputs_at
-from grokscope.measures.guard import undisturbed, without_wrappers
-from grokscope.measures.inputs import (
-    check_batch,
-    check_not_batch_dependent,
-    check_not_scripted,
-    check_not_sharded,
-    explained_refusals,
-)
-from grokscope.measures.local_map import full_precision
-from grokscope.measures.norms import weights_in_buffers
-from grokscope.measures.ntk.inspect import Inspection, inspected, ways_to_expand
-from grokscope.measures.ntk.memory import at_once, readable
-from grokscope.measures.ntk.readout import readout_of
-from grokscope.measures.ntk.terms import (
-    Problem,
-    Term,
-    contraction_cost,
-    description,
-    obstacle,
-    structured_terms,
-    uses_by_parameter,
-)
+from grokscope.measures.batches import Batch, batch_size, rows
+from grokscope.measures.inputs import check_outputs
+from grokscope.measures.ntk.inspect import Inspection, close
+from grokscope.measures.view import outputs_of
 from grokscope.shown import shown
 
-Reduction = Literal["full", "trace", "sum"]
-# examples of the pass that is timed, and the size of the product that the machine is timed by
-_TIMED, _PRODUCT = 32, 256
+Form = Literal["factored", "explicit", "scale", "expanded", "generic", "single"]
+# what one pass over a matrix costs in multiply-adds
+_PASS = 16
+# a copy's own leading axis of one stands for the batch; or that many axes follow the batch axis
+_LEADING = -1
+_WAYS = (_LEADING, 0, 1, 2)
 
 
 @shown()
@@ -111,161 +94,110 @@ class NTKPlan:
         return "\n".join([*lines, cost])
 
 
+def readable(size: int) -> str:
+    """A number of bytes in words."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
+
+
 def _pattern(name: str) -> str:
     """A name with stars for its numbers."""
     return re.sub(r"\d+", "*", name)
 
 
-@checked_arguments
-def ntk_plan(
-    model: nn.Module,
-    x: Batch,
-    reduce: Reduction = "full",
-    parameters: Sequence[str] | None = None,
-) -> NTKPlan:
-    """Which path every parameter of ``model`` takes to its kernel on ``x``, and what that costs.
+@dataclass
+class Term:
+    """Parameters whose part of the kernel is computed together: a weight and its bias, mostly.
 
-    Args:
-        model: a module that maps a batch to (n, k) or (n,).
-        x: a batch, as for ``empirical_ntk``.
-        reduce: as for ``empirical_ntk``; the cheaper order of contraction may depend on it.
-        parameters: names to restrict the kernel to, as for ``empirical_ntk``.
-
-    Returns:
-        The plan: ``plan.parameters[name].path`` is "structured", "expanded", "generic",
-        "unused", "frozen" or "buffer", ``plan.parameters[name].how`` says how or why.
-
-    Raises:
-        TypeError: as for ``empirical_ntk``.
-        ValueError: as for ``empirical_ntk``.
-
-    Cost: one forward pass of two and one forward and backward pass of three examples, and of some
-    thirty for the estimate of seconds.
-
-    Example:
-        >>> import torch, grokscope as gs
-        >>> print(gs.ntk_plan(torch.nn.Linear(3, 2), torch.randn(5, 3)))
-        weight  structured  Linear, inputs and cotangents kept apart
-        bias    structured  Linear, inputs and cotangents kept apart
-        about ... s and ... MB
+    Attributes:
+        names: the parameters covered.
+        form: "factored" keeps inputs and cotangents apart, "explicit" forms each example's
+            gradient, "scale" does so for elementwise weights; "expanded" gives every example its
+            copy of a parameter in the same pass, "generic" in a pass of its own, "single" runs
+            one example at a time.
+        calls: where in the sequence of recorded calls the parameters are used.
+        weight, bias: which of the two are covered.
+        positions, features, width: S, I and O of a structured term, over all its calls.
+        way: how an expanded parameter is copied.
     """
-    check_module(model)
-    check_batch(x)
-    check_not_batch_dependent(model)
-    check_reduction(reduce)
-    plain: nn.Module = without_wrappers(model)
-    with differentiating(plain, x):
-        x = usable(x)
-        chosen = trainable(plain, parameters)
-        found = inspected(plain, x, chosen)
-        n, k = batch_size(x), found.num_outputs
-        readout = readout_of(found) if reduce == "trace" else None
-        num_rows = 1 if reduce == "sum" else k if readout is None else len(readout.basis)
-        problem = Problem(n, n, num_rows, diagonal=reduce == "trace")
-        plans, terms = paths_and_terms(plain, chosen, found, problem)
-        seconds = _seconds(plain, x, terms, chosen, problem)
-    itemsize = found.dtype.itemsize
-    result = n * n * (k * k if reduce == "full" else 1) * itemsize
-    beyond = at_once(terms, problem.rows, n, found.saved_bytes, itemsize)
-    for name, parameter in plain.named_parameters() if parameters is None else ():
-        if not parameter.requires_grad:
-            plans[name] = ParameterPlan("frozen", "requires_grad is False")
-    ordered = {name: plans[name] for name, _ in plain.named_parameters() if name in plans}
-    for name in weights_in_buffers(plain) if parameters is None else ():
-        ordered[name] = ParameterPlan("buffer", "left out: if it is a weight, make it a parameter")
-    return NTKPlan(ordered, k, seconds, result + beyond)
+
+    names: tuple[str, ...]
+    parameters: tuple[nn.Parameter, ...]
+    form: Form
+    calls: tuple[int, ...] = ()
+    weight: bool = True
+    bias: bool = False
+    positions: int = 1
+    features: int = 1
+    width: int = 1
+    way: int = 0
+
+    @property
+    def numel(self) -> int:
+        """Number of scalar parameters."""
+        return sum(p.numel() for p in self.parameters)
+
+    @property
+    def slower(self) -> list[Term]:
+        """A term for each parameter on the next slower path; none after the last."""
+        form: Form = "single" if self.form == "generic" else "generic"
+        pairs = zip(self.names, self.parameters, strict=True)
+        return [Term((n,), (p,), form) for n, p in pairs] if self.form != "single" else []
+
+    def held_bytes(self, rows: int, itemsize: int) -> int:
+        """Bytes that one example's part takes."""
+        if self.form == "factored":
+            return self.positions * (self.features + rows * self.width) * itemsize
+        return rows * self.numel * itemsize
+
+    def passing_bytes(self, rows: int, itemsize: int) -> int:
+        """Bytes that one example takes on the way to its part."""
+        cotangents = rows * self.positions * self.width
+        if self.form in ("generic", "single", "expanded"):
+            return (rows + 3) * self.numel * itemsize
+        if self.form == "explicit":
+            return (2 * cotangents + self.positions * self.features + rows * self.numel) * itemsize
+        return 2 * cotangents * itemsize
 
 
-def _seconds(
-    model: nn.Module,
-    x: Batch,
-    terms: Sequence[Term],
-    chosen: dict[str, nn.Parameter],
-    problem: Problem,
-) -> float:
-    """About how long the passes and the contraction take, from a pass and a product timed here."""
-    timed = min(_TIMED, problem.n1)
-    start = _clock(x)
-    outputs = outputs_at(model, rows(x, slice(0, timed)))
-    between = _clock(x)
-    torch.autograd.grad(outputs.sum(), list(chosen.values()), allow_unused=True)
-    backward = _clock(x) - between
-    one_pass = between - start + problem.rows * backward
-    # a pass that gives each example its own parameters costs about one more; single examples
-    # cost a pass each, of a length that hardly depends on the batch
-    several = 1 + sum(term.form == "generic" for term in terms)
-    alone = problem.n1 * one_pass if any(term.form == "single" for term in terms) else 0.0
-    factor = torch.ones(_PRODUCT, _PRODUCT, dtype=outputs.dtype, device=outputs.device)
-    start = _clock(x)
-    torch.mm(factor, factor)
-    rate = _PRODUCT**3 / max(_clock(x) - start, 1e-9)
-    contraction = sum(contraction_cost(term, problem) for term in terms) / 2
-    return problem.n1 / timed * several * one_pass + alone + contraction / rate
+@dataclass(frozen=True)
+class Problem:
+    """The sizes that decide between contraction orders: n1, n2 and rows per example."""
+
+    n1: int
+    n2: int
+    rows: int
+    diagonal: bool
 
 
-def _clock(x: Batch) -> float:
-    if next(iter(leaves(x).values())).is_cuda:
-        torch.cuda.synchronize()
-    return time.perf_counter()
+def _factored_cost(positions: int, features: int, outputs: int, problem: Problem) -> float:
+    """Multiplications to contract inputs and cotangents (structured derivatives).
+
+    Novak et al. (2022), section 3: the Gram matrix of the inputs over pairs of positions, then
+    its product with the cotangents of one side, then the inner products with the other's. For
+    one row per example the Gram matrix of the cotangents comes cheaper.
+    """
+    pairs, rows = problem.n1 * problem.n2, problem.rows
+    gram = pairs * positions**2 * features
+    if problem.diagonal or rows == 1:
+        return gram + pairs * positions**2 * (rows * outputs + _PASS)
+    if positions == 1:
+        return gram + pairs * rows**2 * (outputs + _PASS)
+    spread = pairs * rows * positions * outputs * (positions + _PASS)
+    return gram + spread + pairs * rows**2 * positions * outputs
 
 
-@contextmanager
-def differentiating(model: nn.Module, x: Batch) -> Iterator[None]:
-    """Derivatives on, in the precision of the weights; the model is put back afterwards."""
-    first = next(iter(leaves(x).values()))
-    with (
-        explained_refusals(),
-        undisturbed(model),
-        torch.inference_mode(False),
-        torch.enable_grad(),
-        full_precision(first),
-    ):
-        yield
+def _explicit_cost(positions: int, numel: int, problem: Problem) -> float:
+    """Multiplications to form every example's gradient and contract those."""
+    formed = (problem.n1 + problem.n2) * problem.rows * (positions * numel + _PASS * numel)
+    pairs = problem.n1 * problem.n2
+    return formed + pairs * problem.rows * numel * (1 if problem.diagonal else problem.rows)
 
 
-def usable(x: Batch) -> Batch:
-    """``x`` without its graph, and outside of inference mode."""
-    return map_leaves(lambda leaf: leaf.clone() if leaf.is_inference() else leaf.detach(), x)
-
-
-def check_module(model: nn.Module) -> None:
-    """Raise unless ``model`` has parameters for a kernel to be over."""
-    if not isinstance(model, nn.Module):
-        raise TypeError(
-            f"model must be a torch.nn.Module, whose parameters the kernel is over: got "
-            f"{type(model).__name__}"
-        )
-    if not any(p.requires_grad for p in model.parameters()):
-        if buffers := weights_in_buffers(model):
-            raise ValueError(
-                f"model has no trainable parameters but {len(buffers)} floating-point buffers, "
-                "where a converted model has its weights: make them parameters"
-            )
-        raise ValueError("model has no trainable parameters; call .requires_grad_() on some")
-    check_not_scripted(model)
-    check_not_sharded(
-        model,
-        "take the kernel of an unsharded copy, loaded from get_model_state_dict(model, "
-        "options=StateDictOptions(full_state_dict=True))",
-    )
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad and parameter.is_complex():
-            raise ValueError(
-                f"model has the complex parameter {name!r}, of which no kernel is taken: freeze "
-                "it, or keep its real and imaginary parts as a real parameter"
-            )
-    for name, module in model.named_modules():
-        if getattr(module, "scale_grad_by_freq", False):
-            raise ValueError(
-                f"model has {type(module).__name__} with scale_grad_by_freq at {name!r}: what it "
-                "returns for a gradient is none; set its scale_grad_by_freq to False"
-            )
-
-
-def check_reduction(reduce: object) -> None:
-    """Raise unless ``reduce`` is one of the reductions."""
-    if reduce not in get_args(Reduction):
-        raise ValueError(f"reduce must be 'full', 'trace' or 'sum': got {reduce!r}")
+def contraction_cost(term: Term, problem: Problem) -> float:
+    """Multiplications of one term."""
+    if term.form == "factored":
+        return _factored_cost(term.positions, term.features, term.width, problem)
+    return _explicit_cost(term.positions, term.numel, problem)
 
 
 def trainable(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Parameter]:
@@ -273,8 +205,6 @@ def trainable(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Par
     first = {id(p): name for name, p in reversed(list(model.named_parameters()))}
     if names is None:
         return {n: p for n, p in model.named_parameters() if p.requires_grad}
-    if isinstance(names, str):
-        raise TypeError(f"parameters must be a list of names: got the string {names!r}")
     every = dict(model.named_parameters(remove_duplicate=False))
     for name in names:
         if name not in every:
@@ -292,27 +222,32 @@ def trainable(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Par
 
 
 def paths_and_terms(
-    model: nn.Module, chosen: Mapping[str, nn.Parameter], found: Inspection, problem: Problem
+    found: Inspection, problem: Problem
 ) -> tuple[dict[str, ParameterPlan], list[Term]]:
-    """The path of each of the ``chosen`` parameters, and the terms of the kernel over them."""
-    uses = uses_by_parameter(found)
+    """The path of each parameter, and the terms of the kernel over them."""
+    chosen = found.parameters
+    uses: dict[int, list[tuple[int, str]]] = {}
+    for index, call in enumerate(found.calls):
+        for role, tensor in (("weight", call.rule.weight), ("bias", call.rule.bias)):
+            if isinstance(tensor, nn.Parameter):
+                uses.setdefault(id(tensor), []).append((index, role))
     plans: dict[str, ParameterPlan] = {}
     structured: dict[str, nn.Parameter] = {}
     for name, parameter in chosen.items():
         if id(parameter) not in found.gradients and id(parameter) not in found.rarely_used:
             plans[name] = ParameterPlan("unused", "the output does not depend on it")
-        elif reason := obstacle(model, name, parameter, uses.get(id(parameter), []), found):
+        elif reason := _obstacle(name, parameter, uses.get(id(parameter), []), found):
             plans[name] = ParameterPlan("generic", reason)
         else:
             structured[name] = parameter
-    terms = structured_terms(structured, uses, found, problem)
+    terms = _structured_terms(structured, uses, found, problem)
     for term in terms:
         for name in term.names:
-            plans[name] = ParameterPlan("structured", description(term, model, found))
+            plans[name] = ParameterPlan("structured", _description(term, found))
     others = {name: chosen[name] for name, plan in plans.items() if plan.path == "generic"}
     rare = {name: p for name, p in others.items() if id(p) in found.rarely_used}
     common = {name: p for name, p in others.items() if name not in rare}
-    ways = ways_to_expand(model, common, found)
+    ways = _ways_to_expand(common, found)
     for name, parameter in others.items():
         if name in ways:
             plans[name] = ParameterPlan("expanded", "one copy for each example")
@@ -320,3 +255,153 @@ def paths_and_terms(
         else:
             terms.append(Term((name,), (parameter,), "generic"))
     return plans, terms
+
+
+def _obstacle(
+    name: str, parameter: nn.Parameter, uses: Sequence[tuple[int, str]], found: Inspection
+) -> str:
+    """Why ``parameter`` cannot take the structured path; empty if it can."""
+    if id(parameter) in found.rarely_used:
+        return "only some examples have a gradient of it"
+    if not uses:
+        owner = found.model.get_submodule(name.rpartition(".")[0])
+        return f"no rule for the way {type(owner).__name__} uses it"
+    if found.num_uses[id(parameter)] != len(uses):
+        return "used outside the calls that there are rules for as well"
+    for index, _ in uses:
+        if found.calls[index].reason:
+            return found.calls[index].reason
+    if len({role for _, role in uses}) > 1:
+        return "used both as a weight and as a bias"
+    if len({found.calls[index].rule.transposed for index, _ in uses}) > 1:
+        return "used both as it is and transposed"
+    return ""
+
+
+def _structured_terms(
+    structured: dict[str, nn.Parameter],
+    uses: dict[int, list[tuple[int, str]]],
+    found: Inspection,
+    problem: Problem,
+) -> list[Term]:
+    """One term for every weight, joined by its bias where both are used by the same calls."""
+    terms: dict[tuple[int, ...], Term] = {}
+    biases = []
+    for name, parameter in structured.items():
+        calls = tuple(index for index, _ in uses[id(parameter)])
+        if uses[id(parameter)][0][1] == "bias":
+            biases.append((name, parameter, calls))
+            continue
+        form = _weight_form(calls, parameter, found, problem)
+        terms[calls] = Term((name,), (parameter,), form, calls, True, False, *_sizes(calls, found))
+    alone = []
+    for name, parameter, calls in biases:
+        term = terms.get(calls)
+        if term is None or term.form == "scale":
+            sizes = _sizes(calls, found)
+            alone.append(Term((name,), (parameter,), "scale", calls, False, True, *sizes))
+        else:
+            term.names, term.parameters = (*term.names, name), (*term.parameters, parameter)
+            term.bias = True
+    return [*terms.values(), *alone]
+
+
+def _weight_form(
+    calls: tuple[int, ...], parameter: nn.Parameter, found: Inspection, problem: Problem
+) -> Form:
+    """The cheaper order of contraction for a weight used by ``calls``."""
+    rules = [found.calls[i].rule for i in calls]
+    positions, features, width = _sizes(calls, found)
+    families = {rule.family for rule in rules}
+    if families == {"scale"}:
+        return "scale"
+    if len(families) > 1 or any(rule.groups > 1 for rule in rules):
+        return "explicit"
+    active = sum(found.calls[i].active for i in calls)
+    factored = _factored_cost(active, features, width, problem)
+    explicit = _explicit_cost(positions, parameter.numel(), problem)
+    return "factored" if factored <= explicit else "explicit"
+
+
+def _sizes(calls: tuple[int, ...], found: Inspection) -> tuple[int, int, int]:
+    """S, I and O over all of ``calls``."""
+    chosen = [found.calls[i] for i in calls]
+    features, width = max(c.features for c in chosen), max(c.width for c in chosen)
+    return sum(c.positions for c in chosen), features, width
+
+
+def _description(term: Term, found: Inspection) -> str:
+    """How ``term`` is computed, in words."""
+    owners = [found.model.get_submodule(name.rpartition(".")[0]) for name in term.names]
+    name = "/".join(dict.fromkeys(type(owner).__name__ for owner in owners))
+    times = f", {len(term.calls)} calls" if len(term.calls) > 1 else ""
+    positions = sum(found.calls[i].positions for i in term.calls)
+    places = f" at {positions} positions" if positions > 1 else ""
+    how = {
+        "factored": "inputs and cotangents kept apart",
+        "explicit": "each example's gradient formed",
+        "scale": "each example's gradient formed",
+    }[term.form]
+    return f"{name}{times}{places}, {how}"
+
+
+def copies(parameter: Tensor, way: int, count: int) -> Tensor:
+    """``count`` copies of ``parameter``, as a view that records gradients.
+
+    A positional embedding added to (n, S, d), a gain, a matrix: where such a parameter broadcasts
+    against a batch, it can be replaced by a copy of itself for each example without a change in
+    the outputs, and the gradient of copy i is that of example i.
+    """
+    kept = parameter.detach()
+    if way != _LEADING:
+        kept = kept[(None,) * (way + 1)]
+    return kept.expand(count, *kept.shape[1:]).requires_grad_()
+
+
+def _ways_to_expand(parameters: Mapping[str, nn.Parameter], found: Inspection) -> dict[str, int]:
+    """Those of ``parameters`` that may be expanded, and how; tried out on three examples."""
+    first_try = {n: _LEADING if p.shape[:1] == (1,) else 0 for n, p in parameters.items()}
+    if first_try and _works(first_try, parameters, found):
+        return first_try
+    ways: dict[str, int] = {}
+    for name, parameter in parameters.items():
+        for way in _WAYS:
+            if way == _LEADING and parameter.shape[:1] != (1,):
+                continue
+            if _works({**ways, name: way}, parameters, found):
+                ways[name] = way
+                break
+    return ways
+
+
+def _works(
+    ways: Mapping[str, int], parameters: Mapping[str, nn.Parameter], found: Inspection
+) -> bool:
+    """Whether outputs and the first example's gradients stay what they are."""
+    for x in (rows(found.three, slice(0, 2)), found.three):
+        count = batch_size(x)
+        leaves = {name: copies(parameters[name], way, count) for name, way in ways.items()}
+        try:
+            outputs = outputs_with(found.model, leaves, x)
+        except (RuntimeError, ValueError, TypeError, IndexError):
+            return False
+        if outputs.shape[1] != found.num_outputs or not close(outputs, found.outputs[:count]):
+            return False
+    grads = torch.autograd.grad(
+        (outputs * found.weights).sum(), list(leaves.values()), materialize_grads=True
+    )
+    # of all examples' derivatives the first copy must get the first example's and no other
+    return all(
+        id(parameters[name]) in found.gradients
+        and close(grad[0].flatten(), found.gradients[id(parameters[name])].flatten())
+        for name, grad in zip(ways, grads, strict=True)
+    )
+
+
+def outputs_with(model: nn.Module, replaced: Mapping[str, Tensor], x: Batch) -> Tensor:
+    """The outputs (n, k) of ``x`` with some parameters replaced."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return functional_call(model, dict(replaced), args, kwargs)
+
+    return check_outputs(outputs_of(run, x), batch_size(x))

@@ -12,11 +12,13 @@ instead, ``a`` being its normalized input. A rule turns a call's input and cotan
 
 Calls are seen as functions (``F.linear``, ``F.conv2d``, ...) and not as modules: so the rules hold
 for PyTorch's layers, for Hugging Face's ``Conv1D`` and for a forward that multiplies by a parameter
-itself.
+itself. Attention and recurrent layers are one function each, whose projections leave no output to
+take a cotangent of: they are taken apart into linear maps and what is between them.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -112,9 +114,13 @@ class EmbeddingRule(Rule):
 
     family = "lookup"
 
-    def __init__(self, input: Tensor, weight: Tensor, padding: int | None) -> None:
+    def __init__(
+        self, input: Tensor, weight: Tensor, padding_idx: int | None = None, *_: Any, **__: Any
+    ) -> None:
         super().__init__(input, weight)
-        self.padding = padding if padding is None or padding >= 0 else padding + len(weight)
+        self.padding = padding_idx
+        if padding_idx is not None and padding_idx < 0:
+            self.padding = padding_idx + len(weight)
 
     def inputs(self, axis: BatchAxis) -> Tensor:
         return axis.examples_first(self.input).reshape(_num_examples(self.input, axis), -1)
@@ -175,8 +181,12 @@ class ConvRule(Rule):
         return F.pad(self.input, widths) if any(widths) else self.input
 
 
-class LayerNormRule(Rule):
-    """Scale and shift of a normalization over the last axes; ``normalized`` has neither."""
+class NormRule(Rule):
+    """Scale and shift of a normalization, which ``normalized`` computes without either.
+
+    They hold a number for each entry of the last ``axes`` axes, or, where ``axes`` is None, for
+    each channel on axis 1.
+    """
 
     family = "scale"
 
@@ -185,46 +195,23 @@ class LayerNormRule(Rule):
         input: Tensor,
         weight: Tensor | None,
         bias: Tensor | None,
-        axes: int,
         normalized: Callable[[], Tensor],
+        axes: int | None,
     ) -> None:
         super().__init__(input, weight, bias)
+        self._normalized = normalized
         self._axes = axes
-        self._normalized = normalized
 
     def accepts(self, axis: BatchAxis) -> bool:
-        return axis.axis < self.input.ndim - self._axes
+        return axis.axis == 0 if self._axes is None else axis.axis < self.input.ndim - self._axes
 
     def inputs(self, axis: BatchAxis) -> Tensor:
         return self.cotangents(self._normalized(), axis)
 
     def cotangents(self, grad: Tensor, axis: BatchAxis) -> Tensor:
+        if self._axes is None:
+            return _channels_last(grad, axis)
         return _features_last(grad.flatten(-self._axes), axis)
-
-
-class ChannelNormRule(Rule):
-    """Scale and shift of a normalization with a number for each channel, on axis 1."""
-
-    family = "scale"
-
-    def __init__(
-        self,
-        input: Tensor,
-        weight: Tensor | None,
-        bias: Tensor | None,
-        normalized: Callable[[], Tensor],
-    ) -> None:
-        super().__init__(input, weight, bias)
-        self._normalized = normalized
-
-    def accepts(self, axis: BatchAxis) -> bool:
-        return axis.axis == 0
-
-    def inputs(self, axis: BatchAxis) -> Tensor:
-        return self.cotangents(self._normalized(), axis)
-
-    def cotangents(self, grad: Tensor, axis: BatchAxis) -> Tensor:
-        return _channels_last(grad, axis)
 
 
 def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, beta: Any = 1, alpha: Any = 1) -> Rule | None:
@@ -238,86 +225,22 @@ def _matmul(input: Tensor, other: Tensor) -> Rule | None:
     return LinearRule(input, other, transposed=True) if other.ndim == 2 else None
 
 
-def _embedding(
-    input: Tensor, weight: Tensor, padding_idx: int | None = None, *_: Any, **__: Any
-) -> Rule:
-    return EmbeddingRule(input, weight, padding_idx)
+def _normalization(func: Callable[..., Tensor]) -> Callable[..., Rule | None]:
+    """The rule of calls of ``func``, which normalizes before it scales and shifts."""
+    signature = inspect.signature(func)
 
+    def rule(*args: Any, **kwargs: Any) -> Rule | None:
+        given = signature.bind(*args, **kwargs).arguments
+        if given.get("training"):
+            return None  # batch statistics: an example's gradient then is not its own
+        x, weight, bias = given["input"], given.pop("weight", None), given.pop("bias", None)
+        bare = {**given, "input": x.detach()}
+        shape = given.get("normalized_shape")
+        axes = None if shape is None else len(shape)
+        # computed again where it is needed: to keep it would double what a forward pass holds
+        return NormRule(x, weight, bias, lambda: func(**bare), axes)
 
-def _layer_norm(
-    input: Tensor,
-    normalized_shape: Any,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Rule:
-    x = input.detach()
-    return LayerNormRule(
-        input,
-        weight,
-        bias,
-        len(normalized_shape),
-        lambda: F.layer_norm(x, normalized_shape, eps=eps),
-    )
-
-
-def _rms_norm(
-    input: Tensor, normalized_shape: Any, weight: Tensor | None = None, eps: float | None = None
-) -> Rule:
-    x = input.detach()
-    return LayerNormRule(
-        input, weight, None, len(normalized_shape), lambda: F.rms_norm(x, normalized_shape, eps=eps)
-    )
-
-
-def _group_norm(
-    input: Tensor,
-    num_groups: int,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    eps: float = 1e-5,
-) -> Rule:
-    x = input.detach()
-    return ChannelNormRule(input, weight, bias, lambda: F.group_norm(x, num_groups, eps=eps))
-
-
-def _batch_norm(
-    input: Tensor,
-    running_mean: Tensor | None,
-    running_var: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Rule | None:
-    if training:
-        return None
-    x = input.detach()
-    return ChannelNormRule(
-        input, weight, bias, lambda: F.batch_norm(x, running_mean, running_var, eps=eps)
-    )
-
-
-def _instance_norm(
-    input: Tensor,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    use_input_stats: bool = True,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Rule:
-    x = input.detach()
-    return ChannelNormRule(
-        input,
-        weight,
-        bias,
-        lambda: F.instance_norm(
-            x, running_mean, running_var, use_input_stats=use_input_stats, eps=eps
-        ),
-    )
+    return rule
 
 
 RULES: dict[Any, Callable[..., Rule | None]] = {
@@ -331,12 +254,12 @@ RULES: dict[Any, Callable[..., Rule | None]] = {
     F.conv1d: ConvRule,
     F.conv2d: ConvRule,
     F.conv3d: ConvRule,
-    F.embedding: _embedding,
-    F.layer_norm: _layer_norm,
-    F.rms_norm: _rms_norm,
-    F.group_norm: _group_norm,
-    F.batch_norm: _batch_norm,
-    F.instance_norm: _instance_norm,
+    F.embedding: EmbeddingRule,
+    F.layer_norm: _normalization(F.layer_norm),
+    F.rms_norm: _normalization(F.rms_norm),
+    F.group_norm: _normalization(F.group_norm),
+    F.batch_norm: _normalization(F.batch_norm),
+    F.instance_norm: _normalization(F.instance_norm),
 }
 
 
@@ -357,3 +280,142 @@ def _channels_last(tensor: Tensor, axis: BatchAxis) -> Tensor:
         return tensor.transpose(1, 2)
     count = _num_examples(tensor, axis)
     return axis.examples_first(tensor).transpose(2, 3).reshape(count, -1, tensor.shape[1])
+
+
+Linear = Callable[..., Tensor]
+
+
+def _attention(
+    linear: Linear,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim_to_check: int,
+    num_heads: int,
+    in_proj_weight: Tensor | None,
+    in_proj_bias: Tensor | None,
+    bias_k: Tensor | None,
+    bias_v: Tensor | None,
+    add_zero_attn: bool,
+    dropout_p: float,
+    out_proj_weight: Tensor,
+    out_proj_bias: Tensor | None,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """``F.multi_head_attention_forward`` with its projections as calls of their own.
+
+    What is between them runs as PyTorch has it, with unit matrices for projections.
+    """
+    if args or kwargs.get("static_k") is not None or kwargs.get("static_v") is not None:
+        return None
+    width = embed_dim_to_check
+    if kwargs.pop("use_separate_proj_weight", False):
+        names = ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+        pairs = zip((query, key, value), names, strict=True)
+        q, k, v = (linear(x, kwargs.pop(name)) for x, name in pairs)
+        bias = in_proj_bias
+    elif in_proj_weight is None:
+        return None
+    elif query is key and key is value:
+        q, k, v = linear(query, in_proj_weight, in_proj_bias).split(width, dim=-1)
+        bias = None
+    else:
+        # each of the three needs a third of the rows; taken whole, the weight is the parameter
+        wholes = [linear(x, in_proj_weight, in_proj_bias) for x in (query, key, value)]
+        q, k, v = (whole[..., i * width : (i + 1) * width] for i, whole in enumerate(wholes))
+        bias = None
+    unit = torch.eye(width, dtype=q.dtype, device=q.device)
+    mixed, weights = F.multi_head_attention_forward(
+        q,
+        k,
+        v,
+        width,
+        num_heads,
+        None,
+        bias,
+        bias_k,
+        bias_v,
+        add_zero_attn,
+        dropout_p,
+        unit,
+        None,
+        use_separate_proj_weight=True,
+        q_proj_weight=unit,
+        k_proj_weight=unit,
+        v_proj_weight=unit,
+        **{name: value for name, value in kwargs.items() if not name.endswith("_proj_weight")},
+    )
+    return linear(mixed, out_proj_weight, out_proj_bias), weights
+
+
+def _lstm_step(given: Tensor, own: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    i, f, g, o = (given + own).chunk(4, dim=1)
+    cell = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
+    return o.sigmoid() * cell.tanh(), cell
+
+
+def _gru_step(given: Tensor, own: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    (r, z, n), (own_r, own_z, own_n) = given.chunk(3, dim=1), own.chunk(3, dim=1)
+    new = (n + (r + own_r).sigmoid() * own_n).tanh()
+    return (new + (z + own_z).sigmoid() * (state[0] - new),)
+
+
+def _unrolled(step: Callable[..., tuple[Tensor, ...]]) -> Callable[..., Any]:
+    """A recurrent layer of PyTorch as one product for all inputs and one for each time step."""
+
+    def run(linear: Linear, x: Tensor, hx: Any, params: Any, *rest: Any, **kwargs: Any) -> Any:
+        if kwargs or len(rest) != 6 or (isinstance(hx, Tensor) and hx.dtype == torch.int64):
+            return None  # a packed sequence
+        biases, num_layers, dropout, training, both_ways, batch_first = rest
+        size = 4 if biases else 2
+        directions = 2 if both_ways else 1
+        if (dropout and training) or len(params) != size * num_layers * directions:
+            return None  # a projection has a fifth weight
+        states = hx if isinstance(hx, tuple | list) else (hx,)
+        h = x.transpose(0, 1) if batch_first else x
+        last: list[tuple[Tensor, ...]] = []
+        for layer in range(num_layers):
+            outs = []
+            for way in range(directions):
+                at = layer * directions + way
+                weights = params[at * size : (at + 1) * size]
+                state = tuple(s[at] for s in states)
+                out, state = _one_way(linear, step, h, state, weights, backwards=way == 1)
+                outs.append(out)
+                last.append(state)
+            h = torch.cat(outs, dim=2) if len(outs) > 1 else outs[0]
+        final = [torch.stack(values) for values in zip(*last, strict=True)]
+        return (h.transpose(0, 1) if batch_first else h, *final)
+
+    return run
+
+
+def _one_way(
+    linear: Linear,
+    step: Callable[..., tuple[Tensor, ...]],
+    x: Tensor,
+    state: tuple[Tensor, ...],
+    weights: list[Tensor],
+    backwards: bool,
+) -> tuple[Tensor, tuple[Tensor, ...]]:
+    """One direction of one recurrent layer, (T, n, H), and the state that it ends with."""
+    input_weight, own_weight, *biases = weights
+    input_bias, own_bias = biases or (None, None)
+    given = linear(x, input_weight, input_bias)
+    order = range(len(x) - 1, -1, -1) if backwards else range(len(x))
+    outs = {}
+    for t in order:
+        state = step(given[t], linear(state[0], own_weight, own_bias), state)
+        outs[t] = state[0]
+    return torch.stack([outs[t] for t in range(len(x))]), state
+
+
+_VF: Any = torch._VF
+TAKEN_APART: dict[Any, Callable[..., Any]] = {
+    F.multi_head_attention_forward: _attention,
+    _VF.lstm: _unrolled(_lstm_step),
+    _VF.gru: _unrolled(_gru_step),
+    _VF.rnn_tanh: _unrolled(lambda given, own, _: ((given + own).tanh(),)),
+    _VF.rnn_relu: _unrolled(lambda given, own, _: ((given + own).relu(),)),
+}

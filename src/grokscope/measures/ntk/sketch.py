@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grokscope.measures.batches import batch_size, chunks
+from grokscope.measures.inputs import generator_or_fresh
 from grokscope.measures.ntk.capture import Source
 from grokscope.measures.ntk.check import pushing_forward
 from grokscope.measures.ntk.memory import chunk_length
@@ -45,17 +46,18 @@ class SketchedKernel(NamedTuple):
 def sketched_kernel(
     first: Source,
     second: Source | None,
-    chosen: Mapping[str, nn.Parameter],
     reduce: Literal["full", "trace", "sum"],
     directions: int,
-    seed: int,
+    generator: torch.Generator | None,
     chunk_size: int | None,
 ) -> SketchedKernel:
-    """The kernel between two sides from ``directions`` random directions, which ``seed`` fixes."""
-    one = _projected(first, chosen, reduce, directions, seed, chunk_size)
+    """The kernel between two sides from random directions, which ``generator`` draws."""
+    generator = generator_or_fresh(generator)
+    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    one = _projected(first, reduce, directions, seed, chunk_size)
     two = one
     if second is not None:
-        two = _projected(second, chosen, reduce, directions, seed, chunk_size)
+        two = _projected(second, reduce, directions, seed, chunk_size)
     # squares of squares follow: of numbers below one they stay within float32
     scale = float(max(one.abs().max(), two.abs().max())) or 1.0
     one, two = one / scale, two / scale
@@ -66,13 +68,13 @@ def sketched_kernel(
 
 def _projected(
     side: Source,
-    chosen: Mapping[str, nn.Parameter],
     reduce: str,
     directions: int,
     seed: int,
     chunk_size: int | None,
 ) -> Float[Tensor, "k n m"]:
     """The products of every gradient with every direction; of the summed outputs for "sum"."""
+    chosen = side.found.parameters
     chunk = chunk_size or chunk_length([], 1, _TWICE * side.found.saved_bytes, 1)
     parts, start = [], 0
     for part in chunks(side.x, chunk):

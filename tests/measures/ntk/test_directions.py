@@ -9,8 +9,8 @@ from torch.testing import assert_close
 
 import grokscope as gs
 from grokscope.measures.ntk.capture import Source
+from grokscope.measures.ntk.directions import readout_of
 from grokscope.measures.ntk.inspect import inspected
-from grokscope.measures.ntk.readout import readout_of
 from tests.measures.ntk.models import Tokens
 
 # whether the last linear map is found, and whether the outputs depend on its features alone
@@ -72,7 +72,7 @@ def test_it_takes_a_direction_for_each_feature_where_that_is_enough(way: str) ->
     assert (readout is not None) == is_found
     if readout is not None:
         assert readout.basis.shape == (3, 9)
-        features = readout.features(Source(model, found, x, found.company), chosen, 7)
+        features = readout.features(Source(found, x, found.company), 7)
         assert (features is not None) == is_enough
 
 
