@@ -51,9 +51,10 @@ def train(path: Path, vectorize: bool | str = True, **settings: Any) -> list[gs.
     )
 
 
-def crash_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    """Die at the so many-th step, as if the process had."""
-    take, taken = Loop.take, []
+def crash_at(monkeypatch: pytest.MonkeyPatch, number: int) -> list[int]:
+    """Die at the so many-th step, as if the process had; the steps taken, as they are taken."""
+    take = Loop.take
+    taken: list[int] = []
 
     def dying(self: Loop, at: int) -> None:
         taken.append(at)
@@ -62,6 +63,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
         take(self, at)
 
     monkeypatch.setattr(Loop, "take", dying)
+    return taken
 
 
 def weights(model: nn.Module) -> torch.Tensor:
@@ -146,15 +148,22 @@ def test_a_finished_run_is_returned_as_it_is(
         assert (one.steps, one.stopped) == (other.steps, other.stopped)
 
 
+@pytest.mark.parametrize("step", [3, 20, 30])
 def test_a_run_begun_one_after_another_goes_on_like_that(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
+    taken = crash_at(monkeypatch, -1)
     train(tmp_path / "whole", vectorize=False)
+    needed = len(taken)
     with monkeypatch.context() as patch:
-        crash_at(patch, 20)
+        taken = crash_at(patch, step)
         with pytest.raises(ConnectionResetError):
             train(tmp_path / "broken", vectorize=False)
+    assert len(taken) == step
+    taken = crash_at(monkeypatch, -1)
     train(tmp_path / "broken", vectorize=True)
+    # from the last checkpoint, which is that of one of the later seeds: no step is taken twice
+    assert len(taken) == needed - (step - 1)
     files = [(tmp_path / name / "metrics.jsonl").read_bytes() for name in ("whole", "broken")]
     assert files[0] == files[1]
 

@@ -97,8 +97,12 @@ class TrialGroup:
         return run.path
 
     def close(self) -> None:
-        """Remove the checkpoint: all trials have finished."""
-        self.path.unlink(missing_ok=True)
+        """Remove the checkpoint: all trials have finished.
+
+        Where seeds are trained one after another, the file may be that of a later one.
+        """
+        if self.has_begun_together():
+            self.path.unlink()
 
     def _saved(self) -> dict[str, Any]:
         if not self.path.exists():
