@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from grokscope.data import files
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache; no test reads or writes the user's."""
+    # here: older versions of jaxtyping check no package that a conftest has imported before them
+    from grokscope.data import files
+
     folder = tmp_path / "cache"
     monkeypatch.setattr(files, "cache_folder", lambda: folder)
     monkeypatch.delenv("GROKSCOPE_DATA", raising=False)

@@ -7,13 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.report import made_up_runs
 from tests.report.browser import Browser, started
 
 
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one run of each kind; tests read them and write elsewhere."""
+    # here: older versions of jaxtyping check no package that a conftest has imported before them
+    from tests.report import made_up_runs
+
     root = tmp_path_factory.mktemp("runs")
     made_up_runs.grokking(root / "finished")
     made_up_runs.grokking(root / "three-seeds", seeds=(0, 1, 2), shape=None)

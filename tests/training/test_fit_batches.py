@@ -14,9 +14,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 import grokscope as gs
+from grokscope.experiments.data_and_model import ImportedDataSpec
 from grokscope.experiments.errors import SpecError
 from grokscope.experiments.from_spec import load_dataset
-from grokscope.experiments.spec import ImportedDataSpec
 from grokscope.measures.batches import Batch, rows
 from grokscope.measures.view import call, output_tensor
 

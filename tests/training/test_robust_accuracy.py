@@ -45,7 +45,7 @@ def test_a_training_that_has_diverged_has_no_value() -> None:
 
 
 def _probe(model: gs.MLP):
-    from grokscope.training.measurements import Probe
+    from grokscope.training.measure_with_memory import Probe
 
     return Probe(model, DATA.train_x, test=TEST)
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import grokscope as gs
-from grokscope.experiments.spec import METHOD_SPECS, MODEL_SPECS, SettledSpec, TrainingSpec
+from grokscope.experiments.data_and_model import MODEL_SPECS
+from grokscope.experiments.spec import METHOD_SPECS, SettledSpec, TrainingSpec
 from grokscope.methods import METHODS
 from grokscope.models import MODELS
 from grokscope.training import TrainingSettings

@@ -11,14 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from grokscope.data import Dataset, load, load_file
-from grokscope.experiments.errors import SpecError
-from grokscope.experiments.spec import (
+from grokscope.experiments.data_and_model import (
     AnyDataSpec,
     AnyModelSpec,
-    Experiment,
     FileSpec,
     ImportedDataSpec,
     ImportedModelSpec,
+)
+from grokscope.experiments.errors import SpecError
+from grokscope.experiments.spec import (
+    Experiment,
     MonitorSpec,
     RobustSpec,
     SettledSpec,

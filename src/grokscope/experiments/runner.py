@@ -15,6 +15,7 @@ from grokscope.data import Dataset, reduce_to_span
 from grokscope.experiments.after_training import measure_after_training
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.analysis_input import AnalysisInput
+from grokscope.experiments.data_and_model import DataSpec, ImportedModelSpec
 from grokscope.experiments.errors import SpecError
 from grokscope.experiments.from_spec import (
     build_method,
@@ -26,9 +27,7 @@ from grokscope.experiments.from_spec import (
     noise_on_test_points,
 )
 from grokscope.experiments.spec import (
-    DataSpec,
     Experiment,
-    ImportedModelSpec,
     TrainingSpec,
     TrialSpec,
     as_now,

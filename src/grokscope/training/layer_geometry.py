@@ -13,8 +13,7 @@ from grokscope.measures.capacity import manifold_geometry
 from grokscope.measures.manifolds import class_manifolds
 from grokscope.measures.probe import linear_probe
 from grokscope.training.archive import Archive
-from grokscope.training.measure_with_memory import MeasureWithMemory
-from grokscope.training.measurements import Probe
+from grokscope.training.measure_with_memory import MeasureWithMemory, Probe
 
 _FIGURES = ("capacity", "radius", "dimension", "center_correlation")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
 from typing import Literal
 
 import torch
@@ -11,65 +10,13 @@ from torch import Tensor, nn
 
 from grokscope.measures.batches import Batch, batch_size, leaves, rows
 from grokscope.measures.fourier import fourier_gini
-from grokscope.measures.geometry import JacobianGeometry, jacobian_geometry
 from grokscope.measures.magnitudes import norms, wide
 from grokscope.measures.ntk import empirical_ntk
-from grokscope.measures.sampled_geometry import PROJECTIONS, sampled_geometry, sampled_points
 from grokscope.measures.view import outputs_of
 from grokscope.models.transformer import residue_weights
+from grokscope.training.measure_with_memory import Probe
 
 Reduction = Literal["full", "trace", "sum"]
-
-
-class Probe:
-    """A network at probe points; what several measures share is computed once.
-
-    Args:
-        model: the network, in eval mode.
-        x: probe inputs (n, ...).
-        chunk_size: how many points are measured at once; None for all.
-        y: their labels (n,).
-        test: inputs and labels of test points.
-        exact: take all rows of the Jacobian at all points, even where that takes many backward
-            passes.
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        x: Batch,
-        chunk_size: int | None = None,
-        y: Tensor | None = None,
-        test: tuple[Batch, Tensor] | None = None,
-        exact: bool = True,
-    ) -> None:
-        self.model = model
-        self.x = x
-        self.chunk_size = chunk_size
-        self.y = y
-        self.test = test
-        self.exact = exact
-        self.sampled: dict[str, float] = {}
-
-    @cached_property
-    def geometry(self) -> JacobianGeometry:
-        """Jacobian and centroid values, from one pass.
-
-        Where it has all rows of the Jacobian at some points only, ``sampled`` says so afterwards:
-        ``jacobian_points``, how many, and ``jacobian_projections``, the random directions from
-        which the norm at the others is estimated.
-        """
-        n = batch_size(self.x)
-        num_points = n if self.exact else sampled_points(self.model, self.x)
-        if num_points == n:
-            return jacobian_geometry(self.model, self.x, chunk_size=self.chunk_size)
-        self.sampled = {"jacobian_points": num_points, "jacobian_projections": PROJECTIONS}
-        return sampled_geometry(self.model, self.x, num_points, chunk_size=self.chunk_size)
-
-    @cached_property
-    def point(self) -> JacobianGeometry:
-        """The same of the first point alone."""
-        return jacobian_geometry(self.model, rows(self.x, slice(0, 1)))
 
 
 def tangent_kernel(

@@ -25,8 +25,8 @@ from grokscope.spelling import unknown_name
 from grokscope.training.archive import Archive, MemoryArchive
 from grokscope.training.examples import PROBE_EXAMPLES, TEST_EXAMPLES, examples
 from grokscope.training.layer_geometry import LayerGeometry
-from grokscope.training.measure_with_memory import MeasureWithMemory
-from grokscope.training.measurements import MEASUREMENTS, Probe, summary
+from grokscope.training.measure_with_memory import MeasureWithMemory, Probe
+from grokscope.training.measurements import MEASUREMENTS, summary
 from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.ntk_distance import NTKDistance
 from grokscope.training.objective import Objective

@@ -12,8 +12,7 @@ from grokscope.measures.batches import leaf_at, wrt_key
 from grokscope.measures.robustness import Dims, check_dims, gaussian_noise, perturbed_accuracy
 from grokscope.measures.view import wrt_of
 from grokscope.training.archive import Archive
-from grokscope.training.measure_with_memory import MeasureWithMemory
-from grokscope.training.measurements import Probe
+from grokscope.training.measure_with_memory import MeasureWithMemory, Probe
 
 
 class NoiseAccuracy(MeasureWithMemory):

@@ -17,8 +17,8 @@ from grokscope.measures.inputs import check_chunk_size
 from grokscope.measures.kernels import kernel_distance, kernel_distance_matrix
 from grokscope.runs import History
 from grokscope.training.archive import Archive
-from grokscope.training.measure_with_memory import MeasureWithMemory
-from grokscope.training.measurements import Probe, Reduction, tangent_kernel
+from grokscope.training.measure_with_memory import MeasureWithMemory, Probe
+from grokscope.training.measurements import Reduction, tangent_kernel
 
 _LARGE = 1_000_000  # entries from which on a kernel is kept in half precision
 

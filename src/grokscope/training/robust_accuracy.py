@@ -8,8 +8,7 @@ from grokscope.arguments import checked_arguments
 from grokscope.measures.robust_accuracy import check_attack, robust_accuracy
 from grokscope.measures.view import outputs_of
 from grokscope.training.archive import Archive
-from grokscope.training.measure_with_memory import MeasureWithMemory
-from grokscope.training.measurements import Probe
+from grokscope.training.measure_with_memory import MeasureWithMemory, Probe
 
 
 class RobustAccuracy(MeasureWithMemory):

@@ -10,13 +10,14 @@ example at a time where they do not.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from grokscope.measures.batches import Batch, batch_size, map_leaves, rows
 from grokscope.measures.company import Company, outputs_at
@@ -382,3 +383,33 @@ def _write_rows(
         )
         for out, grad in zip(outs, grads, strict=True):
             out[r] = (grad.to_dense() if grad.is_sparse else grad).reshape(out[r].shape)
+
+
+def pushing_forward(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], x: Batch
+) -> tuple[Tensor, Callable[[Mapping[str, Tensor]], Tensor]]:
+    """The outputs (n, k), and a function of a tangent u, by parameter, that gives ``J u`` (n, k).
+
+    It is the derivative of ``<J^T w, u>`` in w.
+    """
+    with sdpa_kernel(SDPBackend.MATH):  # the only attention kernel with a second derivative
+        outputs = outputs_at(model, x)
+        w = torch.zeros_like(outputs, requires_grad=True)
+        pulled = torch.autograd.grad(
+            outputs, list(parameters.values()), w, create_graph=True, allow_unused=True
+        )
+    grads = {
+        name: grad
+        for name, grad in zip(parameters, pulled, strict=True)
+        if grad is not None and grad.requires_grad
+    }
+
+    def push(tangents: Mapping[str, Tensor]) -> Tensor:
+        if not grads:
+            return torch.zeros_like(outputs)
+        values = [tangents[name] for name in grads]
+        return torch.autograd.grad(
+            list(grads.values()), w, values, retain_graph=True, materialize_grads=True
+        )[0]
+
+    return outputs.detach(), push

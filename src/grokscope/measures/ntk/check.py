@@ -9,16 +9,15 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from grokscope.measures.batches import Batch, batch_size, rows
 from grokscope.measures.centroid import is_noise, weights_across
 from grokscope.measures.company import outputs_at
-from grokscope.measures.ntk.capture import CallsChanged
+from grokscope.measures.ntk.capture import CallsChanged, pushing_forward
 from grokscope.measures.ntk.memory import Pairs
 from grokscope.measures.ntk.plan import Term
 
@@ -226,33 +225,3 @@ def _gradients(
     )
     dense = [grad.to_dense() if grad.is_sparse else grad for grad in grads]
     return dict(zip(parameters, dense, strict=True))
-
-
-def pushing_forward(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], x: Batch
-) -> tuple[Tensor, Callable[[Mapping[str, Tensor]], Tensor]]:
-    """The outputs (n, k), and a function of a tangent u, by parameter, that gives ``J u`` (n, k).
-
-    It is the derivative of ``<J^T w, u>`` in w.
-    """
-    with sdpa_kernel(SDPBackend.MATH):  # the only attention kernel with a second derivative
-        outputs = outputs_at(model, x)
-        w = torch.zeros_like(outputs, requires_grad=True)
-        pulled = torch.autograd.grad(
-            outputs, list(parameters.values()), w, create_graph=True, allow_unused=True
-        )
-    grads = {
-        name: grad
-        for name, grad in zip(parameters, pulled, strict=True)
-        if grad is not None and grad.requires_grad
-    }
-
-    def push(tangents: Mapping[str, Tensor]) -> Tensor:
-        if not grads:
-            return torch.zeros_like(outputs)
-        values = [tangents[name] for name in grads]
-        return torch.autograd.grad(
-            list(grads.values()), w, values, retain_graph=True, materialize_grads=True
-        )[0]
-
-    return outputs.detach(), push

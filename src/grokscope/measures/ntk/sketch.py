@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from grokscope.measures.batches import batch_size, chunks
 from grokscope.measures.inputs import generator_or_fresh
-from grokscope.measures.ntk.capture import Source
-from grokscope.measures.ntk.check import pushing_forward
+from grokscope.measures.ntk.capture import Source, pushing_forward
 from grokscope.measures.ntk.memory import chunk_length
 from grokscope.shown import shown
 
