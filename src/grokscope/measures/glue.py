@@ -38,6 +38,7 @@ from grokscope.arguments import checked_arguments
 from grokscope.measures.inputs import check_chunk_size, check_count
 from grokscope.measures.manifolds import check_manifolds
 from grokscope.measures.nnls import nonnegative_least_squares
+from grokscope.measures.spectra import gram_eigen
 from grokscope.shown import shown
 
 _NO_EXTENT = 1e-14  # squared extent, relative to the anchors', that is rounding
@@ -186,7 +187,7 @@ def _measures(anchors: Tensor, vectors: Tensor, squared: Tensor) -> GlueGeometry
 
 def _quadratic(field: Tensor, gram: Tensor, floor: float) -> Tensor:
     """F' G^+ f for each sample, directions of squared extent below ``floor`` left out."""
-    values, axes = torch.linalg.eigh(gram)
+    values, axes = gram_eigen(gram)
     along = (axes.mT @ field.unsqueeze(2)).squeeze(2)
     return torch.where(values > floor, along.square() / values, 0.0).sum(1)
 

@@ -25,6 +25,7 @@ from grokscope.measures.batches import Batch, batch_size
 from grokscope.measures.inputs import Model, generator_or_fresh
 from grokscope.measures.local_map import LocalMap, Products, over_batch
 from grokscope.measures.magnitudes import cosine, norms, scaled
+from grokscope.measures.spectra import gram_eigenvalues
 
 
 @checked_arguments
@@ -268,5 +269,5 @@ def first_component_share(products: Products) -> Float[Tensor, " n"]:
     usable = torch.isfinite(gram).all(2).all(1) & (total > 0)
     # The solver refuses NaN, and one diverged example must not hide the others.
     gram = torch.where(usable[:, None, None], gram / total[:, None, None], 0)
-    share = torch.linalg.eigvalsh(gram)[:, -1].clamp_max(1)
+    share = gram_eigenvalues(gram)[:, -1].clamp_max(1)
     return torch.where(usable | (total == 0), share, torch.nan)

@@ -14,6 +14,7 @@ from torch import Tensor
 from grokscope.arguments import checked_arguments
 from grokscope.measures.centers import principal_signs
 from grokscope.measures.inputs import check_count, check_features
+from grokscope.measures.spectra import gram_eigen
 
 _VANISHED = 1e-10  # center norm, relative to the data, below which there is nothing to divide by
 
@@ -129,7 +130,7 @@ def principal_coordinates(points: Float[Tensor, "m N"], reduce_rank: bool) -> Fl
     With ``reduce_rank``, only the axes along which it extends.
     """
     columns = thin_coordinates(points)
-    axes = torch.linalg.eigh(columns @ columns.mT).eigenvectors
+    axes = gram_eigen(columns @ columns.mT).vectors
     columns = axes.mT.flip(0) @ columns
     columns = columns * principal_signs(columns)
     if not reduce_rank:
