@@ -177,7 +177,9 @@ def test_shells_complete_commands_experiments_and_figures(tmp_path: Path) -> Non
 
 
 def test_data_lists_and_verifies(tmp_path: Path) -> None:
-    assert "digits" in grokscope("data", folder=tmp_path).stdout
+    listed = grokscope("data", folder=tmp_path).stdout
+    assert listed.splitlines()[0].split() == ["name", "what"]
+    assert "digits" in listed
     assert grokscope("data", "digits", folder=tmp_path).returncode == 0
 
 

@@ -168,3 +168,11 @@ def test_parts_of_the_test_data_stay_with_their_examples() -> None:
     inner = replace(data, test_parts={"inner": ~ends})
     assert inner.subset(test_size=1).test_parts == {}
     assert data.flattened().to(dtype=torch.float64).test_parts["ends"] is not None
+
+
+def test_what_a_notebook_shows_counts_the_classes() -> None:
+    x = torch.zeros(4, 3)
+    classes = Dataset("a", x, torch.tensor([0, 1, 2, 0]), x, torch.tensor([0, 1, 2, 0]), 3)
+    numbers = Dataset("b", x, torch.zeros(4, 2), x, torch.zeros(4, 2), None)
+    assert classes._shown()["classes"] == 3
+    assert numbers._shown()["classes"] == "numbers"

@@ -135,6 +135,11 @@ def test_the_table_and_the_points_are_of_the_first_seed(run: gs.Run) -> None:
     history = run.history("large", 0)
     known = ~np.isnan(history["test_capacity/linear3"])
     assert [row["capacity"] for row in points] == history["test_capacity/linear3"][known].tolist()
+    kernels = [row for row in run.results["kernel_evaluations"] if row["arm"] == "large"]
+    distances = history["ntk_distance_init"]
+    assert [row["distance"] for row in kernels] == distances[~np.isnan(distances)].tolist()
+    layers = {row["layer"] for row in run.results["layer_evaluations"]}
+    assert layers == {"activation2", "linear3"}
     assert [row["train_capacity"] for row in points] == history["capacity/linear3"][known].tolist()
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from grokscope.experiments import SpecError, load_experiment
 from grokscope.experiments.sweep import plan_sweep
+from grokscope.runs import yaml_text
 from grokscope.runs.yaml_text import dump_yaml, parse_yaml
 
 SPEC = """
@@ -59,6 +60,17 @@ TEXTS = ["no", "1:30", "0100", "0o17", "1e3", "1.5", "2024-01-01", "~", "", "on"
 def test_what_is_written_reads_the_same_by_either_rules(text: str) -> None:
     value = {"text": text, "list": [text, 1e-8, 1, True, None], text or "key": 2}
     assert parse_yaml(dump_yaml(value)) == yaml.safe_load(dump_yaml(value)) == value
+
+
+@pytest.mark.parametrize("text", ["[1, 2, 3, 4]", "[&a [1], *a]", "{a: 1, b: 2}"])
+def test_values_are_counted_with_what_aliases_stand_for(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setattr(yaml_text, "_MAX_VALUES", 5)
+    parse_yaml(text)
+    monkeypatch.setattr(yaml_text, "_MAX_VALUES", 4)
+    with pytest.raises(ValueError, match="it holds more than 4 values once aliases are expanded"):
+        parse_yaml(text)
 
 
 CLAIM = "claims: [{says: x, quantity: %s, %s}]\narms:"

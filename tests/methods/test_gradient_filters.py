@@ -96,15 +96,16 @@ def test_orthograd_has_an_answer_where_there_is_no_direction() -> None:
     assert gs.orthogonal_gradient(one, torch.tensor(0.7)) == 0
 
 
-def test_gradient_noise_has_the_variance_of_its_step_and_fades() -> None:
+@pytest.mark.parametrize("variance", [0.3, 1.0])
+def test_gradient_noise_has_the_variance_of_its_step_and_fades(variance: float) -> None:
     model = nn.Linear(300, 200, bias=False)
-    noise = gs.GradientNoise(variance=0.3, decay=0.55, seed=4)
+    noise = gs.GradientNoise(variance=variance, decay=0.55, seed=4)
     state = torch.get_rng_state()
     for step in (1, 40):
         (found,) = filtered(noise, model, [torch.ones(200, 300)], step)
         assert_close(found.mean().item(), 1.0, atol=0.01, rtol=0)
-        assert_close(found.var().item(), 0.3 / step**0.55, rtol=0.02, atol=0)
-        assert gs.noise_deviation(step, 0.3) ** 2 == pytest.approx(0.3 / step**0.55)
+        assert_close(found.var().item(), variance / step**0.55, rtol=0.02, atol=0)
+        assert gs.noise_deviation(step, variance) ** 2 == pytest.approx(variance / step**0.55)
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -70,8 +70,17 @@ def test_of_two_limits_the_lower_is_told(tmp_path: Path) -> None:
     )
 
 
-def test_headline_of_one_arm_tells_its_delay(tmp_path: Path) -> None:
-    rows = [BEGIN, (150, 0.99, 0.4), (8800, 1.0, 0.91)]
+@pytest.mark.parametrize(
+    ("memorized", "delay"),
+    [
+        (150, "8,650 after it had memorized"),
+        (8799, "1 after it had memorized"),
+        (8800, "without delay"),
+    ],
+)
+def test_headline_of_one_arm_tells_its_delay(tmp_path: Path, memorized: int, delay: str) -> None:
+    rows = [BEGIN, (memorized, 0.99, 0.4), (8800, 1.0, 0.91)][: 2 + (memorized < 8800)]
+    rows[-1] = (8800, 1.0, 0.91)
     arms = {"baseline": made_up_runs.spec()["arms"]["baseline"]}
     with RunDirectory.create(tmp_path / "run", made_up_runs.spec(arms=arms), "cpu", [0]) as run:
         trial = run.trial("baseline", 0)
@@ -80,7 +89,7 @@ def test_headline_of_one_arm_tells_its_delay(tmp_path: Path) -> None:
             trial.append(row, {"train_seconds": 0.0})
         made_up_runs.finish(trial, 8800)
     assert headline(tmp_path / "run") == (
-        "Weight decay alone generalized after 8,800 steps, 8,650 after it had memorized"
+        f"Weight decay alone generalized after 8,800 steps, {delay}"
     )
 
 

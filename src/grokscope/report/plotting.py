@@ -191,6 +191,8 @@ def log_ticks(values: Iterable[float]) -> dict[str, Any]:
     Example:
         >>> log_ticks([0.0003, 40.0])["ticktext"]
         ['10⁻⁴', '0.001', '0.01', '0.1', '1', '10', '100']
+        >>> log_ticks([0.0])
+        {}
     """
     positive = [value for value in values if value > 0 and math.isfinite(value)]
     if not positive:

@@ -10,7 +10,8 @@ from torch import nn
 from torch.testing import assert_close
 
 import grokscope as gs
-from grokscope.measures.ntk.sketch import SketchedKernel
+from grokscope.measures.ntk import empirical
+from grokscope.measures.ntk.sketch import SketchedKernel, _signs
 from tests.measures.ntk.models import build
 
 Reduction = Literal["full", "trace", "sum"]
@@ -34,6 +35,37 @@ def test_it_is_off_by_its_standard_error(name: str, reduce: Reduction) -> None:
     assert 0.4 < float(deviations.square().mean().sqrt()) < 2.5  # entries move together
     assert float(deviations.abs().max()) < 6
     assert_close(found.kernel[~known], exact[~known])
+
+
+@pytest.mark.parametrize("reduce", ["full", "trace", "sum"])
+def test_it_is_the_mean_over_its_directions_and_the_standard_error_of_that(
+    monkeypatch: pytest.MonkeyPatch, reduce: Reduction
+) -> None:
+    torch.manual_seed(0)
+    model, x1, x2 = build("mlp")
+    monkeypatch.setattr(empirical, "_seed", lambda generator: 7)
+    found = gs.empirical_ntk(model, x1, x2, reduce, sketch=9)
+    chosen = dict(model.named_parameters())
+    jacobians = []
+    for x in (x1, x2):
+        call = lambda p, x=x: torch.func.functional_call(model, p, (x,))  # noqa: E731
+        jacobians.append(torch.func.jacrev(call)(chosen))
+    products = []
+    for seed in range(7, 16):  # one number of each side for each direction, then their products
+        signs = _signs(chosen, seed)
+        one, two = (
+            sum(part.detach().flatten(2) @ signs[name].flatten() for name, part in own.items())
+            for own in jacobians
+        )
+        product = torch.einsum("ai,bj->abij", one, two)
+        if reduce == "trace":
+            product = product.diagonal(dim1=2, dim2=3).mean(-1)
+        elif reduce == "sum":
+            product = product.sum((2, 3))
+        products.append(product)
+    stacked = torch.stack(products)
+    assert_close(found.kernel, stacked.mean(0))
+    assert_close(found.standard_error, stacked.std(0) / 9**0.5)
 
 
 def test_the_mean_of_many_is_the_kernel_and_errors_fall_with_the_root_of_directions() -> None:
