@@ -66,7 +66,7 @@ $(VENV)/.installed-docs: $(STAMP)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	@touch $@
 
-pictures: $(VENV)/.installed-docs  ## draw the pictures of the cards of measures and methods anew (some minutes)
+pictures: $(VENV)/.installed-docs  ## draw the pictures of the cards, the README and the gallery anew (some minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python docs/pictures
 
 WHEEL := $(abspath .venv-wheel)

@@ -1,4 +1,4 @@
-"""Draw the pictures of the cards, of the README and of Table 1: ``make pictures``, some minutes.
+"""Draw the pictures of cards, README, gallery and Table 1: ``make pictures``, some minutes.
 
 Trains the networks of ``training.py``, takes every measure on copies of them, draws what it finds
 into ``docs/images`` and keeps the numbers in ``docs/measures/values.json`` and
