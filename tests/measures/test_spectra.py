@@ -38,6 +38,13 @@ def test_eigenvalues_and_vectors(monkeypatch: pytest.MonkeyPatch, fails: bool) -
     torch.testing.assert_close(vectors.mT @ vectors, torch.eye(6).expand(5, 6, 6))
 
 
+def test_parallel_rows_whose_lengths_span_the_range_of_float32() -> None:
+    lengths = torch.tensor([1.0, 1e-25, -7.5e-8, 1.9e-17, 1.5e-9, 1.6e-26, 2.3e-23, -1.3e-9])
+    values = gram_eigenvalues(torch.outer(lengths, lengths).expand(3, 8, 8))
+    torch.testing.assert_close(values[:, -1], torch.ones(3))
+    assert float(values[:, :-1].abs().max()) < 1e-7
+
+
 def clouds() -> Tensor:
     return torch.randn(3, 20, 12, generator=torch.Generator().manual_seed(1))
 
