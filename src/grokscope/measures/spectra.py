@@ -1,7 +1,7 @@
 """Eigenvalues of Gram matrices, also of those for which LAPACK's eigensolver gives up.
 
-Its iteration comes to no end for a finite matrix in rare cases (seen in float32 after 128,000 steps
-on MNIST, for the Jacobian of one image in 256, whose rows are parallel and of lengths from 1 down to
+Its iteration comes to no end for a finite matrix in rare cases (seen in float32 after 128,000
+steps on MNIST, for the Jacobian of one image in 256: its rows parallel, of lengths from 1 down to
 1e-26), and then says so for a whole batch. A measurement must not end a training: what failed is
 done again in float64 by the singular value decomposition, which for a positive semidefinite matrix
 is the same, and costs several times more.
