@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import grokscope as gs
-from grokscope.training.measurements import summary
-from grokscope.training.monitor import DEFAULT_MEASURES
+from grokscope.training.measurements import DEFAULT_MEASURES, summary
 
 X, Y = torch.randn(30, 6, generator=torch.Generator().manual_seed(1)), torch.arange(30) % 3
 

@@ -17,7 +17,7 @@ import grokscope as gs
 from grokscope.experiments.from_spec import build_monitor
 from grokscope.experiments.spec import MonitorSpec
 from grokscope.training.examples import examples
-from grokscope.training.monitor import DEFAULT_MEASURES
+from grokscope.training.measurements import DEFAULT_MEASURES
 from grokscope.training.scores import Scores
 
 GENERATOR = torch.Generator().manual_seed(3)

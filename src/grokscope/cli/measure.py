@@ -77,7 +77,7 @@ def measure(
     from grokscope.experiments.named_parts import named_data_and_model
     from grokscope.report import print_summary, write_report
     from grokscope.training import measure as measure_checkpoints
-    from grokscope.training.monitor import DEFAULT_MEASURES
+    from grokscope.training.measurements import DEFAULT_MEASURES
 
     console = ERR if as_json else OUT
     dataset, network = named_data_and_model(

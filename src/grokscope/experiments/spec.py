@@ -32,7 +32,7 @@ from grokscope.findings.target import Target
 from grokscope.methods import METHODS
 from grokscope.runs.reader import spelled_now
 from grokscope.spelling import unknown_name
-from grokscope.training.monitor import DEFAULT_MEASURES, MEASURES
+from grokscope.training.measurements import DEFAULT_MEASURES, MEASURES
 from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.settings import TrainingSettings

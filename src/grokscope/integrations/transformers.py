@@ -25,7 +25,8 @@ from grokscope.methods.attachment import Attachment
 from grokscope.methods.base import Method
 from grokscope.runs.tensors import load_state, save_state
 from grokscope.training.examples import LABELS, PROBE_EXAMPLES, TEST_EXAMPLES, examples
-from grokscope.training.monitor import DEFAULT_MEASURES, Monitor
+from grokscope.training.measurements import DEFAULT_MEASURES
+from grokscope.training.monitor import Monitor
 
 _Callback: Any = require("transformers", "transformers").TrainerCallback
 

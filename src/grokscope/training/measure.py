@@ -21,7 +21,8 @@ from grokscope.training.device import resolve_device
 from grokscope.training.evaluation import Evaluation
 from grokscope.training.examples import TEST_EXAMPLES, Data, data_of
 from grokscope.training.measure_with_memory import MeasureWithMemory
-from grokscope.training.monitor import DEFAULT_MEASURES, Measure, Monitor
+from grokscope.training.measurements import DEFAULT_MEASURES, Measure
+from grokscope.training.monitor import Monitor
 from grokscope.training.objective import Objective
 from grokscope.training.watched_run import ARM, phase_results, watched_spec
 

@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from grokscope.measures.batches import Batch, batch_size, leaves, rows
+from grokscope.measures.batches import batch_size, rows
 from grokscope.measures.fourier import fourier_gini
 from grokscope.measures.magnitudes import norms, wide
-from grokscope.measures.ntk import empirical_ntk
-from grokscope.measures.view import outputs_of
 from grokscope.models.transformer import residue_weights
-from grokscope.training.measure_with_memory import Probe
+from grokscope.spelling import unknown_name
+from grokscope.training.archive import Archive
+from grokscope.training.layer_geometry import LayerGeometry
+from grokscope.training.measure_with_memory import MeasureWithMemory, Probe
+from grokscope.training.noise_accuracy import NoiseAccuracy
+from grokscope.training.ntk_distance import NTKDistance, tangent_kernel
+from grokscope.training.robust_accuracy import RobustAccuracy
 
-Reduction = Literal["full", "trace", "sum"]
-
-
-def tangent_kernel(
-    model: nn.Module,
-    x1: Batch,
-    x2: Batch | None = None,
-    *,
-    reduce: Reduction,
-    chunk_size: int | None,
-) -> Tensor:
-    """``empirical_ntk``, or NaN (n1, n2) instead of an error where training has diverged."""
-    x2 = x1 if x2 is None else x2
-    try:
-        return empirical_ntk(model, x1, x2, reduce, chunk_size)
-    except ValueError:
-        with torch.no_grad():
-            defined = all(bool(outputs_of(model, x).isfinite().all()) for x in (x1, x2))
-        # outputs can be finite and the products of their derivatives not
-        if (
-            defined
-            and empirical_ntk(model, x1, x2, reduce, chunk_size, check=False).isfinite().all()
-        ):
-            raise
-        device = next(iter(leaves(x1).values())).device
-        return torch.full((batch_size(x1), batch_size(x2)), torch.nan, device=device)
+# a function (model, x, y) of one's own
+Measure = Callable[[nn.Module, Any, Tensor], "Tensor | float"]
 
 
 def _weight_norm(probe: Probe) -> Tensor:
@@ -100,6 +80,72 @@ MEASUREMENTS: dict[str, Callable[[Probe], Tensor]] = {
     "point_alignment": lambda probe: probe.point.centroid_alignment,
     "point_centroid_norm": lambda probe: probe.point.centroid_norm,
 }
+
+
+WITH_MEMORY: dict[str, type[MeasureWithMemory]] = {
+    LayerGeometry.name: LayerGeometry,
+    NoiseAccuracy.name: NoiseAccuracy,
+    NTKDistance.name: NTKDistance,
+    RobustAccuracy.name: RobustAccuracy,
+}
+MEASURES = (*MEASUREMENTS, *WITH_MEMORY)
+
+DEFAULT_MEASURES = (
+    "jacobian_norm",
+    "jacobian_alignment",
+    "row_alignment",
+    "jacobian_pc1",
+    "centroid_alignment",
+    "centroid_norm",
+    "centroid_inner_product",
+    "weight_norm",
+)
+
+
+def named(
+    measures: Sequence[str | Measure | MeasureWithMemory],
+) -> dict[str, str | Measure | MeasureWithMemory]:
+    """Measures by the names that their values go under; those with a memory are made."""
+    resolved: dict[str, str | Measure | MeasureWithMemory] = {}
+    for measure in measures:
+        if isinstance(measure, MeasureWithMemory):
+            name = measure.name
+        elif not isinstance(measure, str):
+            if not callable(measure):
+                raise TypeError(
+                    f"measures must hold names or functions (model, x, y): got {measure!r}"
+                )
+            name = getattr(measure, "__name__", repr(measure))
+        elif measure in MEASURES:
+            name, measure = measure, WITH_MEMORY[measure]() if measure in WITH_MEMORY else measure
+        else:
+            raise ValueError(
+                f"measures: {unknown_name('measure', measure, MEASURES)}; a function "
+                "(model, x, y) -> float or (n,) serves as well"
+            )
+        if name in resolved:
+            raise ValueError(f"measures holds {name!r} twice; give each a name of its own")
+        resolved[name] = measure
+    return resolved
+
+
+def values_of(
+    measures: Mapping[str, str | Measure | MeasureWithMemory],
+    probe: Probe,
+    step: int,
+    archive: Archive,
+) -> dict[str, float]:
+    """The values of ``measures`` at a step, by column."""
+    row: dict[str, float] = {}
+    for name, measure in measures.items():
+        if isinstance(measure, MeasureWithMemory):
+            row |= measure.measure(probe, step, archive)
+        elif isinstance(measure, str):
+            row |= summary(name, MEASUREMENTS[name](probe))
+        else:
+            assert probe.y is not None
+            row |= summary(name, measure(probe.model, probe.x, probe.y))
+    return row
 
 
 def summary(name: str, value: Tensor | float) -> dict[str, float]:

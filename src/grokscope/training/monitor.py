@@ -14,49 +14,25 @@ from torch.utils.hooks import RemovableHandle
 
 from grokscope.arguments import checked_arguments
 from grokscope.findings.phase import Phase, phase
-from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, on_device, rows, wrt_key
+from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, rows, wrt_key
 from grokscope.measures.guard import undisturbed, without_wrappers
 from grokscope.measures.inputs import check_chunk_size, check_count, check_model
 from grokscope.measures.view import continuous, wrt_of
 from grokscope.methods.attachment import innermost_optimizer, leaves_out
 from grokscope.runs import History
 from grokscope.shown import shown
-from grokscope.spelling import unknown_name
 from grokscope.training.archive import Archive, MemoryArchive
 from grokscope.training.examples import PROBE_EXAMPLES, TEST_EXAMPLES, examples
-from grokscope.training.layer_geometry import LayerGeometry
 from grokscope.training.measure_with_memory import MeasureWithMemory, Probe
-from grokscope.training.measurements import MEASUREMENTS, summary
-from grokscope.training.noise_accuracy import NoiseAccuracy
-from grokscope.training.ntk_distance import NTKDistance
+from grokscope.training.measurements import DEFAULT_MEASURES, Measure, named, values_of
 from grokscope.training.objective import Objective
-from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
 from grokscope.training.scores import ScoreFunction, Scores
 from grokscope.training.second_process import SecondProcess
 from grokscope.training.tracker import logged_by
 from grokscope.training.watched_run import write_page
 
-Measure = Callable[[nn.Module, Any, Tensor], "Tensor | float"]
 _FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-WITH_MEMORY: dict[str, type[MeasureWithMemory]] = {
-    LayerGeometry.name: LayerGeometry,
-    NoiseAccuracy.name: NoiseAccuracy,
-    NTKDistance.name: NTKDistance,
-    RobustAccuracy.name: RobustAccuracy,
-}
-MEASURES = (*MEASUREMENTS, *WITH_MEMORY)
-
-DEFAULT_MEASURES = (
-    "jacobian_norm",
-    "jacobian_alignment",
-    "row_alignment",
-    "jacobian_pc1",
-    "centroid_alignment",
-    "centroid_norm",
-    "centroid_inner_product",
-    "weight_norm",
-)
 
 
 @shown()
@@ -132,11 +108,6 @@ class Monitor:
         exact: bool = False,
         asynchronous: bool = False,
     ) -> None:
-        if not isinstance(model, nn.Module):
-            raise TypeError(
-                f"model must be an nn.Module: got {type(model).__name__}; a function of a batch "
-                "serves as gs.View(function)"
-            )
         check_model(model)
         check_count("pictures", pictures, least=0)
         check_chunk_size(chunk_size)
@@ -154,7 +125,7 @@ class Monitor:
         self._exact = exact
         self.asynchronous = asynchronous
         self._process: SecondProcess | None = None
-        self._measures = _resolve(measures)
+        self._measures = named(measures)
         self._next: int | None = 0
         self._last = -1  # the step of the last call
         self._measured_at: int | None = None
@@ -317,12 +288,11 @@ class Monitor:
 
     def measure(self, step: int) -> dict[str, float]:
         """The values of the network as it is now, whatever the schedule says."""
-        device = self._place().device
         with (
             undisturbed(self.model, training=False),
             torch.inference_mode(False),
             torch.enable_grad(),
-            torch.autocast(device.type, enabled=False),
+            torch.autocast(self._place().device.type, enabled=False),
         ):
             return self._measured(step)
 
@@ -460,12 +430,10 @@ class Monitor:
         place = self._place()
 
         def moved(leaf: Tensor) -> Tensor:
-            return leaf.to(place) if leaf.is_floating_point() else leaf.to(place.device)
+            floating = place.is_floating_point() and leaf.is_floating_point()
+            return leaf.to(place) if floating else leaf.to(place.device)
 
-        x, y = pair
-        if not place.is_floating_point():
-            return on_device(x, place.device), y.to(place.device)
-        return map_leaves(moved, x), y.to(place.device)
+        return map_leaves(moved, pair[0]), pair[1].to(place.device)
 
     def _measured(self, step: int) -> dict[str, float]:
         x, y = self._moved(self.probe)
@@ -476,13 +444,7 @@ class Monitor:
             if pair is not None:
                 scores = self._scores(self.model, *pair, self._chunk_size)
                 row |= {f"{split}_{name}": value for name, value in scores.items()}
-        for name, measure in self._measures.items():
-            if isinstance(measure, MeasureWithMemory):
-                row |= measure.measure(probe, step, self.archive)
-            elif isinstance(measure, str):
-                row |= summary(name, MEASUREMENTS[name](probe))
-            else:
-                row |= summary(name, measure(self.model, x, y))
+        row |= values_of(self._measures, probe, step, self.archive)
         row |= probe.sampled
         if self._num_pictures:
             centroids = self._as_images(probe.geometry.centroids[: self._num_pictures])
@@ -491,35 +453,7 @@ class Monitor:
 
     def with_memory(self) -> list[MeasureWithMemory]:
         """Its measures that remember earlier steps."""
-        return [
-            measure for measure in self._measures.values() if isinstance(measure, MeasureWithMemory)
-        ]
+        return [own for own in self._measures.values() if isinstance(own, MeasureWithMemory)]
 
     def _as_images(self, x: Tensor) -> Tensor:
         return x if self._image_shape is None else x.reshape(len(x), *self._image_shape)
-
-
-def _resolve(
-    measures: Sequence[str | Measure | MeasureWithMemory],
-) -> dict[str, str | Measure | MeasureWithMemory]:
-    resolved: dict[str, str | Measure | MeasureWithMemory] = {}
-    for measure in measures:
-        if isinstance(measure, MeasureWithMemory):
-            name = measure.name
-        elif not isinstance(measure, str):
-            if not callable(measure):
-                raise TypeError(
-                    f"measures must hold names or functions (model, x, y): got {measure!r}"
-                )
-            name = getattr(measure, "__name__", repr(measure))
-        elif measure in MEASURES:
-            name, measure = measure, WITH_MEMORY[measure]() if measure in WITH_MEMORY else measure
-        else:
-            raise ValueError(
-                f"measures: {unknown_name('measure', measure, MEASURES)}; a function "
-                "(model, x, y) -> float or (n,) serves as well"
-            )
-        if name in resolved:
-            raise ValueError(f"measures holds {name!r} twice; give each a name of its own")
-        resolved[name] = measure
-    return resolved

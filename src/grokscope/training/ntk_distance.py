@@ -9,16 +9,17 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grokscope.arguments import checked_arguments
-from grokscope.measures.batches import rows
+from grokscope.measures.batches import Batch, batch_size, leaves, rows
 from grokscope.measures.inputs import check_chunk_size
 from grokscope.measures.kernels import kernel_distance, kernel_distance_matrix
+from grokscope.measures.ntk import Reduction, empirical_ntk
+from grokscope.measures.view import outputs_of
 from grokscope.runs import History
 from grokscope.training.archive import Archive
 from grokscope.training.measure_with_memory import MeasureWithMemory, Probe
-from grokscope.training.measurements import Reduction, tangent_kernel
 
 _LARGE = 1_000_000  # entries from which on a kernel is kept in half precision
 
@@ -157,3 +158,28 @@ def _distance(one: Tensor, other: Tensor) -> float:
     if not (_has_direction(one) and _has_direction(other)):
         return math.nan
     return float(kernel_distance(one, other))
+
+
+def tangent_kernel(
+    model: nn.Module,
+    x1: Batch,
+    x2: Batch | None = None,
+    *,
+    reduce: Reduction,
+    chunk_size: int | None,
+) -> Tensor:
+    """``empirical_ntk``, or NaN (n1, n2) instead of an error where training has diverged."""
+    x2 = x1 if x2 is None else x2
+    try:
+        return empirical_ntk(model, x1, x2, reduce, chunk_size)
+    except ValueError:
+        with torch.no_grad():
+            defined = all(bool(outputs_of(model, x).isfinite().all()) for x in (x1, x2))
+        # outputs can be finite and the products of their derivatives not
+        if (
+            defined
+            and empirical_ntk(model, x1, x2, reduce, chunk_size, check=False).isfinite().all()
+        ):
+            raise
+        device = next(iter(leaves(x1).values())).device
+        return torch.full((batch_size(x1), batch_size(x2)), torch.nan, device=device)

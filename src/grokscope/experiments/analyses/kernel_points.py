@@ -14,8 +14,7 @@ import torch
 
 from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.measures.kernels import kernel_distance_matrix
-from grokscope.measures.ntk import empirical_ntk
-from grokscope.training.measurements import Reduction
+from grokscope.measures.ntk import Reduction, empirical_ntk
 
 
 def kernel_points(

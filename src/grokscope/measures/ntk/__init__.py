@@ -1,6 +1,6 @@
 """The empirical neural tangent kernel, exact for any module."""
 
-from grokscope.measures.ntk.empirical import empirical_ntk, ntk_plan
+from grokscope.measures.ntk.empirical import Reduction, empirical_ntk, ntk_plan
 from grokscope.measures.ntk.plan import NTKPlan, ParameterPlan
 
-__all__ = ["NTKPlan", "ParameterPlan", "empirical_ntk", "ntk_plan"]
+__all__ = ["NTKPlan", "ParameterPlan", "Reduction", "empirical_ntk", "ntk_plan"]
