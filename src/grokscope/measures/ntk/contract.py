@@ -143,6 +143,8 @@ def add_full(
             _add_positions(kernel, p1, p2, symmetric)
         else:
             inside.append((p1, p2))
+    # all terms add to a tile while it is in the cache: the kernel is the largest tensor there is,
+    # and to go over it once for each term would cost more than the products
     _, n1, _, n2 = kernel.shape
     step = max(1, (_BLOCK_CUDA if kernel.is_cuda else 16 * _BLOCK_CPU) // n2)
     for start in range(0, n1, step) if inside else ():
@@ -226,6 +228,7 @@ def _tiles(kernel: Tensor, rows: slice, symmetric: bool) -> Iterator[_Tile]:
 def _add_tile(place: Tensor, first: Factored, second: Factored, gram: Tensor, tile: _Tile) -> None:
     """Add one term to ``place`` (rows, q, columns)."""
     inputs = gram[tile.rows.start - tile.offset : tile.rows.stop - tile.offset, tile.columns]
+    # the cotangents of the last layer are unit vectors: their products are one or zero, known
     if first.orthogonal and second.orthogonal:
         if tile.q.start <= tile.j < tile.q.stop:
             place[:, tile.j - tile.q.start].add_(inputs, alpha=tile.share)
@@ -257,6 +260,7 @@ def _add_positions(kernel: Tensor, p1: Factored, p2: Factored, symmetric: bool) 
                 own = p1.g[:, i].flatten(1)
                 for q, spread in _spread_blocks(gram[0].transpose(0, 1), g2):
                     product = torch.mm(own, spread.T).view(len(own), -1, g2.shape[1])
+                    # pairs within the block come in both orders, and count half in each
                     if symmetric and left < stop:
                         product[:, :, : stop - left] *= 0.5
                     kernel[:, i, q, columns] += product
@@ -318,6 +322,8 @@ def _diagonal_block(p1: Part, p2: Part, rows: slice, columns: slice) -> Tensor:
     assert isinstance(p2, Factored)
     gram = _pair_gram(p1.a[rows], p2.a[columns], p1.bias, p1.g.dtype)
     g1, g2 = p1.g[:, rows], p2.g[:, columns]
+    # summed over rows before they meet the inputs: only the diagonal allows it, and it makes
+    # the cost linear in the rows instead of quadratic
     products = _summed_products(g1.flatten(1, 2), g2.flatten(1, 2)).view(gram.shape)
     if p1.positions == p2.positions == 1:
         return (products * gram)[:, 0, :, 0]
@@ -342,6 +348,7 @@ def _pair_gram(a1: Tensor, a2: Tensor, bias: bool, dtype: torch.dtype) -> Tensor
         return (a1[:, :, None, None] == a2).to(dtype)
     gram = torch.mm(a1.flatten(0, 1), a2.flatten(0, 1).T)
     gram = gram.view(*a1.shape[:2], *a2.shape[:2])
+    # a bias is a weight whose input is one
     return gram.add_(1.0) if bias else gram
 
 

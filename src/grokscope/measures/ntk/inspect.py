@@ -185,6 +185,7 @@ def inspected(
         )
     wanted = list(parameters.values())
     edges: list[Any] = [record.output for record, _ in passes.records]
+    # unequal weights: equal ones cancel where the outputs sum to a constant, as of a softmax
     weights = torch.linspace(0.5, 1.5, outputs.shape[1], dtype=outputs.dtype).to(outputs.device)
     first = (outputs[0] * weights).sum()
     grads = torch.autograd.grad(first, [*edges, *wanted], allow_unused=True, retain_graph=True)

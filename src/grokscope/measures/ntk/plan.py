@@ -317,6 +317,7 @@ def _weight_form(
         return "scale"
     if len(families) > 1 or any(rule.groups > 1 for rule in rules):
         return "explicit"
+    # positions that no output depends on are dropped after capture, but not before gradients form
     active = sum(found.calls[i].active for i in calls)
     factored = _factored_cost(active, features, width, problem)
     explicit = _explicit_cost(positions, parameter.numel(), problem)
