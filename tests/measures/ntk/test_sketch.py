@@ -10,7 +10,7 @@ from torch import nn
 from torch.testing import assert_close
 
 import grokscope as gs
-from grokscope.measures.ntk import empirical
+from grokscope.measures.ntk import sketch
 from grokscope.measures.ntk.sketch import SketchedKernel, _signs
 from tests.measures.ntk.models import build
 
@@ -43,7 +43,7 @@ def test_it_is_the_mean_over_its_directions_and_the_standard_error_of_that(
 ) -> None:
     torch.manual_seed(0)
     model, x1, x2 = build("mlp")
-    monkeypatch.setattr(empirical, "_seed", lambda generator: 7)
+    monkeypatch.setattr(sketch, "_seed", lambda generator: 7)
     found = gs.empirical_ntk(model, x1, x2, reduce, sketch=9)
     chosen = dict(model.named_parameters())
     jacobians = []

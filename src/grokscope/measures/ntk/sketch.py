@@ -51,8 +51,7 @@ def sketched_kernel(
     chunk_size: int | None,
 ) -> SketchedKernel:
     """The kernel between two sides from random directions, which ``generator`` draws."""
-    generator = generator_or_fresh(generator)
-    seed = int(torch.randint(2**62, (), generator=generator, device=generator.device))
+    seed = _seed(generator)
     one = _projected(first, reduce, directions, seed, chunk_size)
     two = one
     if second is not None:
@@ -63,6 +62,11 @@ def sketched_kernel(
     mean, square = (_of_outputs if reduce == "trace" else _of_pairs)(one, two)
     variance = (square - mean.square()).clamp_(min=0) / (directions - 1)
     return SketchedKernel(*(_shaped(t, one, two, reduce, scale) for t in (mean, variance.sqrt())))
+
+
+def _seed(generator: torch.Generator | None) -> int:
+    generator = generator_or_fresh(generator)
+    return int(torch.randint(2**62, (), generator=generator, device=generator.device))
 
 
 def _projected(
