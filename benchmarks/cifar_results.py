@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from matplotlib import pyplot as plt
 
-from figures_results import ACCURACIES, entry, line
-from grokscope.runs import Run
+from figures_results import ACCURACIES, entry
+from grokscope.runs import History, Run
 from records import RESULTS, write_record
 
 RESULT = RESULTS / "cifar.json"
@@ -38,7 +38,7 @@ def draw(run: Run) -> None:
         axes.set(title=title, xlabel="step", ylim=(None if column == "centroid_alignment" else 0))
         axes.spines[["top", "right"]].set_visible(False)
         for arm, spec in run.spec["arms"].items():
-            line(axes, run.history(arm, 0), column, color=COLORS[arm], label=spec["title"])
+            _line(axes, run.history(arm, 0), column, color=COLORS[arm], label=spec["title"])
     halves[0].axes[0].legend(frameon=False, fontsize="small")
     pictures = {"image": _stored(run, "baseline", "probe", "x")}
     for arm, spec in run.spec["arms"].items():
@@ -53,6 +53,12 @@ def draw(run: Run) -> None:
             axes.spines[:].set_visible(False)
     figure.savefig(RESULT.with_name(f"cifar-{run.spec['preset']}.png"), dpi=100)
     plt.close(figure)
+
+
+def _line(axes: Any, history: History, name: str, **style: Any) -> None:
+    """A column over steps, which are logarithmic; step 0 stands where 0.7 would."""
+    known = np.isfinite(history[name])
+    axes.semilogx(np.maximum(history.steps[known], 0.7), history[name][known], **style)
 
 
 def _stored(run: Run, arm: str, name: str, part: str) -> np.ndarray:
