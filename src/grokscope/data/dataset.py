@@ -323,17 +323,20 @@ def _check_halves(kind: str, train: Batch, test: Batch) -> None:
         named = [
             ", ".join(map(repr, own)) if None not in own else "one tensor" for own in (known, other)
         ]
-        _check_same(f"{kind}: tensors", *named)
+        _check_same(kind, "tensors", *named)
     for key, leaf in known.items():
-        name, found = leaf_name(key, kind), other[key]
-        _check_same(f"{name}: dtype", leaf.dtype, found.dtype)
-        _check_same(f"{name}: device", leaf.device, found.device)
-        _check_same(f"{name}: feature shape", tuple(leaf.shape[1:]), tuple(found.shape[1:]))
+        found = other[key]
+        what = "" if key is None else f"{leaf_name(key, kind)}: "
+        _check_same(kind, f"{what}dtype", leaf.dtype, found.dtype)
+        _check_same(kind, f"{what}device", leaf.device, found.device)
+        _check_same(kind, f"{what}feature shape", tuple(leaf.shape[1:]), tuple(found.shape[1:]))
 
 
-def _check_same(what: str, train: object, test: object) -> None:
+def _check_same(kind: str, what: str, train: object, test: object) -> None:
     if train != test:
-        raise ValueError(f"train and test must agree in {what}: got {train} and {test}")
+        raise ValueError(
+            f"train_{kind} and test_{kind} must agree in {kind}: {what}: got {train} and {test}"
+        )
 
 
 def _check_inputs(name: str, x: Batch) -> None:
