@@ -357,6 +357,13 @@ WIDE = torch.randn(4, 3, generator=GENERATOR)
 SCORED: dict[str, tuple[str, Tensor, Tensor, dict[str, float]]] = {
     "tokens": ("cross_entropy", OUTPUTS, TOKENS, PER_TOKEN),
     "pixels": ("cross_entropy", OUTPUTS.mT.unflatten(2, (2, 3)), TOKENS.view(4, 2, 3), PER_TOKEN),
+    "tokens, squared error": (
+        "mse",
+        OUTPUTS,
+        TOKENS,
+        PER_TOKEN
+        | {"loss": float(F.mse_loss(OUTPUTS[COUNTED], F.one_hot(TOKENS[COUNTED], 3).float()))},
+    ),
     "regression": ("mse", WIDE[:, 0], WIDE[:, 1], {"loss": float(F.mse_loss(*WIDE.T[:2]))}),
     "several numbers": (
         "mse", WIDE, WIDE.flip(0), {"loss": float(F.mse_loss(WIDE, WIDE.flip(0)))}
