@@ -173,21 +173,93 @@ def test_a_number_in_octal_or_with_zeros_in_front_is_the_one_it_looks_like(tmp_p
         assert arms["baseline"].training.max_steps == steps
 
 
+# Wherever a spec makes a name of a key: a folder, a file, a column, a section, an argument.
+OWN = "import: 'os:getcwd', arguments"
+NAMED = {
+    "name: small": "name: '{}'",
+    "title: A small experiment": "title: x\n'{}': 1",
+    "data: {name: digits, train_size: 100}": "data: {name: digits, options: {'{}': 1}}",
+    "train_size: 100": "'{}': 100",
+    "name: digits, train_size: 100": f"{OWN}: {{'{{}}': 1}}",
+    "name: digits": "name: '{}'",
+    "widths: [16]": f"{OWN}: {{'{{}}': 1}}",
+    "model: {widths": "model: {name: '{}', widths",
+    "training: {": "training: {'{}': 1, ",
+    "max_steps: 20": "evaluate: {'{}': 1}",
+    "lr: 1e-3": "stop_at: {name: '{}'}",
+    "arms:\n": "milestones: {'{}': {metric: test_accuracy, target: 0.5}}\narms:\n",
+    "arms:": "duration: {'{}': 1 min}\narms:",
+    "arms": "preset: '{}'\narms",
+    "arms:\n ": "analysis: '{}'\narms:\n ",
+    "arms:\n  ": "analysis: regions\nanalysis_options: {'{}': 1}\narms:\n  ",
+    "arms:\n  b": "monitor: {measures: ['{}']}\narms:\n  b",
+    "baseline:": "'{}':",
+    "name: grokalign": "name: '{}'",
+    "weight: 1e-2": "'{}': 1",
+    "  paper: {": "  '{}': {",
+}
+HOSTILE = ["/tmp/evil", "../evil", "..", ".evil", "a/b", "a\\b", "e vil", "-evil", "n" * 300]
+
+
+@pytest.mark.parametrize("name", ["/tmp/evil", "..", "a\\b", "n" * 300 + "-"])
+@pytest.mark.parametrize(("place", "key"), list(NAMED.items()), ids=list(NAMED.values()))
+def test_what_is_no_name_is_refused_wherever_a_spec_has_one(
+    tmp_path: Path, place: str, key: str, name: str
+) -> None:
+    assert place in SPEC
+    (tmp_path / "s.yaml").write_text(SPEC.replace(place, key.replace("{}", name), 1))
+    with pytest.raises(SpecError) as caught:
+        load_experiment(str(tmp_path / "s.yaml"))
+    assert name[:30] in str(caught.value).replace("\\\\", "\\")
+    assert len(str(caught.value)) < 700
+
+
+PATHS = ["duration.{}", "milestones.{}", "arms.{}.title", "training.{}", "data.options.{}", "{}"]
+WAYS = ["--set", "--grid", "grid", "settings"]
+
+
 @pytest.mark.parametrize(
-    ("section", "names"),
+    ("way", "path", "name"),
     [
-        (
-            "{grid: {milestones./abs/path: [{metric: a, target: 1}, {metric: a, target: 2}]}}",
-            ["abs-path=-metric-a-target-1", "abs-path=-metric-a-target-2"],
-        ),
-        ("{grid: {duration./tmp/evil: [a, b]}}", ["tmp-evil=a", "tmp-evil=b"]),
-        (f"{{grid: {{duration.{'n' * 200}: [a, b]}}}}", ["n" * 120, "n" * 120 + "+2"]),
+        *((way, "duration.{}", name) for way in WAYS for name in HOSTILE),
+        *(("grid", path, "/tmp/evil") for path in PATHS[1:]),
     ],
 )
-def test_a_setting_is_named_after_its_path_and_stays_in_the_folder(
-    tmp_path: Path, section: str, names: list[str]
+def test_a_path_that_has_no_names_is_refused(
+    tmp_path: Path, way: str, path: str, name: str
 ) -> None:
-    (tmp_path / "s.yaml").write_text(f"{SPEC}\nsweep: {section}\n")
+    path = path.replace("{}", name)
+    lists = {"grid": f"grid: {{'{path}': [a, b]}}", "settings": f"settings: [{{'{path}': a}}]"}
+    section = f"\nsweep: {{{lists[way]}}}\n" if way in lists else ""
+    (tmp_path / "s.yaml").write_text(SPEC + section)
+    given = [f"{path}=a"]
+    with pytest.raises(SpecError) as caught:
+        plan_sweep(
+            str(tmp_path / "s.yaml"),
+            settings=given if way == "--set" else (),
+            grid=given if way == "--grid" else (),
+        )
+    assert "names no section or field: a path is names with dots between" in str(caught.value)
+    assert len(str(caught.value)) < 700
+
+
+TARGET = "{metric: test_accuracy, target: 0.5}"
+
+
+@pytest.mark.parametrize(
+    ("grid", "names"),
+    [
+        ("title: [/abs/path, ../x]", ["title=-abs-path", "title=..-x"]),
+        (
+            f"milestones.{'m' * 100}: [{TARGET}], title: [a, b]",
+            ["m" * 100 + "=-metric-test-accura", "m" * 100 + "=-metric-test-accura+2"],
+        ),
+    ],
+)
+def test_a_setting_is_named_after_its_path_and_values_and_stays_in_the_folder(
+    tmp_path: Path, grid: str, names: list[str]
+) -> None:
+    (tmp_path / "s.yaml").write_text(f"{SPEC}\nsweep: {{grid: {{{grid}}}}}\n")
     plan = plan_sweep(str(tmp_path / "s.yaml"))
     assert [setting.name for setting in plan.settings] == names
     plan.write(tmp_path / "sweep")

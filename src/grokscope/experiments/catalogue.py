@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from grokscope.experiments.errors import SpecError
 from grokscope.experiments.yaml_files import read_yaml, yaml_value
 from grokscope.spelling import unknown_name
 
-PRESETS = ("quick", "paper")
+Preset = Literal["quick", "paper"]
+PRESETS = get_args(Preset)
+_MAX_SAID = 100  # characters of a path in a mistake
+_SECTION = re.compile(r"\w[\w=+-]{0,99}")  # or a field: a part of a path between two dots
 
 
 @cache
@@ -205,6 +208,12 @@ def assign(raw: Mapping[str, Any], path: str, value: Any, said: str) -> dict[str
 
 def _assign(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
     *parents, last = path.split(".")
+    for part in (*parents, last):
+        if not _SECTION.fullmatch(part):
+            raise SpecError(
+                f"{said[:_MAX_SAID]}: {part[:_MAX_SAID]!r} names no section or field: a path is "
+                "names with dots between them, as in training.lr"
+            )
     arms = raw.get("arms")
     within_arm = len(parents) > 1 and parents[0] == "arms"
     if within_arm and isinstance(arms, Mapping) and parents[1] not in arms:

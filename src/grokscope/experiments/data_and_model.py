@@ -82,10 +82,16 @@ class FileSpec(Strict):
     reduce_to_span: bool = False
 
 
+def _keyword(name: str) -> str:
+    if not name.isidentifier():
+        raise ValueError("takes names of arguments, as in {width: 64}")
+    return name
+
+
 # "import" is a word of Python, so that these fields are written as a dictionary
 _IMPORT: dict[str, Any] = {
     "import": (Annotated[str, AfterValidator(check_import_path)], ...),
-    "arguments": (dict[str, Any], Field(default_factory=dict)),
+    "arguments": (dict[Annotated[str, AfterValidator(_keyword)], Any], Field(default_factory=dict)),
     "folder": (str | None, None),
 }
 

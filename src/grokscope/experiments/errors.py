@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from grokscope.runs.files import NAME_TAKES
 from grokscope.spelling import unknown_name
 
 _MAX_SHOWN = 80  # characters of a value in a mistake
@@ -66,6 +67,8 @@ def _reason(detail: Any, model: type[BaseModel]) -> str:
             return f"has no {discriminator!r}, which says what it is"
         known = detail["ctx"]["expected_tags"].replace("'", "").split(", ")
         return unknown_name(discriminator, detail["ctx"]["tag"], known)
+    if detail["type"] == "string_pattern_mismatch":  # names are all that has a pattern
+        return f"takes a name: {NAME_TAKES}; got {_shown(given)}"
     if detail["type"] in _TAKES:
         # one value where a list of them belongs is shown as one
         one = detail["type"] in ("tuple_type", "list_type") and isinstance(given, (str, int, float))

@@ -16,6 +16,7 @@ from pydantic import (
 )
 
 from grokscope.experiments.analyses import ANALYSES
+from grokscope.experiments.catalogue import Preset
 from grokscope.experiments.data_and_model import (
     MODEL_SPECS,
     AnyDataSpec,
@@ -30,6 +31,7 @@ from grokscope.findings.panels import PanelSpec
 from grokscope.findings.settled import StopWhenSettled
 from grokscope.findings.target import Target
 from grokscope.methods import METHODS
+from grokscope.runs.files import NAME
 from grokscope.runs.reader import spelled_now
 from grokscope.spelling import unknown_name
 from grokscope.training.measurements import DEFAULT_MEASURES, MEASURES
@@ -39,7 +41,8 @@ from grokscope.training.settings import TrainingSettings
 
 NotNegativeInt = Annotated[int, Field(ge=0)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_LONGEST_NAME = 100  # of an experiment or an arm, which names folders and files
+# Of an experiment, an arm or a milestone: the first two name folders and files.
+Name = Annotated[str, Field(pattern=f"^{NAME}$", max_length=100)]
 _MOST_THREADS = 1024  # the process dies of a million
 _NEED_TEST_POINTS = (NoiseAccuracy.name, RobustAccuracy.name)
 
@@ -313,21 +316,18 @@ class Experiment(Strict):
     is false.
     """
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=_LONGEST_NAME)]
+    name: Name
     title: str
     description: str = ""
     source: str = ""
     reproduces: tuple[str, ...] = ()
-    duration: dict[str, str] = Field(default_factory=dict)
-    preset: str = "quick"
+    duration: dict[Preset, str] = Field(default_factory=dict)
+    preset: Preset = "quick"
     seeds: tuple[Seed, ...] = (0,)
     threads: Annotated[int, Field(ge=1, le=_MOST_THREADS)] | None = None
     vectorize: bool | Literal["auto"] = "auto"
-    milestones: dict[str, TargetSpec] = Field(default_factory=_milestones)
-    arms: dict[
-        Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._=+-]*$", max_length=_LONGEST_NAME)],
-        TrialSpec,
-    ]
+    milestones: dict[Name, TargetSpec] = Field(default_factory=_milestones)
+    arms: dict[Name, TrialSpec]
     analysis: str | None = None
     analysis_options: dict[str, Any] = Field(default_factory=dict)
     claims: tuple[Claim, ...] = ()

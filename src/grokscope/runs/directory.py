@@ -29,7 +29,14 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from grokscope.runs.environment import environment, now
-from grokscope.runs.files import RunError, inside, write_atomically, write_json
+from grokscope.runs.files import (
+    NAME,
+    NAME_TAKES,
+    RunError,
+    inside,
+    write_atomically,
+    write_json,
+)
 from grokscope.runs.history import History
 from grokscope.runs.rows import KEYS, RowFile
 from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, holds_run, read_side_file
@@ -123,8 +130,8 @@ class RunDirectory:
 
     def trial(self, arm: str, seed: int) -> Trial:
         """The trial of one arm with one seed; its earlier rows and checkpoint are found again."""
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._=+-]*", arm):
-            raise RunError(f"{arm!r} is no name for an arm: use letters, digits and . _ = + -")
+        if not re.fullmatch(NAME, arm):
+            raise RunError(f"{arm!r} is no name for an arm: use {NAME_TAKES}")
         return Trial(self, arm, seed)
 
     def record_trial(self, arm: str, seed: int, **entry: Any) -> None:

@@ -13,6 +13,9 @@ from typing import Any, NoReturn
 
 from grokscope.runs.yaml_text import MAX_YAML_BYTES, parse_yaml
 
+# What a spec may name: an experiment, an arm, a milestone. Fit for a folder, and for a column.
+NAME = r"[A-Za-z0-9][A-Za-z0-9._=+-]*"
+NAME_TAKES = "letters, digits and . _ = + -, the first a letter or a digit"
 _MAX_NAME = 200  # bytes; file systems take 255
 
 
