@@ -50,20 +50,47 @@ def test_orthonormal_points_have_capacity_two_and_no_extent() -> None:
         assert float(getattr(found, key)) == pytest.approx(0, abs=1e-12)
 
 
-def test_agrees_with_mean_field_where_manifolds_are_independent() -> None:
+def _in_orthogonal_subspaces(count: int) -> Tensor:
+    """Clouds around unit vectors, each in four dimensions of its own beside its center."""
     generator = torch.Generator().manual_seed(1)
-    directions = torch.randn((20, 40, 4), generator=generator, dtype=torch.float64)
-    clouds = torch.zeros(20, 40, 100, dtype=torch.float64)
-    for i in range(20):
+    directions = torch.randn((count, 40, 4), generator=generator, dtype=torch.float64)
+    clouds = torch.zeros(count, 40, 5 * count, dtype=torch.float64)
+    for i in range(count):
         clouds[i, :, i] = 1.0
-        clouds[i, :, 20 + 4 * i : 24 + 4 * i] = 0.5 * directions[i]
-    joint = gs.glue_geometry(clouds, num_samples=100)
-    single = gs.manifold_geometry(clouds, correlations="keep", rank_reduced_dimension=True)
-    # Mean-field geometry takes the mean over all points as origin, 1/20 closer to every center.
-    assert float(joint.capacity) == pytest.approx(float(single.mean_capacity), rel=0.02)
-    assert float(joint.radius) == pytest.approx(float(single.mean_radius), rel=0.12)
-    assert float(joint.dimension) == pytest.approx(float(single.mean_dimension), rel=0.05)
+        clouds[i, :, count + 4 * i : count + 4 * i + 4] = 0.5 * directions[i]
+    return clouds
+
+
+def test_manifolds_in_orthogonal_subspaces_count_one_by_one() -> None:
+    """The cone is a product, so that a, b and c are sums over the manifolds."""
+    clouds = _in_orthogonal_subspaces(6)
+    t = torch.randn(40, 30).double()
+    labels = torch.where(torch.rand(40, 6) < 0.5, -1, 1)
+    joint = gs.glue_geometry(clouds, t=t, labels=labels)
+    pairs = [
+        gs.glue_geometry(clouds[i : i + 2], t=t, labels=labels[:, i : i + 2]) for i in (0, 2, 4)
+    ]
+    a = sum(2 / float(pair.capacity) for pair in pairs)
+    b = sum(2 * float(pair.dimension) for pair in pairs)
+    c = sum(2 * float(pair.utility / pair.capacity) for pair in pairs)
+    assert float(joint.capacity) == pytest.approx(6 / a, rel=1e-9)
+    assert float(joint.dimension) == pytest.approx(b / 6, rel=1e-9)
+    assert float(joint.utility) == pytest.approx(c / a, rel=1e-9)
+    assert float(joint.radius) == pytest.approx((c / (b - c)) ** 0.5, rel=1e-9)
     assert float(joint.center_alignment) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_capacity_is_that_of_mean_field_where_manifolds_are_independent() -> None:
+    """Radius and dimension refer to the mean anchor here and to the mean point there."""
+    clouds = _in_orthogonal_subspaces(20)
+    # Mean-field geometry takes the mean over all points as origin: one more manifold makes it 0.
+    more = torch.cat([clouds, -clouds.sum(0, keepdim=True)])
+    joint = gs.glue_geometry(clouds, num_samples=400)
+    single = gs.manifold_geometry(more, num_samples=400, correlations="keep")
+    # 8,000 squares on either side, each with a standard deviation below its mean times 1.5
+    assert 1 / float(joint.capacity) == pytest.approx(
+        float((1 / single.capacity[:20]).mean()), rel=3 * 1.5 * (2 / 8000) ** 0.5
+    )
 
 
 def test_many_features_form_no_square_of_their_number() -> None:

@@ -43,6 +43,7 @@ def test_grokfast_is_the_closed_form_over_all_past_gradients(kind: str) -> None:
     method = gs.Grokfast(kind, strength=1.7, alpha=0.8, window=5)
     for last, given in enumerate(steps):
         found = filtered(method, model, given, last + 1)
+        assert len(found) == len(given)
         for index, gradient in enumerate(found):
             past = [step[index] for step in steps[: last + 1]]
             twins = {"ema": ema_filtered(past, 0.8, 1.7), "ma": ma_filtered(past, 5, 1.7)}
@@ -149,6 +150,7 @@ def test_ones_own_loop_resumes(name: str, stop: int) -> None:
     second = make()
     second.load_state_dict(copy.deepcopy(first.state_dict()))
     results(first, steps[stop:])  # goes its own way from here
+    assert [len(step) for step in whole] == [len(step) for step in steps]
     assert all(
         torch.equal(a, b)
         for step, again in zip(whole[stop:], results(second, steps[stop:]), strict=True)

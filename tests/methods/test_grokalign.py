@@ -146,6 +146,7 @@ def test_ones_own_loop_resumes_too() -> None:
     resumed.load_state_dict(method.state_dict())
     assert [resumed(model, x).item() for _ in range(4)] == values[3:]
     state = method.state_dict()
+    assert state
     assert all(isinstance(value, Tensor | int) for value in state.values())
 
 

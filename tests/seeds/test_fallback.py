@@ -147,6 +147,7 @@ def test_a_method_of_ones_own_joins(make: Any) -> None:
     settings = {**SETTINGS, "methods": make, "dtype": torch.float64}
     ours, theirs = together(mlp, **settings), alone(mlp, **settings)
     plain = alone(mlp, **{**settings, "methods": None})
+    assert [result.steps for result in ours] == [6] * 3
     for one, other, without in zip(ours, theirs, plain, strict=True):
         for own, expected in zip(one.model.parameters(), other.model.parameters(), strict=True):
             torch.testing.assert_close(own, expected, rtol=1e-9, atol=1e-10)

@@ -34,7 +34,9 @@ def trained(data: Any) -> list[Tensor]:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 3))
     result = gs.fit(model, data, batch_size=8, max_steps=6, device="cpu")
-    return [*model.parameters(), torch.from_numpy(result.history["test_accuracy"])]
+    accuracies = torch.from_numpy(result.history["test_accuracy"])
+    assert len(accuracies) == len(result.history.steps) > 1
+    return [*model.parameters(), accuracies]
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -26,7 +26,9 @@ def test_the_columns_are_the_measures_of_the_activations() -> None:
     model = gs.MLP(64, [16, 12], 10, seed=0)
     row = monitor(model, gs.LayerGeometry(num_points=15, num_samples=20)).step(0)
     for split, x, y in (("", DATA.train_x, DATA.train_y), ("test_", DATA.test_x, DATA.test_y)):
-        for layer, features in gs.layer_activations(model, x).items():
+        activations = gs.layer_activations(model, x)
+        assert len(activations) == 5
+        for layer, features in activations.items():
             clouds = gs.class_manifolds(features, y, 15)
             expected = gs.manifold_geometry(clouds, num_samples=20)
             assert row[f"{split}capacity/{layer}"] == float(expected.mean_capacity)

@@ -1,5 +1,5 @@
 "use strict";
-// Linear regions on slices of input space, as panels/region_frames.py encodes them.
+// Linear regions on slices of input space, as panels/regions.py encodes them.
 const regionsReader = ({ data, named, channels, paint, player }) => {
   const GRID = 2047;
   const NEAR_GRID = 255;
