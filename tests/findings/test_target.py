@@ -9,6 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from grokscope.findings import Interval, Target
+from grokscope.findings.target import TargetSection
 from grokscope.runs import History
 
 TARGET = Target("test_accuracy", 0.9)
@@ -67,8 +68,8 @@ def test_seconds_that_were_not_recorded_are_unknown() -> None:
 
 
 def test_a_target_is_read_from_a_spec() -> None:
-    read = TypeAdapter(dict[str, Target]).validate_python
-    assert read({"early": {"metric": "loss", "target": 1}}) == {"early": Target("loss", 1.0)}
+    read = TypeAdapter(dict[str, TargetSection]).validate_python
+    assert read({"early": {"metric": "loss", "target": 1}})["early"].goal == Target("loss", 1.0)
     with pytest.raises(ValidationError, match="metrics"):
         read({"early": {"metrics": "loss", "target": 1}})
     with pytest.raises(ValidationError, match="valid number"):

@@ -8,7 +8,7 @@ import typer
 
 from grokscope.cli import compare, data, listing, measure, report, reproduce, run, sweep
 from grokscope.cli.console import fail
-from grokscope.cli.interruption import interrupted
+from grokscope.cli.interruption import take_interruption
 
 app = typer.Typer(
     name="grokscope",
@@ -50,6 +50,7 @@ def run_app() -> int:
         if not hasattr(error, "format_message"):
             raise
         return fail(error.format_message())
-    if code == 130 and interrupted():  # Typer makes an exit code of an interruption
-        raise interrupted()[0]
+    # Typer makes an exit code of an interruption
+    if code == 130 and (first := take_interruption()):
+        raise first
     return int(code)

@@ -10,6 +10,7 @@ import os
 import sys
 
 from grokscope.cli.interruption import end_on_signals, said
+from grokscope.spelling import shortened
 
 _BROKEN_PIPE = 1  # as click has it
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
@@ -45,9 +46,8 @@ def _run() -> int:
     except OSError as error:
         if error.filename is None:
             return _without_output(error)
-        name = os.fsdecode(error.filename)
-        shown = name if len(name) <= 200 else f"{name[:100]}..."
-        return _fail(f"could not use {shown}: {error.strerror or error}")
+        name = shortened(os.fsdecode(error.filename), 200)
+        return _fail(f"could not use {name}: {error.strerror or error}")
     except (MemoryError, RuntimeError) as error:
         text = str(error)
         if not isinstance(error, MemoryError) and not any(of in text for of in _OUT_OF_MEMORY):

@@ -30,9 +30,11 @@ class Interrupted(KeyboardInterrupt):
 _RECEIVED: list[Interrupted] = []
 
 
-def interrupted() -> list[Interrupted]:
-    """The signals that have come, the first in front."""
-    return _RECEIVED
+def take_interruption() -> Interrupted | None:
+    """The first signal that has come, if any; whoever takes it tells of it, and nobody else."""
+    first = _RECEIVED[0] if _RECEIVED else None
+    _RECEIVED.clear()
+    return first
 
 
 def said(error: BaseException) -> tuple[str, int]:

@@ -9,7 +9,7 @@ import typer
 from rich.text import Text
 
 from grokscope.cli.console import ERR, OUT, Json, fail, print_json
-from grokscope.cli.interruption import interrupted
+from grokscope.cli.interruption import take_interruption
 from grokscope.cli.progress import LiveProgress
 from grokscope.cli.run import DataDir, Device
 
@@ -116,7 +116,7 @@ def measure(
                 on_measured=on_measured,
             )
     except KeyboardInterrupt as error:
-        interrupted().clear()  # it is told of here
+        take_interruption()
         said = f"interrupted: {counted} of {len(files)} checkpoints are measured, the same line "
         raise typer.Exit(fail(f"{said}goes on", getattr(error, "code", 130))) from None
     page = write_report([run.path])

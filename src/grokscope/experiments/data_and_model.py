@@ -21,8 +21,7 @@ from pydantic import (
 )
 
 from grokscope.data import DATASETS
-from grokscope.experiments.sections import one_of, section_of
-from grokscope.findings.claims import Strict
+from grokscope.findings.sections import Strict, one_of, section_of
 from grokscope.imports import check_import_path
 from grokscope.models import ACTIVATIONS, MODELS
 from grokscope.models.registry import FROM_DATA

@@ -9,9 +9,8 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from grokscope.runs.files import NAME_TAKES
-from grokscope.spelling import unknown_name
+from grokscope.spelling import shortened, unknown_name
 
-_MAX_SHOWN = 80  # characters of a value in a mistake
 _WHOLE, _NUMBER, _SWITCH = "a whole number, as in 100", "a number, as in 0.5", "true or false"
 # What a field takes, by the mistake that pydantic finds, as YAML writes it.
 _TAKES = {
@@ -57,7 +56,7 @@ def _reason(detail: Any, model: type[BaseModel]) -> str:
     if detail["type"] == "missing":
         return "missing"
     if detail["type"] in ("model_type", "model_attributes_type"):
-        return f"takes a section with fields of its own; got {_shown(given)}"
+        return f"takes a section with fields of its own; got {shortened(repr(given))}"
     if detail["type"] == "literal_error":
         known = detail["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return unknown_name("value", given, known)
@@ -68,19 +67,14 @@ def _reason(detail: Any, model: type[BaseModel]) -> str:
         known = detail["ctx"]["expected_tags"].replace("'", "").split(", ")
         return unknown_name(discriminator, detail["ctx"]["tag"], known)
     if detail["type"] == "string_pattern_mismatch":  # names are all that has a pattern
-        return f"takes a name: {NAME_TAKES}; got {_shown(given)}"
+        return f"takes a name: {NAME_TAKES}; got {shortened(repr(given))}"
     if detail["type"] in _TAKES:
         # one value where a list of them belongs is shown as one
         one = detail["type"] in ("tuple_type", "list_type") and isinstance(given, (str, int, float))
-        example = f", as in [{str(given)[:_MAX_SHOWN]}]" if one else ""
-        return f"takes {_TAKES[detail['type']]}{example}; got {_shown(given)}"
+        example = f", as in [{shortened(str(given))}]" if one else ""
+        return f"takes {_TAKES[detail['type']]}{example}; got {shortened(repr(given))}"
     message = detail["msg"].removeprefix("Value error, ")
-    return message if isinstance(given, dict) else f"{message}; got {_shown(given)}"
-
-
-def _shown(given: Any) -> str:
-    text = repr(given)
-    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}..."
+    return message if isinstance(given, dict) else f"{message}; got {shortened(repr(given))}"
 
 
 def _path(location: Sequence[int | str], model: type[BaseModel]) -> str:
@@ -88,7 +82,7 @@ def _path(location: Sequence[int | str], model: type[BaseModel]) -> str:
     parts = []
     for index, part in enumerate(location):
         if not (isinstance(part, str) and part in _tags(_descend(model, location[:index]))):
-            parts.append(str(part)[:_MAX_SHOWN])
+            parts.append(shortened(str(part)))
     return ".".join(part for part in parts if part != "[key]")
 
 

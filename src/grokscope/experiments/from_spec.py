@@ -136,7 +136,7 @@ def build_stop(spec: StopTargetSpec | SettledSpec | None) -> Target | StopWhenSe
     """Where training may stop, as ``fit`` takes it."""
     if isinstance(spec, SettledSpec):
         return StopWhenSettled(**spec.model_dump(exclude={"name"}))
-    return Target(spec.metric, spec.target) if spec else None
+    return spec.goal if spec else None
 
 
 def noise_on_test_points(spec: MonitorSpec, data: Dataset) -> Tensor | None:

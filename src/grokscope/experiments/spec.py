@@ -24,12 +24,12 @@ from grokscope.experiments.data_and_model import (
     Positive,
     Seed,
 )
-from grokscope.experiments.sections import one_of, section_of
-from grokscope.findings.claims import Claim, Finite, Strict
+from grokscope.findings.claims import Claim
 from grokscope.findings.curves import ALIGNMENTS
 from grokscope.findings.panels import PanelSpec
+from grokscope.findings.sections import Finite, Strict, one_of, section_of
 from grokscope.findings.settled import StopWhenSettled
-from grokscope.findings.target import Target
+from grokscope.findings.target import TargetSection
 from grokscope.methods import METHODS
 from grokscope.runs.files import NAME
 from grokscope.runs.reader import spelled_now
@@ -55,16 +55,7 @@ class ScheduleSpec(Strict):
     at: tuple[NotNegativeInt, ...] = ()
 
 
-class TargetSpec(section_of(Target, target=(Finite, ...))):  # type: ignore[misc]
-    """A milestone of training: a metric at or above a value; see ``grokscope.Target``."""
-
-    @model_validator(mode="after")
-    def _makes_a_target(self) -> TargetSpec:
-        Target(self.metric, self.target)  # the class checks its own arguments
-        return self
-
-
-class StopTargetSpec(TargetSpec):
+class StopTargetSpec(TargetSection):
     """Training may stop where an accuracy has reached a value."""
 
     metric: Literal["train_accuracy", "test_accuracy"] = "test_accuracy"
@@ -241,10 +232,10 @@ else:
     MethodSpec = Annotated[one_of(*METHOD_SPECS.values()), Field(discriminator="name")]
 
 
-def _milestones() -> dict[str, TargetSpec]:
+def _milestones() -> dict[str, TargetSection]:
     return {
-        "memorized": TargetSpec(metric="train_accuracy", target=0.99),
-        "generalized": TargetSpec(metric="test_accuracy", target=0.9),
+        "memorized": TargetSection(metric="train_accuracy", target=0.99),
+        "generalized": TargetSection(metric="test_accuracy", target=0.9),
     }
 
 
@@ -326,7 +317,7 @@ class Experiment(Strict):
     seeds: tuple[Seed, ...] = (0,)
     threads: Annotated[int, Field(ge=1, le=_MOST_THREADS)] | None = None
     vectorize: bool | Literal["auto"] = "auto"
-    milestones: dict[Name, TargetSpec] = Field(default_factory=_milestones)
+    milestones: dict[Name, TargetSection] = Field(default_factory=_milestones)
     arms: dict[Name, TrialSpec]
     analysis: str | None = None
     analysis_options: dict[str, Any] = Field(default_factory=dict)

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, model_validator
-from pydantic_core import CoreSchema
+from pydantic import Field, model_validator
 
 from grokscope.findings.onset import onset, value_at
+from grokscope.findings.sections import Finite, Strict
 from grokscope.findings.statistics import SeedValues
-from grokscope.findings.target import Target, Unit
+from grokscope.findings.target import TimeSection, Unit
 from grokscope.runs.history import History
 from grokscope.runs.reader import Run
 from grokscope.shown import shown
@@ -22,94 +22,43 @@ Moment = Literal[
 ]
 
 
-def _make_scalars_strict(schema: Any) -> None:
-    """Change, in place, every bool, int and float of a schema to take no other type."""
-    if isinstance(schema, dict):
-        if schema.get("type") in ("bool", "int", "float"):
-            schema["strict"] = True
-        for part in schema.values():
-            _make_scalars_strict(part)
-    elif isinstance(schema, (list, tuple)):
-        for part in schema:
-            _make_scalars_strict(part)
+class _OfArm(Strict):
+    kind: str
+    arm: str
 
 
-class Strict(BaseModel):
-    """A part of a spec: unknown fields are mistakes, and nothing changes once it is read.
-
-    A number is a number: neither true nor "3" is one, and a whole number is written as one. Lists,
-    which is what YAML has, stand for tuples.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """The schema with strict numbers and switches.
-
-        ``ConfigDict(strict=True)`` would refuse lists for tuples and mappings for sections too.
-        """
-        schema = handler(source)
-        _make_scalars_strict(schema)
-        return schema
-
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class StepsTo(Strict):
-    """Steps until a metric reaches a target; a seed that did not reach it is right-censored.
-
-    With ``since`` they are counted from where the metric first is at or above that.
-    """
+class StepsTo(TimeSection, _OfArm):
+    """Steps until a metric reaches a target; a seed that did not reach it is right-censored."""
 
     kind: Literal["steps_to"]
-    arm: str
-    metric: str = "test_accuracy"
-    target: Finite
     unit: Unit = "steps"
-    since: Finite | None = None
-
-    @model_validator(mode="after")
-    def _can_be_reached(self) -> StepsTo:
-        _check_reachable(self.metric, self.target, self.since)
-        return self
 
     def seed_values(self, run: Run) -> SeedValues | None:
         """The value for each seed of ``run``; None without rows."""
-        seeds = run.seeds(self.arm)
-        return _time_to(run, seeds, self.arm, self) if seeds else None
+        histories = run.histories_of(self.arm)
+        return self.time_to(histories, self.unit) if histories else None
 
 
-class SpeedUp(Strict):
-    """Speedup of the time to a target over the baseline: baseline over arm, seed by seed.
-
-    ``since`` is that of ``StepsTo``.
-    """
+class SpeedUp(TimeSection, _OfArm):
+    """Speedup of the time to a target over the baseline: baseline over arm, seed by seed."""
 
     kind: Literal["speed_up"]
-    arm: str
     baseline: str = "baseline"
-    metric: str = "test_accuracy"
-    target: Finite
     unit: Unit = "steps"
-    since: Finite | None = None
-
-    @model_validator(mode="after")
-    def _can_be_reached(self) -> SpeedUp:
-        _check_reachable(self.metric, self.target, self.since)
-        return self
 
     def seed_values(self, run: Run) -> SeedValues | None:
         """The value for each seed of ``run``; None where the arms share no seed."""
         seeds = _shared_seeds(run, self.arm, self.baseline)
         if not seeds:
             return None
-        ours, theirs = (_time_to(run, seeds, arm, self) for arm in (self.arm, self.baseline))
+        ours, theirs = (
+            self.time_to([run.history(arm, seed) for seed in seeds], self.unit)
+            for arm in (self.arm, self.baseline)
+        )
         return theirs.over(ours)
 
 
-class Value(Strict):
+class Value(_OfArm):
     """A metric of an arm at a moment of training, or its extreme over the run.
 
     The moments of an onset are those of ``grokscope.onset``; between evaluations the metric is
@@ -117,7 +66,6 @@ class Value(Strict):
     """
 
     kind: Literal["value"]
-    arm: str
     metric: str
     at: Moment = "last"
 
@@ -126,11 +74,10 @@ class Value(Strict):
         return _values_at(run, run.seeds(self.arm), self.arm, self.metric, self.at)
 
 
-class Difference(Strict):
+class Difference(_OfArm):
     """What a metric is in one arm less what it is in another, seed by seed."""
 
     kind: Literal["difference"]
-    arm: str
     baseline: str = "baseline"
     metric: str
     at: Moment = "last"
@@ -146,11 +93,10 @@ class Difference(Strict):
         return SeedValues.exact([a - b for a, b in zip(ours.lows, theirs.lows, strict=True)])
 
 
-class Change(Strict):
+class Change(_OfArm):
     """A metric at one moment over the same metric at another: 1 is no change."""
 
     kind: Literal["change"]
-    arm: str
     metric: str
     at: Moment
     over: Moment
@@ -166,7 +112,7 @@ class Change(Strict):
         return above.over(below)
 
 
-class Delay(Strict):
+class Delay(_OfArm):
     """How many times as many steps half of the rise of test accuracy takes as memorizing does.
 
     1 stands for no delay; where it never rose, the steps run are a bound. ``grokscope.onset``
@@ -174,7 +120,6 @@ class Delay(Strict):
     """
 
     kind: Literal["delay"]
-    arm: str
 
     def seed_values(self, run: Run) -> SeedValues | None:
         """The value for each seed of ``run``; None where training data were not memorized."""
@@ -265,23 +210,10 @@ def verdicts(run: Run) -> Sequence[Verdict]:
     return [judge(Claim.model_validate(claim), run) for claim in run.spec.get("claims", [])]
 
 
-def _check_reachable(metric: str, target: float, since: float | None) -> None:
-    """Raise where a metric can never be at a target, or at what is counted from."""
-    for value in (target, since):
-        if value is not None:
-            Target(metric, value)
-
-
 def _shared_seeds(run: Run, arm: str, baseline: str) -> list[int]:
     """The seeds that both arms have: what is paired is paired by seed."""
     shared = run.seeds(baseline)
     return [seed for seed in run.seeds(arm) if seed in shared]
-
-
-def _time_to(run: Run, seeds: Sequence[int], arm: str, quantity: StepsTo | SpeedUp) -> SeedValues:
-    target = Target(quantity.metric, quantity.target)
-    histories = [run.history(arm, seed) for seed in seeds]
-    return target.time_to(histories, quantity.unit, quantity.since)
 
 
 def _values_at(

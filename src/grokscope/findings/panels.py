@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, ValidationError, model_validator
 
-from grokscope.findings.claims import Finite, Strict
-from grokscope.findings.target import Target
+from grokscope.findings.sections import Strict
+from grokscope.findings.target import TimeSection
 
 Scale = Literal["linear", "log"]
 
@@ -266,32 +266,24 @@ class Published(Strict):
     since: float | None = None
 
 
-class TimeToTarget(Panel):
+class TimeToTarget(TimeSection, Panel):
     """Steps and training time to a target as a table, each arm against the baseline by seed.
 
     Attributes:
         metric: what has the target.
         target: what it has to reach.
+        since: also the time from where the metric first is at or above this.
         baseline: the arm that the others are compared with.
         arms: the arms to show; all by default.
-        since: also the time from where the metric first is at or above this.
         published: speedups in a paper to stand beside ours, by arm.
     """
 
     kind: Literal["time_to_target"]
     title: str = "Time to target"
-    metric: str = "test_accuracy"
-    target: Finite
     baseline: str = "baseline"
     arms: list[str] | None = None
-    since: Finite | None = None
     published: dict[str, Published] = Field(default_factory=dict)
     wide: bool = True
-
-    @model_validator(mode="after")
-    def _can_be_reached(self) -> TimeToTarget:
-        Target(self.metric, self.target)
-        return self
 
 
 PanelSpec = Annotated[

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict
+from pydantic import model_validator
 
 from grokscope.arguments import check_fields
+from grokscope.findings.sections import Finite, Strict
 from grokscope.findings.statistics import SeedValues
 from grokscope.runs.history import History
 from grokscope.shown import shown
@@ -39,8 +40,6 @@ class Target:
         >>> target.first_step(History(rows)), target.time_to([History(rows)]).median.text()
         (900, '900')
     """
-
-    __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
 
     metric: str = "test_accuracy"
     target: float = 0.9
@@ -90,6 +89,42 @@ class Target:
             values.append(None if begin is None or end is None else end - begin)
             limits.append(0.0 if begin is None else float(clock[-1]) - begin)
         return SeedValues.censored(values, limits)
+
+
+class TargetSection(Strict):
+    """A target as a spec has it."""
+
+    metric: str = Target.metric
+    target: Finite
+
+    @model_validator(mode="after")
+    def _can_be_reached(self) -> TargetSection:
+        _ = self.goal  # the class checks its own arguments
+        return self
+
+    @property
+    def goal(self) -> Target:
+        """The target itself."""
+        return Target(self.metric, self.target)
+
+
+class TimeSection(TargetSection):
+    """A time to a target as a spec has it.
+
+    With ``since`` it is counted from where the metric first is at or above that.
+    """
+
+    since: Finite | None = None
+
+    @model_validator(mode="after")
+    def _can_begin(self) -> TimeSection:
+        if self.since is not None:
+            Target(self.metric, self.since)
+        return self
+
+    def time_to(self, histories: Iterable[History], unit: Unit) -> SeedValues:
+        """Steps or training seconds to the target, a value for each seed."""
+        return self.goal.time_to(histories, unit, self.since)
 
 
 def _clock(history: History, unit: Unit) -> NDArray[np.float64]:

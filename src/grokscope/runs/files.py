@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from grokscope.runs.yaml_text import MAX_YAML_BYTES, parse_yaml
+from grokscope.spelling import shortened
 
 # What a spec may name: an experiment, an arm, a milestone. Fit for a folder, and for a column.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._=+-]*"
@@ -40,10 +41,9 @@ def inside(folder: Path, *names: str) -> Path:
             or any(sign in name for sign in "/\\\0")
             or len(name.encode(errors="replace")) > _MAX_NAME
         ):
-            shown = name if len(name) <= _MAX_NAME else f"{name[:40]}..."
             raise RunError(
-                f"{shown!r} cannot name a file in {folder}: use at most {_MAX_NAME} characters, "
-                "no / or \\, and no dot in front"
+                f"{shortened(name)!r} cannot name a file in {folder}: use at most {_MAX_NAME} "
+                "characters, no / or \\, and no dot in front"
             )
     return folder.joinpath(*names)
 

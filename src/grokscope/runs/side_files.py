@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from grokscope.runs.files import RunError, read_json_object
+from grokscope.spelling import shortened
 
 SPEC = "spec.yaml"
 STATUS = "status.json"
@@ -32,14 +33,9 @@ def read_side_file(path: Path) -> dict[str, Any]:
     content = read_json_object(path)
     for key, kind in _KINDS.get(path.name, {}).items():
         if content.get(key) is not None and not isinstance(content[key], kind):
-            raise RunError(f"{path} is damaged: {key} is {_shown(content[key])}")
+            raise RunError(f"{path} is damaged: {key} is {shortened(repr(content[key]))}")
     trials = content.get("trials") if path.name == STATUS else None
     for name, entry in (trials or {}).items():
         if not isinstance(entry, dict):
-            raise RunError(f"{path} is damaged: trials.{name} is {_shown(entry)}")
+            raise RunError(f"{path} is damaged: trials.{name} is {shortened(repr(entry))}")
     return content
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:40]}..."

@@ -16,7 +16,7 @@ from grokscope.experiments.errors import SpecError, mistakes
 from grokscope.experiments.registry import resolve
 from grokscope.experiments.spec import Experiment, as_now
 from grokscope.experiments.sweep.engine import Job
-from grokscope.findings.claims import Strict
+from grokscope.findings.sections import Strict
 from grokscope.runs.sweep_folder import SweepFolder, write_sweep
 from grokscope.runs.yaml_text import parse_yaml
 

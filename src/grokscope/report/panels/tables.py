@@ -9,10 +9,9 @@ from markupsafe import Markup, escape
 
 from grokscope.findings.panels import PanelError, Published, ResultTable, TimeToTarget
 from grokscope.findings.statistics import SeedValues
-from grokscope.findings.target import Target, Unit
+from grokscope.findings.target import Unit
 from grokscope.report.panels.drawing import Context, Drawing, NothingToDraw
 from grokscope.report.wording import NOTHING, count, duration, number, percent, ratio, target_value
-from grokscope.runs import History
 
 
 def draw_table(panel: ResultTable, context: Context) -> list[Drawing]:
@@ -126,7 +125,7 @@ def _heads(panel: TimeToTarget) -> list[str]:
 def _cells(panel: TimeToTarget, context: Context, arm: str) -> list[Markup]:
     seeds = _seeds(panel, context, arm)
     ours = [context.run.histories[arm, seed] for seed in seeds]
-    steps = _sample(panel, ours, "steps")
+    steps = panel.goal.time_to(ours)
     published = panel.published.get(arm, Published())
     cells = [_cell(f"{steps.num_known} of {len(steps)}")]
     columns: list[tuple[Unit, float | None, float | None, Callable[[float], str]]] = [
@@ -136,7 +135,7 @@ def _cells(panel: TimeToTarget, context: Context, arm: str) -> list[Markup]:
     if panel.since is not None:
         columns.append(("seconds", panel.since, published.since, duration))
     for unit, since, theirs, write in columns:
-        cells.append(_cell(*_lines(_sample(panel, ours, unit, since), write)))
+        cells.append(_cell(*_lines(panel.goal.time_to(ours, unit, since), write)))
         cells.append(_ratio(panel, context, arm, unit, since, theirs))
     return cells
 
@@ -153,7 +152,7 @@ def _ratio(
     if arm == panel.baseline or not both:
         return _cell(NOTHING)
     ours, theirs = (
-        _sample(panel, [context.run.histories[name, seed] for seed in both], unit, since)
+        panel.goal.time_to([context.run.histories[name, seed] for seed in both], unit, since)
         for name in (arm, panel.baseline)
     )
     lines = _lines(theirs.over(ours), lambda value: f"{ratio(value)} ×")
@@ -167,12 +166,6 @@ def _seeds(panel: TimeToTarget, context: Context, arm: str) -> list[int]:
         for seed in context.run.seeds(arm)
         if context.run.trial_status(arm, seed).get("state") == "finished"
     ]
-
-
-def _sample(
-    panel: TimeToTarget, histories: list[History], unit: Unit, since: float | None = None
-) -> SeedValues:
-    return Target(panel.metric, panel.target).time_to(histories, unit, since)
 
 
 def _lines(sample: SeedValues, write: Callable[[float], str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Sections of a spec made from the signatures they are the arguments of.
+"""Sections of a spec: their kind, and those made from the signatures they are the arguments of.
 
 What a method, a model or a training can be told is written in its own signature, once. A section
 has the same fields with the same defaults, in the types that YAML can write.
@@ -11,11 +11,44 @@ from collections.abc import Callable, Collection, Sequence
 from functools import reduce
 from inspect import Parameter, signature
 from operator import or_
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
-from pydantic import create_model
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, create_model
+from pydantic_core import CoreSchema
 
-from grokscope.findings.claims import Strict
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+def _make_scalars_strict(schema: Any) -> None:
+    """Change, in place, every bool, int and float of a schema to take no other type."""
+    if isinstance(schema, dict):
+        if schema.get("type") in ("bool", "int", "float"):
+            schema["strict"] = True
+        for part in schema.values():
+            _make_scalars_strict(part)
+    elif isinstance(schema, (list, tuple)):
+        for part in schema:
+            _make_scalars_strict(part)
+
+
+class Strict(BaseModel):
+    """A part of a spec: unknown fields are mistakes, and nothing changes once it is read.
+
+    A number is a number: neither true nor "3" is one, and a whole number is written as one. Lists,
+    which is what YAML has, stand for tuples.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The schema with strict numbers and switches.
+
+        ``ConfigDict(strict=True)`` would refuse lists for tuples and mappings for sections too.
+        """
+        schema = handler(source)
+        _make_scalars_strict(schema)
+        return schema
 
 
 def section_of(
