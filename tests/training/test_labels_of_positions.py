@@ -57,24 +57,37 @@ def problem(kind: str, seed: int = 0) -> tuple[nn.Module, Tensor, Tensor]:
     return perceptron(), torch.randn(N, 6, generator=generator), y
 
 
-def scores(model: nn.Module, x: Tensor, y: Tensor) -> tuple[float, float]:
+def loss_of_one(outputs: Tensor, label: Tensor, loss: str = "cross_entropy") -> Tensor:
+    """The loss of the outputs (k,) at one position."""
+    if loss == "cross_entropy":
+        return -outputs.log_softmax(0)[label]
+    target = torch.eye(K, dtype=outputs.dtype)[label]
+    if loss == "mse":
+        return (outputs - target).square().mean()
+    return -(target * outputs.sigmoid().log() + (1 - target) * (-outputs).sigmoid().log()).mean()
+
+
+def scores(model: nn.Module, x: Tensor, y: Tensor, loss: str = "cross_entropy") -> list[Tensor]:
     """Loss and accuracy of the labels that count, one at a time."""
-    outputs = model(x).detach()
+    outputs = model(x)
     outputs = outputs if outputs.shape[:-1] == y.shape else outputs.movedim(1, -1)
     pairs = [
         (own, label)
         for own, label in zip(outputs.reshape(-1, K), y.flatten(), strict=True)
         if label != -100
     ]
-    losses = [float(-own.log_softmax(0)[label]) for own, label in pairs]
-    right = [int(own.argmax()) == int(label) for own, label in pairs]
-    return sum(losses) / len(pairs), sum(right) / len(pairs)
+    losses = [loss_of_one(*pair, loss) for pair in pairs]
+    right = [(own.argmax() == label).double() for own, label in pairs]
+    return [torch.stack(losses).mean(), torch.stack(right).mean()]
 
 
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "binary_cross_entropy"])
 @pytest.mark.parametrize("kind", ["tokens", "pixels", "positions"])
-def test_training_is_that_of_a_hand_written_loop(kind: str) -> None:
+def test_training_is_that_of_a_hand_written_loop(kind: str, loss: str) -> None:
     model, x, y = problem(kind)
-    result = gs.fit(model, (x, y, x[:7], y[:7]), batch_size=N, weight_decay=0.0, **SETTINGS)
+    result = gs.fit(
+        model, (x, y, x[:7], y[:7]), batch_size=N, weight_decay=0.0, loss=loss, **SETTINGS
+    )
 
     by_hand, x, y = problem(kind)
     by_hand.double()
@@ -82,30 +95,32 @@ def test_training_is_that_of_a_hand_written_loop(kind: str) -> None:
     optimizer = torch.optim.AdamW(by_hand.parameters(), lr=1e-2, weight_decay=0.0)
     for _ in range(6):
         optimizer.zero_grad()
-        outputs = by_hand(x)
-        outputs = outputs.movedim(-1, 1) if kind != "pixels" else outputs
-        F.cross_entropy(outputs, y, ignore_index=-100).backward()
+        if loss == "cross_entropy":
+            outputs = by_hand(x)
+            outputs = outputs.movedim(-1, 1) if kind != "pixels" else outputs
+            F.cross_entropy(outputs, y, ignore_index=-100).backward()
+        else:
+            scores(by_hand, x, y, loss)[0].backward()
         optimizer.step()
     for name, own in by_hand.state_dict().items():
         torch.testing.assert_close(result.model.state_dict()[name], own)
-    history = result.history
-    assert (history["train_loss"][-1], history["train_accuracy"][-1]) == pytest.approx(
-        scores(by_hand, x, y)
-    )
-    assert (history["test_loss"][-1], history["test_accuracy"][-1]) == pytest.approx(
-        scores(by_hand, x[:7], y[:7])
-    )
+    last = {name: result.history[name][-1] for name in result.history.names}
+    for split, few in (("train", slice(N)), ("test", slice(7))):
+        expected = [float(of.detach()) for of in scores(by_hand, x[few], y[few], loss)]
+        assert [last[f"{split}_loss"], last[f"{split}_accuracy"]] == pytest.approx(expected)
 
 
-def test_seeds_in_a_stack_whose_batches_leave_out_different_numbers() -> None:
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse"])
+def test_seeds_in_a_stack_whose_batches_leave_out_different_numbers(loss: str) -> None:
     _, x, y = problem("positions")
+    settings = SETTINGS | {"loss": loss, "batch_size": 5}
     alone = [
-        gs.fit(problem("positions", seed)[0], (x, y, x, y), seed=seed, batch_size=5, **SETTINGS)
+        gs.fit(problem("positions", seed)[0], (x, y, x, y), seed=seed, **settings)
         for seed in range(3)
     ]
     together = gs.fit_seeds(
         lambda seed: problem("positions", seed)[0], (x, y, x, y), range(3), vectorize=True,
-        batch_size=5, **SETTINGS,
+        **settings,
     )  # fmt: skip
     for one, other in zip(alone, together, strict=True):
         for name, own in one.model.state_dict().items():
@@ -114,17 +129,30 @@ def test_seeds_in_a_stack_whose_batches_leave_out_different_numbers() -> None:
         assert one.history["train_loss"] == pytest.approx(other.history["train_loss"])
 
 
-@pytest.mark.parametrize("loss", ["stablemax", "cross_entropy"])
+@pytest.mark.parametrize("loss", ["stablemax", "cross_entropy", "mse"])
 def test_methods_see_the_accuracy_of_what_counts(loss: str) -> None:
     model, x, y = problem("pixels")
     method = gs.AdversarialTraining(0.1)
     gs.fit(model, (x, y, x, y), loss=loss, methods=[method], batch_size=N, **SETTINGS | {
         "max_steps": 1, "lr": 0.0, "weight_decay": 0.0,
     })  # fmt: skip
-    assert method.state_dict()["accuracy"].item() == pytest.approx(scores(model, x.double(), y)[1])
+    assert method.state_dict()["accuracy"].item() == pytest.approx(
+        float(scores(model, x.double(), y)[1])
+    )
     own = gs.AdversarialTraining(0.1)
     own.saw(model(x.double()), y)
-    assert own.state_dict()["accuracy"].item() == pytest.approx(scores(model, x.double(), y)[1])
+    assert own.state_dict()["accuracy"].item() == pytest.approx(
+        float(scores(model, x.double(), y)[1])
+    )
+
+
+def test_smoothed_squared_error_of_positions() -> None:
+    outputs, y = torch.randn(N, T, K, dtype=torch.float64), problem("tokens")[2]
+    objective = gs.training.objective.Objective("mse", label_smoothing=0.3)
+    counted = y != -100
+    targets = 0.7 * torch.eye(K, dtype=torch.float64)[y[counted]] + 0.3 / K
+    found = objective(outputs, objective.targets(y, outputs))
+    torch.testing.assert_close(found, F.mse_loss(outputs[counted], targets))
 
 
 @pytest.mark.parametrize(

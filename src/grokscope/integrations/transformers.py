@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from grokscope.extras import require
 from grokscope.measures.batches import Batch
-from grokscope.measures.labels import counted
+from grokscope.measures.labels import IGNORED, share_correct
 from grokscope.measures.view import View, output_tensor
 from grokscope.methods.attachment import Attachment
 from grokscope.methods.base import Method
@@ -76,10 +76,9 @@ def token_scores(outputs: Float[Tensor, " n tk"], y: Integer[Tensor, " n *t"]) -
         outputs: logits, those of all positions side by side.
         y: a label for each position, or one for each example.
     """
-    counting = counted(y)
-    logits, labels = outputs.reshape(*y.shape, -1)[counting], y[counting]
-    loss = functional.cross_entropy(logits, labels)
-    return {"loss": float(loss), "accuracy": float((logits.argmax(-1) == labels).double().mean())}
+    logits = outputs.reshape(*y.shape, -1)
+    loss = functional.cross_entropy(logits.flatten(0, -2), y.flatten(), ignore_index=IGNORED)
+    return {"loss": float(loss), "accuracy": share_correct(logits.argmax(-1) == y, y)}
 
 
 class MonitorCallback(_Callback):

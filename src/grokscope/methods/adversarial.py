@@ -34,7 +34,7 @@ from grokscope.measures.inputs import (
     check_number,
     class_labels,
 )
-from grokscope.measures.labels import are_by_position, classes_last, counted
+from grokscope.measures.labels import are_correct, shares_correct
 from grokscope.measures.view import wrt_of
 from grokscope.methods.base import Loss, Method
 from grokscope.methods.networks import Networks, OneNetwork, normal_numbers
@@ -178,7 +178,8 @@ class AdversarialTraining(Method):
 
     def saw(self, outputs: Float[Tensor, " n *k"], y: Tensor) -> None:
         """Note how accurate the network was on a batch with labels or one-hot targets ``y``."""
-        self.state["accuracy"] = _accuracy(outputs.detach(), y).unsqueeze(0)
+        of = (outputs.detach().unsqueeze(0), y.unsqueeze(0))
+        self.state["accuracy"] = shares_correct(are_correct(*of), of[1])
 
     def size_at(self, accuracy: Float[Tensor, " s"]) -> Float[Tensor, " s"]:
         """The size of the perturbation at an accuracy."""
@@ -214,17 +215,6 @@ def _uphill(
     return gradient.sign()
 
 
-def _accuracy(outputs: Float[Tensor, " n *k"], targets: Tensor) -> Float[Tensor, ""]:
-    """The share of outputs that are correct by their largest, or for one output by its sign."""
-    if are_by_position(targets, outputs):
-        right, counting = classes_last(outputs, targets).argmax(-1) == targets, counted(targets)
-        return (right & counting).sum() / counting.sum()
-    if outputs.ndim == 2 and outputs.shape[1] > 1:
-        labels = targets.argmax(1) if targets.ndim == 2 and targets.shape[1] > 1 else targets
-        return (outputs.argmax(1) == labels).to(torch.float32).mean()
-    return ((outputs.reshape(-1) > 0) == (targets.reshape(-1) > 0)).to(torch.float32).mean()
-
-
 def _labels(y: Tensor, loss: OwnLoss) -> Tensor:
     """Labels of any integer type as cross-entropy takes them; for other losses as they are."""
     return class_labels(y) if loss is F.cross_entropy else y
@@ -243,4 +233,4 @@ class _LossOfOne:
         return self.loss(outputs, targets)
 
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        return _accuracy(outputs.squeeze(0), targets.squeeze(0)).unsqueeze(0)
+        return shares_correct(are_correct(outputs, targets), targets)

@@ -13,7 +13,15 @@ from torch.nn import functional as F
 
 from grokscope.measures.batches import Batch, rows
 from grokscope.measures.inputs import class_labels
-from grokscope.measures.labels import IGNORED, are_by_position, classes_last, counted
+from grokscope.measures.labels import (
+    IGNORED,
+    are_by_position,
+    are_correct,
+    classes_last,
+    counted,
+    has_positions,
+    shares_correct,
+)
 from grokscope.measures.view import Model, outputs_of
 from grokscope.methods.stablemax import log_stable
 from grokscope.spelling import unknown_name
@@ -31,6 +39,7 @@ class Objective:
     count. ``mse`` takes one-hot targets and averages over all elements, as ``nn.MSELoss`` does;
     with one output, and with targets of the shape of the outputs, it takes them as they are.
     ``binary_cross_entropy`` takes one logit and labels 0 or 1, or as many of both for an example.
+    Both take labels of positions too, of each the one-hot target.
     Any other function of outputs and labels serves as well; it is given the labels as they are.
     ``label_smoothing`` spreads that share of each target evenly over the classes; it is for classes
     of several outputs. With ``in_float64`` a loss by name is taken of the outputs in float64.
@@ -64,7 +73,7 @@ class Objective:
         if callable(self.loss):
             return y
         y = class_labels(y)
-        if self.loss in OF_LABELS and are_by_position(y, outputs):
+        if are_by_position(y, outputs):
             _check_classes(y[counted(y)], classes_last(outputs, y).shape[-1])
             return y
         many = outputs.ndim == 2 and outputs.shape[1] > 1
@@ -87,10 +96,7 @@ class Objective:
         if self.loss in OF_LABELS:
             return y
         if many:
-            one_hot = F.one_hot(y, outputs.shape[1]).to(outputs.dtype)
-            if not self.label_smoothing:
-                return one_hot
-            return one_hot.lerp(one_hot.new_tensor(1 / outputs.shape[1]), self.label_smoothing)
+            return self._one_hot(y, outputs)
         if self.label_smoothing:
             raise ValueError("label_smoothing needs one output for each class: the model gives one")
         if y.numel() != len(y):
@@ -105,6 +111,13 @@ class Objective:
         own = outputs.ndim > 1 and y.shape[1:] == outputs.shape[1:] and outputs[0].numel() > 1
         return own and self.loss in ("mse", "binary_cross_entropy") and not self.label_smoothing
 
+    def _one_hot(self, y: Tensor, outputs: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
+        """Class labels (n,) as targets of outputs (n, k), smoothed as the loss is."""
+        exact = F.one_hot(y, outputs.shape[1]).to(outputs.dtype)
+        if not self.label_smoothing:
+            return exact
+        return exact.lerp(exact.new_tensor(1 / outputs.shape[1]), self.label_smoothing)
+
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of outputs, a scalar."""
         if callable(self.loss):
@@ -112,17 +125,21 @@ class Objective:
         if self.in_float64:
             outputs = outputs.double()
             targets = targets.double() if targets.is_floating_point() else targets
+        if has_positions(targets):  # which are rows like any other, but for those that do not count
+            outputs = classes_last(outputs, targets).flatten(0, -2)
+            targets = targets.flatten()
         if self.loss in OF_LABELS:
-            if targets.ndim > 1:
-                outputs = classes_last(outputs, targets).flatten(0, -2)
-                targets = targets.flatten()
             logits = log_stable(outputs) if self.loss == "stablemax" else outputs
             return F.cross_entropy(
                 logits, targets, ignore_index=IGNORED, label_smoothing=self.label_smoothing
             )
-        if self.loss == "mse":
-            return F.mse_loss(outputs, targets)
-        return F.binary_cross_entropy_with_logits(outputs, targets)
+        of = F.mse_loss if self.loss == "mse" else F.binary_cross_entropy_with_logits
+        if targets.is_floating_point():
+            return of(outputs, targets)
+        # Masked, not picked: picking rows would make a GPU wait for their number.
+        counting = counted(targets)
+        each = of(outputs, self._one_hot(targets.clamp_min(0), outputs), reduction="none").mean(1)
+        return each.where(counting, 0).sum() / counting.sum()
 
     def correct(self, outputs: Float[Tensor, " n *k"], y: Tensor) -> Bool[Tensor, " n *t"]:
         """Which outputs are correct: by the largest output, or by the side of the threshold.
@@ -150,7 +167,7 @@ class NetworksObjective:
             return self.objective(outputs.squeeze(0), targets.squeeze(0))
         if callable(self.objective.loss):
             return vmap(self.objective.loss)(outputs, targets).sum()
-        if targets.ndim > 2 and self.objective.loss in OF_LABELS:
+        if has_positions(targets, lead=2):
             # A network's batch may leave out more labels than another's: a mean for each.
             both = zip(outputs, targets, strict=True)
             return torch.stack([self.objective(*one) for one in both]).sum()
@@ -159,24 +176,11 @@ class NetworksObjective:
 
     def accuracy(self, outputs: Tensor, targets: Tensor) -> Float[Tensor, " s"]:
         """The accuracy of each network on targets in the form that the loss takes."""
-        correct = self.correct(outputs, targets).flatten(1).to(torch.float32)
-        if targets.ndim < 3 or targets.is_floating_point():
-            return correct.mean(1)
-        counting = counted(targets).flatten(1)
-        return (correct * counting).sum(1) / counting.sum(1)
+        return shares_correct(self.correct(outputs, targets), targets)
 
     def correct(self, outputs: Tensor, targets: Tensor) -> Bool[Tensor, "s n *t"]:
         """Which outputs are correct, for labels (S, n, *t) or one-hot targets (S, n, k)."""
-        if are_by_position(targets.flatten(0, 1), outputs.flatten(0, 1)):
-            return classes_last(outputs, targets, lead=2).argmax(-1) == targets
-        if outputs.ndim == 3 and outputs.shape[2] > 1:
-            labels = targets.argmax(2) if targets.ndim == 3 else targets
-            return outputs.argmax(2) == labels
-        score, sign = outputs.flatten(1), targets.flatten(1)
-        between = torch.zeros_like(score[:, :1])
-        if self.objective.loss == "mse":  # labels 0 and 1, or -1 and 1
-            between = 0.5 * (~(sign < 0).any(1, keepdim=True)).to(score)
-        return (score > between) == (sign > 0)
+        return are_correct(outputs, targets, halfway=self.objective.loss == "mse")
 
 
 @torch.no_grad()
@@ -192,11 +196,10 @@ def loss_and_correct(
 ) -> tuple[float, Bool[Tensor, " n *t"] | None]:
     """Mean loss over a whole data set, and which answers are correct where that is asked."""
     total, weight, correct = 0.0, 0, []
-    by_position = y.ndim > 1 and not y.is_floating_point()
     for part in range(0, len(y), chunk_size):
         chunk = slice(part, part + chunk_size)
         outputs = outputs_of(model, rows(x, chunk))
-        size = int(counted(y[chunk]).sum()) if by_position else len(outputs)
+        size = int(counted(y[chunk]).sum()) if has_positions(y) else len(outputs)
         if size:
             total += float(objective(outputs, targets[chunk])) * size
             weight += size

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from grokscope.measures.batches import Batch, chunks
-from grokscope.measures.labels import are_by_position, classes_last, counted, share_correct
+from grokscope.measures.labels import are_by_position, share_correct
 from grokscope.measures.magnitudes import wide
 from grokscope.measures.view import Model, outputs_of
 from grokscope.training.objective import Objective
@@ -60,9 +60,6 @@ class Scores:
 
     def _automatic(self, outputs: Tensor, y: Tensor) -> dict[str, float]:
         objective = self._objective
-        if isinstance(objective.loss, str) and are_by_position(y, outputs):
-            counting = counted(y)  # what does not count is left out for every loss
-            outputs, y = classes_last(outputs, y)[counting], y[counting]
         found = {"loss": float(objective(outputs, objective.targets(y, outputs)))}
         if are_classes(outputs, y):
             found["accuracy"] = share_correct(objective.correct(outputs, y), y)
