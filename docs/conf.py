@@ -41,8 +41,9 @@ extensions = [
     "docstrings",
     "mathml",
     "site_pages",
+    "report_pages",
 ]
-exclude_patterns = ["_build", "jupyter_execute"]
+exclude_patterns = ["_build", "jupyter_execute", "results/runs"]
 templates_path = ["_templates"]
 
 default_role = "code"  # single backticks in docstrings

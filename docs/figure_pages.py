@@ -1,7 +1,7 @@
 """The gallery: a page for each figure and table of both papers, with command, picture, verdicts.
 
 The verdicts are those of ``docs/results/claims.json``; the pictures are drawn from the same records
-by ``make pictures``.
+by ``make pictures``. Where a run is kept, its report page is linked (``report_pages.py``).
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from report_pages import kept_runs
 
 DOCS = Path(__file__).parent
 PAPERS = {
@@ -147,12 +149,18 @@ def _figure_page(figure: str, entries: list[Any], claims: Mapping[str, Any]) -> 
         # of which it shows main entries first
         f"```{{index}} ! {figure_name(name)}, ! {name}\n```",
         f"# {title}, {figure_name(name)}",
-        f"**{SHOWN[figure]}.** {figure_name(name)} of {title} ({authors}). One command trains it, "
+        f"**{SHOWN[figure]}{'' if SHOWN[figure].endswith('?') else '.'}** {figure_name(name)} of "
+        f"{title} ({authors}). One command trains it, "
         "writes its report page and says claim by claim what held:",
         f"```\ngrokscope reproduce {figure}\n```",
     ]
+    kept = [run for entry in entries for run in _recorded(entry, claims) if _report(run)]
     if picture := picture_of(figure):
-        parts.append(f"![{SHOWN[figure]}](../{picture})")
+        target = f":target: {_report(kept[0])}\n" if kept else ""
+        parts.append(f"```{{image}} ../{picture}\n:alt: {SHOWN[figure]}\n{target}```")
+    if kept:
+        words = f"Report page of a recorded run: {_length(kept[0])}"
+        parts.append(f"```{{button-link}} {_report(kept[0])}\n:color: primary\n\n{words}\n```")
     for entry in entries:
         parts += _experiment(figure, entry, claims)
     return "\n\n".join(parts) + "\n"
@@ -164,9 +172,9 @@ def _experiment(figure: str, entry: Any, claims: Mapping[str, Any]) -> Iterator[
     yield f"`grokscope run {entry.name}`: {times}, for one seed on two cores."
     runs = list(_recorded(entry, claims))
     for run in runs:
-        steps = " to ".join(f"{step:,}" for step in (run["steps"][:1] + run["steps"][1:][-1:]))
-        seeds = f"{run['seeds']} seed{'s' if run['seeds'] > 1 else ''}"
-        yield f"**Recorded:** preset {run['preset']}, {seeds}, {steps or 'no'} steps."
+        report = _report(run)
+        link = f" {{bdg-link-primary-line}}`report page <{report}>`" if report else ""
+        yield f"**Recorded:** {_length(run)}.{link}"
         rows = [
             f"| {claim['says'].replace('|', chr(92) + '|')} | {_value(claim['value'])} | "
             f"{MARKS.get(claim['state'], claim['state'])} |"
@@ -180,6 +188,31 @@ def _experiment(figure: str, entry: Any, claims: Mapping[str, Any]) -> Iterator[
         yield "No recorded run yet."
     if entry.recorded and (DOCS.parent / entry.recorded).exists():
         yield f"[What was found, and why](../{Path(entry.recorded).relative_to('docs')})."
+
+
+def _length(run: Mapping[str, Any]) -> str:
+    """How long a recorded run was, in words."""
+    steps = " to ".join(f"{step:,}" for step in (run["steps"][:1] + run["steps"][1:][-1:]))
+    seeds = f"{run['seeds']} seed{'s' if run['seeds'] > 1 else ''}"
+    return f"preset {run['preset']}, {seeds}, {steps or 'no'} steps"
+
+
+def _report(run: Mapping[str, Any]) -> str:
+    """Where the report page of a recorded run lies, from a figure's page; empty without one."""
+    name = f"{run['experiment']}-{run['preset']}"
+    return f"../reports/{name}.html" if name in kept_runs() else ""
+
+
+def figures_shown_by(name: str) -> list[str]:
+    """The figures that the experiment of a kept run reproduces, as PAPER/FIGURE."""
+    from grokscope.experiments.catalogue import entries
+
+    return [
+        figure
+        for entry in entries()
+        for figure in sorted(entry.reproduces, key=_order)
+        if name in (f"{entry.name}-{preset}" for preset in entry.duration)
+    ]
 
 
 def _value(value: Any) -> str:

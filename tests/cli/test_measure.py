@@ -51,6 +51,8 @@ def test_measure_writes_a_run_and_a_report_at_80_columns(trained: Path) -> None:
     again = grokscope(*line, "--json", folder=trained)
     found = json.loads(again.stdout)
     assert found["phases"][0]["phase"] == "fitting"
+    assert found["state"] == "finished"
+    assert [condition["arm"] for condition in found["conditions"]] == ["network"]
     rows = (trained / "runs" / "nets-measured" / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 2
     lines = again.stderr.splitlines()

@@ -73,6 +73,17 @@ def test_a_sweep_killed_and_interrupted_comes_to_what_its_runs_come_to_alone(
     assert (folder / "report.html").exists()
     assert SweepFolder(folder).runs()[0].status["state"] == "finished"
 
+    # Once more, for a program: the same is told as JSON, and nothing else is on stdout.
+    found = json.loads((done := grokscope(*COMMAND, "--json", folder=tmp_path)).stdout)
+    assert (done.returncode, found["state"]) == (0, "finished")
+    assert [(tmp_path / run["run"]).name for run in found["runs"]] == ["seed-0", "seed-1"]
+    assert {run["state"] for run in found["runs"]} == {"finished"}
+    assert Path(tmp_path / found["report"]) == folder / "report.html"
+    (setting,) = found["settings"]
+    assert {"run", "state", "finding", "claims"} == set(setting)
+    assert [condition["arm"] for condition in found["conditions"]] == ["baseline", "grokalign"]
+    assert "A small sweep" in done.stderr
+
 
 def test_a_run_that_cannot_work_says_why(tmp_path: Path) -> None:
     (tmp_path / "swept.yaml").write_text(SWEPT.replace("{name: digits", "{name: mnist"))
@@ -83,6 +94,11 @@ def test_a_run_that_cannot_work_says_why(tmp_path: Path) -> None:
     assert "    grokscope: " in done.stdout
     assert "train-images" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+    options = ("--seeds", "1", "--data-dir", "empty", "--json")
+    told = grokscope(*COMMAND, *options, folder=tmp_path)
+    (run,) = (found := json.loads(told.stdout))["runs"]
+    assert (told.returncode, found["state"], run["state"]) == (1, "failed", "failed")
+    assert "train-images" in run["message"]
 
 
 @pytest.mark.parametrize(

@@ -247,6 +247,34 @@ def test_where_the_page_goes(runs: Path, tmp_path: Path, monkeypatch: pytest.Mon
     assert write_report([own], tmp_path / "new" / "page.html").exists()
 
 
+def test_many_pages_can_share_one_plotly(runs: Path, tmp_path: Path) -> None:
+    found = Page(write_report([runs / "finished"], tmp_path / "page.html", plotly="plotly.js"))
+    sources = [attributes.get("src") for tag, attributes in found.elements if tag == "script"]
+    assert sources == [None, "plotly.js", None]
+    assert (tmp_path / "page.html").stat().st_size < 300_000
+    policy = next(
+        str(attributes["content"])
+        for _, attributes in found.elements
+        if attributes.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert "script-src 'self' 'sha256-" in policy
+    assert "This page is one file" not in found.text
+    started = Page(write_report([runs / "started"], tmp_path / "none.html", plotly="plotly.js"))
+    assert not any("src" in attributes for tag, attributes in started.elements if tag == "script")
+
+
+def test_many_panels_that_cannot_be_drawn_fold_into_one_notice(tmp_path: Path) -> None:
+    panels = [{"kind": "curves", "title": f"P{i}", "columns": ["a", "b", "c"]} for i in range(3)]
+    path = made_up_runs.grokking(tmp_path / "run", shape=None, panels=panels)
+    found = page(path, tmp_path)
+    assert "3 plots or tables could not be drawn" in found.text
+    assert (
+        "P1 could not be drawn: this run has recorded no a and none of 2 more columns" in found.text
+    )
+    notices = [a for tag, a in found.elements if "notice" in str(a.get("class")).split()]
+    assert len(notices) == 2  # this one, and that plots need JavaScript
+
+
 def test_the_page_is_the_same_every_time(runs: Path, tmp_path: Path) -> None:
     pages = [write_report([runs / "finished"], tmp_path / name) for name in ("a", "b")]
     assert pages[0].read_bytes() == pages[1].read_bytes()

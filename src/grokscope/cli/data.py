@@ -34,10 +34,8 @@ def data(
             {
                 "name": name,
                 "description": DATASETS[name].description,
-                "files": [str(file) for file in fetch(name, data_dir)],
+                "files": [str(file) for file in fetch(name, data_dir)] if names else None,
             }
-            if names
-            else {"name": name, "description": DATASETS[name].description}
             for name in names or DATASETS
         ]
         print_json(found)

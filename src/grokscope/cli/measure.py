@@ -11,7 +11,7 @@ from rich.text import Text
 from grokscope.cli.console import ERR, OUT, Json, fail, print_json
 from grokscope.cli.interruption import take_interruption
 from grokscope.cli.progress import LiveProgress
-from grokscope.cli.run import DataDir, Device
+from grokscope.cli.run import DataDir, Device, run_data
 
 
 def measure(
@@ -121,7 +121,7 @@ def measure(
         raise typer.Exit(fail(f"{said}goes on", getattr(error, "code", 130))) from None
     page = write_report([run.path])
     if as_json:
-        print_json({"run": str(run.path), "report": str(page), **run.results})
+        print_json(run_data(run, page) | run.results)
         return
     console.print()
     print_summary(run, console)

@@ -118,18 +118,23 @@ def train_and_report(
 
 def run_data(run: Run, page: Path) -> dict[str, Any]:
     """What a run found, for a program."""
-    from grokscope.findings.summary import run_summary
     from grokscope.report import comparison_data
+
+    report = {"report": str(page), "conditions": comparison_data([run])}
+    return judged_data(run) | report
+
+
+def judged_data(run: Run) -> dict[str, Any]:
+    """How a run stands, what it found and what became of its claims, for a program."""
+    from grokscope.findings.summary import run_summary
     from grokscope.report.finding import finding, judgement
 
     summary = run_summary(run)
     return {
         "run": str(run.path),
-        "report": str(page),
         "state": run.state,
         "finding": finding(summary).headline,
         "claims": [asdict(judgement(verdict, run.state)) for verdict in summary.verdicts],
-        "conditions": comparison_data([run]),
     }
 
 

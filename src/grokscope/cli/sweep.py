@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.text import Text
 
-from grokscope.cli.console import OUT, fail
-from grokscope.cli.run import DataDir, Device, Preset, Settings
+from grokscope.cli.console import ERR, OUT, Json, fail, print_json
+from grokscope.cli.run import DataDir, Device, Preset, Settings, judged_data
 from grokscope.cli.sweep_table import SweepTable
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ def sweep(
     ] = None,
     data_dir: DataDir = None,
     device: Device = "auto",
+    as_json: Json = False,
 ) -> None:
     """Run an experiment with many seeds and settings. What is finished is not run again."""
     from grokscope.experiments.sweep import plan_sweep, work_through
@@ -64,19 +67,20 @@ def sweep(
         raise ValueError(f"--workers must be a positive number: got {workers}")
     plan = plan_sweep(experiment, preset, settings or (), grid or (), seeds)
     folder = out or Path("sweeps") / plan.name
+    console = ERR if as_json else OUT
     with ExitStack() as stack:
         worker, threads = _engine(chosen, workers, address, slurm or [], plan, folder, device)
         stack.callback(worker.stop)
         plan.write(folder, [Path(sys.argv[0]).name, *sys.argv[1:]])
         jobs = plan.jobs(folder, device, data_dir, threads)
-        OUT.print(Text(plan.settings[0].experiment.title, "bold"))
-        OUT.print(
+        console.print(Text(plan.settings[0].experiment.title, "bold"))
+        console.print(
             f"{len(plan.settings)} setting(s) x "
             f"{len(plan.seeds)} seed(s), preset {plan.settings[0].experiment.preset}, into {folder}"
         )
-        table = stack.enter_context(SweepTable(OUT, folder, plan))
+        table = stack.enter_context(SweepTable(console, folder, plan))
         states = work_through(jobs, worker, table)
-    _conclude(folder, plan, states)
+    _conclude(folder, states, console, as_json)
 
 
 def _engine_name(engine: str | None, address: str | None, slurm: list[str] | None) -> str:
@@ -135,16 +139,44 @@ def _slurm_options(texts: list[str]) -> dict[str, Any]:
     return options
 
 
-def _conclude(folder: Path, plan: Plan, states: dict[Job, RunState]) -> None:
+def _conclude(
+    folder: Path, states: Mapping[Job, RunState], console: Console, as_json: bool
+) -> None:
     from grokscope.report import print_sweep, write_report
     from grokscope.runs import SweepFolder
 
     failed = {job: state for job, state in states.items() if state.state == "failed"}
-    OUT.print()
-    print_sweep(SweepFolder(folder).runs(), OUT)
     page = write_report([folder])
-    OUT.print(f"\nReport: {page}", soft_wrap=True)
+    if as_json:
+        print_json(_sweep_data(folder, page, states))
+    else:
+        console.print()
+        print_sweep(SweepFolder(folder).runs(), console)
+    console.print(f"\nReport: {page}", soft_wrap=True)
     if failed:
         names = ", ".join(str(job.run.relative_to(folder.resolve())) for job in failed)
         told = f"{len(failed)} of {len(states)} runs failed: {names}; the same command goes on"
         raise typer.Exit(fail(f"{told} with them", 1))
+
+
+def _sweep_data(folder: Path, page: Path, states: Mapping[Job, RunState]) -> dict[str, Any]:
+    """What a sweep found, for a program: its settings as ``run`` tells of one run."""
+    from grokscope.report import comparison_data
+    from grokscope.runs import SweepFolder
+
+    failed = any(state.state == "failed" for state in states.values())
+    return {
+        "sweep": str(folder),
+        "report": str(page),
+        "state": "failed" if failed else "finished",
+        "runs": [
+            {
+                "run": str(folder / job.run.relative_to(folder.resolve())),
+                "state": state.state.replace("done before", "finished"),
+                "message": state.message,
+            }
+            for job, state in states.items()
+        ],
+        "settings": [judged_data(setting) for setting in SweepFolder(folder).runs()],
+        "conditions": comparison_data([folder]),
+    }

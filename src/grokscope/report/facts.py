@@ -12,8 +12,8 @@ from grokscope.runs import Run, RunError, SeedRuns
 _WORDS_ONLY = ("title", "description")
 _STATES = {
     "running": "This run is still going on; the page shows how far it has got.",
-    "interrupted": "This run was interrupted; grokscope run --resume goes on with it.",
-    "killed": "This run was killed before it finished; grokscope run --resume goes on with it.",
+    "interrupted": "This run was interrupted",
+    "killed": "This run was killed before it finished",
     "failed": "This run failed before it finished",
     "unknown": "Whether this run is complete is not known.",
 }
@@ -32,14 +32,23 @@ class ArmFacts:
 def state_notice(run: Run) -> str:
     """A sentence on a run that is not complete; empty for one that is."""
     text = _STATES.get(run.state, "")
-    if isinstance(run, SeedRuns):
-        text = text.replace("grokscope run --resume goes", "the same grokscope sweep goes")
-    elif "measured" in run.spec:
-        text = text.replace("grokscope run --resume goes", "the same grokscope measure goes")
+    if run.state in ("interrupted", "killed"):
+        return f"{text}; {command} goes on with it." if (command := _resuming(run)) else f"{text}."
     error = run.status.get("error")
     if run.state == "failed":
         return f"{text}: {error}" if error else f"{text}."
     return text
+
+
+def _resuming(run: Run) -> str:
+    """The command that goes on with a run; empty for a copy that has not all it needs."""
+    if run.env.get("kept"):
+        return ""
+    if isinstance(run, SeedRuns):
+        return "the same grokscope sweep"
+    if "measured" in run.spec:
+        return "the same grokscope measure"
+    return "grokscope run --resume"
 
 
 def arm_facts(run: Run) -> list[ArmFacts]:
@@ -98,6 +107,7 @@ def run_facts(run: Run) -> dict[str, str]:
     facts = {
         "command": " ".join(map(str, env.get("command") or [])),
         "folder": str(run.path),
+        "kept": env.get("kept"),
         "reproduces": _figures(run.spec.get("reproduces")),
         "preset": run.spec.get("preset"),
         "seeds": ", ".join(map(str, run.spec.get("seeds") or env.get("seeds") or [])),

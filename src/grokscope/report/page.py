@@ -63,7 +63,11 @@ class Section:
 
 
 def write_report(
-    runs: Sequence[str | Path], out: str | Path | None = None, *, refresh: int | None = None
+    runs: Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    refresh: int | None = None,
+    plotly: str | None = None,
 ) -> Path:
     """Write one HTML page of runs, finished or not; it needs no network and no other file.
 
@@ -74,6 +78,8 @@ def write_report(
             folder named, or in the current folder for several.
         refresh: the page loads itself anew every this many seconds, as long as a run is going on;
             what was chosen on it stays.
+        plotly: where ``vendor/plotly-cartesian.min.js`` of this package lies, relative to the page,
+            for many pages that share it; by default the page holds it.
 
     Returns:
         The file written.
@@ -87,7 +93,7 @@ def write_report(
     else:
         target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
     try:
-        write_atomically(target, page(opened, refresh).encode())
+        write_atomically(target, page(opened, refresh, plotly).encode())
     except (RunError, OSError) as error:
         reason = getattr(error.__cause__ or error, "strerror", None)
         if reason is None:
@@ -96,8 +102,8 @@ def write_report(
     return target
 
 
-def page(runs: Sequence[Run], refresh: int | None = None) -> str:
-    """The page as text; see ``write_report`` for ``refresh``."""
+def page(runs: Sequence[Run], refresh: int | None = None, plotly: str | None = None) -> str:
+    """The page as text; see ``write_report`` for ``refresh`` and ``plotly``."""
     going_on = any(run.state == "running" for run in runs)
     arms = dict.fromkeys(arm for run in runs for arm in run.arms)
     colors = {arm: place for place, arm in enumerate(arms)}
@@ -112,7 +118,8 @@ def page(runs: Sequence[Run], refresh: int | None = None) -> str:
         if drawing.figure is not None or drawing.data is not None
     }
     scripts = [source("regions.js") + source("runs.js") + source("report.js")]
-    if any(drawing.figure is not None for drawing in drawings):
+    plotted = any(drawing.figure is not None for drawing in drawings)
+    if plotted and plotly is None:
         scripts.insert(0, plotly_script())
     return render(
         "report.html.j2",
@@ -132,7 +139,8 @@ def page(runs: Sequence[Run], refresh: int | None = None) -> str:
         marker_path=marker_path,
         style=Markup(source("report.css")),
         scripts=[Markup(script) for script in scripts],
-        policy=content_policy(scripts),
+        plotly=plotly if plotted else None,
+        policy=content_policy(scripts, beside=plotted and plotly is not None),
         data=Markup(json_text(data)),
         version=__version__,
     )

@@ -50,14 +50,20 @@ def plotly_script() -> str:
     return (files("grokscope.report") / "vendor" / "plotly-cartesian.min.js").read_text("utf-8")
 
 
-def content_policy(scripts: Iterable[str]) -> str:
-    """A content security policy: these scripts and no other, and nothing from a network."""
+def content_policy(scripts: Iterable[str], beside: bool = False) -> str:
+    """A content security policy: these scripts and no other, and nothing from a network.
+
+    Args:
+        scripts: those that the page holds.
+        beside: whether files beside the page are scripts of it too.
+    """
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
         for script in scripts
     )
+    own = "'self' " if beside else ""
     return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; "
+        f"default-src 'none'; script-src {own}{hashes}; style-src 'unsafe-inline'; "
         "img-src data: blob:; font-src data:; base-uri 'none'; form-action 'none'"
     )
 

@@ -65,7 +65,9 @@ def draw_curves(panel: Curves, context: Context) -> list[Drawing]:
         if any(name in one for one in _histories(panel, context, arm) for name in panel.columns)
     ]
     if not arms:
-        raise NothingToDraw(f"this run has recorded no {' or '.join(panel.columns)}")
+        first, *others = panel.columns
+        rest = f" and none of {len(others)} more columns" if others else ""
+        raise NothingToDraw(f"this run has recorded no {first}{rest}")
     if panel.color_by == "arm":
         return [_plot(panel, context, arms, panel.title)]
     titles = [f"{panel.title}: {context.run.arm_title(arm)}" for arm in arms]
