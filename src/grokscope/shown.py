@@ -76,6 +76,28 @@ def value_text(value: Any) -> str:
     return text if len(text) <= _MOST else type(value).__name__
 
 
+def settings_of(instance: object) -> dict[str, Any]:
+    """What a method or a measure was made with: its public attributes that are plain values."""
+    plain = (bool, int, float, str, tuple, type(None))
+    return {
+        name: value
+        for name, value in vars(instance).items()
+        if not name.startswith("_") and isinstance(value, plain)
+    }
+
+
+def called_with(instance: object) -> str:
+    """A method or a measure as the call that makes it.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> called_with(SimpleNamespace(weight=0.1, _calls=3))
+        'SimpleNamespace(weight=0.1)'
+    """
+    settings = ", ".join(f"{name}={value!r}" for name, value in settings_of(instance).items())
+    return f"{type(instance).__name__}({settings})"
+
+
 def latest(row: Mapping[str, Any]) -> str:
     """The accuracies of an evaluation, or its losses where it has none.
 

@@ -14,7 +14,6 @@ from grokscope.experiments import (
     run_experiment,
     shipped,
 )
-from grokscope.experiments.from_spec import build_stop
 from grokscope.experiments.sweep import plan_sweep
 from grokscope.runs import Run, RunError
 from grokscope.runs.yaml_text import dump_yaml, parse_yaml
@@ -193,7 +192,7 @@ def test_kept_checkpoints_are_a_switch_or_steps(small: str) -> None:
 def test_training_stops_at_a_target_or_where_it_has_settled(small: str) -> None:
     def stop(text: str) -> object:
         experiment = load_experiment(small, settings=[f"training.stop_at={text}"])
-        return build_stop(experiment.arms["baseline"].training.stop_at)
+        return experiment.arms["baseline"].training.stop_at.goal
 
     assert stop("{target: 0.8}") == gs.Target("test_accuracy", 0.8)
     assert stop("settled") == gs.StopWhenSettled()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,31 +19,23 @@ from grokscope.experiments.data_and_model import (
     ImportedModelSpec,
 )
 from grokscope.experiments.errors import SpecError
-from grokscope.experiments.spec import (
-    Experiment,
-    MonitorSpec,
-    RobustSpec,
-    SettledSpec,
-    StopTargetSpec,
-)
-from grokscope.findings.target import Target
 from grokscope.imports import imported
 from grokscope.measures.batches import rows
 from grokscope.measures.robustness import gaussian_noise
 from grokscope.methods import METHODS
 from grokscope.methods.base import Method
 from grokscope.models import build, seeded_initialization
-from grokscope.training import (
-    LayerGeometry,
-    Monitor,
-    NoiseAccuracy,
-    NTKDistance,
-    RobustAccuracy,
-    Schedule,
-    StopWhenSettled,
-)
 from grokscope.training.examples import data_of
+from grokscope.training.layer_geometry import LayerGeometry
 from grokscope.training.measure_with_memory import MeasureWithMemory
+from grokscope.training.monitor import Monitor
+from grokscope.training.noise_accuracy import NoiseAccuracy
+from grokscope.training.ntk_distance import NTKDistance
+from grokscope.training.robust_accuracy import RobustAccuracy
+from grokscope.training.schedule import Schedule
+
+if TYPE_CHECKING:
+    from grokscope.experiments.spec import Experiment, MonitorSpec, RobustSpec
 
 
 def load_dataset(spec: AnyDataSpec, dtype: str, data_dir: str | Path | None) -> Dataset:
@@ -130,13 +122,6 @@ def build_method(settings: dict[str, Any], seed: int) -> Method:
     method: Any = METHODS[settings.pop("name")]
     drawn = {"seed": seed} if "seed" in signature(method).parameters else {}
     return method(**drawn, **settings)
-
-
-def build_stop(spec: StopTargetSpec | SettledSpec | None) -> Target | StopWhenSettled | None:
-    """Where training may stop, as ``fit`` takes it."""
-    if isinstance(spec, SettledSpec):
-        return StopWhenSettled(**spec.model_dump(exclude={"name"}))
-    return spec.goal if spec else None
 
 
 def noise_on_test_points(spec: MonitorSpec, data: Dataset) -> Tensor | None:

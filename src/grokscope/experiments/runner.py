@@ -21,7 +21,6 @@ from grokscope.experiments.from_spec import (
     build_method,
     build_model,
     build_monitor,
-    build_stop,
     build_trial_model,
     load_dataset,
     noise_on_test_points,
@@ -34,12 +33,10 @@ from grokscope.experiments.spec import (
 )
 from grokscope.runs import Run, RunDirectory, Trial
 from grokscope.runs.side_files import holds_run
-from grokscope.training import (
-    FitResult,
-    Schedule,
-    fit_seeds,
-)
 from grokscope.training.device import resolve_device
+from grokscope.training.fit import fit_seeds
+from grokscope.training.member import FitResult
+from grokscope.training.schedule import Schedule
 
 _LOG = logging.getLogger(__name__)
 
@@ -196,7 +193,7 @@ def _settings(how: TrainingSpec) -> dict[str, Any]:
     """The arguments of ``fit`` that a spec gives."""
     return {
         **how.model_dump(exclude={"stop_at", "evaluate", "dtype"}),
-        "stop_at": build_stop(how.stop_at),
+        "stop_at": how.stop_at and how.stop_at.goal,
         "evaluate": Schedule(**how.evaluate.model_dump()),
         "dtype": getattr(torch, how.dtype),
     }

@@ -80,6 +80,11 @@ class SettledSpec(
     def _may_be_its_name(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
 
+    @property
+    def goal(self) -> StopWhenSettled:
+        """The rule itself."""
+        return StopWhenSettled(**self.model_dump(exclude={"name"}))
+
 
 def _stop_tag(value: Any) -> str:
     named = isinstance(value, (str, SettledSpec)) or (isinstance(value, dict) and "name" in value)

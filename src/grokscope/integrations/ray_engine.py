@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
-from grokscope.experiments.sweep import Job, Outcome, work
-from grokscope.experiments.sweep.engine import LAST_LINES
+from grokscope.experiments.sweep.engine import LAST_LINES, Job, Outcome
+from grokscope.experiments.sweep.work import work
 from grokscope.extras import require
 
 MAX_RETRIES = 5

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from grokscope.experiments.sweep import Job, Outcome, work
-from grokscope.experiments.sweep.engine import LAST_LINES
+from grokscope.experiments.sweep.engine import LAST_LINES, Job, Outcome
+from grokscope.experiments.sweep.work import work
 from grokscope.extras import require
 from grokscope.runs.sweep_folder import is_finished
 

@@ -25,9 +25,9 @@ from torch import Tensor
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch
-from grokscope.measures.inputs import Model
 from grokscope.measures.local_map import LocalMap, over_batch
 from grokscope.measures.magnitudes import cosines, norms
+from grokscope.measures.view import Model
 
 
 @checked_arguments

@@ -24,8 +24,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
-from grokscope.measures.inputs import Model
 from grokscope.measures.scale import Scale
+from grokscope.measures.view import Model
 
 _ACTIVATIONS = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.Hardtanh, Scale)
 _DROPOUTS = (nn.Dropout, nn.AlphaDropout)

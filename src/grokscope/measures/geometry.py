@@ -11,11 +11,10 @@ from torch import Tensor
 from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, leaf_at, wrt_key
 from grokscope.measures.centroid import is_noise, warn_of_noise
-from grokscope.measures.inputs import Model
 from grokscope.measures.jacobian import first_component_share, row_alignment
 from grokscope.measures.local_map import LocalMap, over_batch
 from grokscope.measures.magnitudes import cosines, norms
-from grokscope.measures.view import continuous, wrt_of
+from grokscope.measures.view import Model, continuous, wrt_of
 from grokscope.shown import shown
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from grokscope.methods.attachment import Attachment
 from grokscope.methods.networks import Networks, rows_of
-from grokscope.shown import shown
+from grokscope.shown import called_with, settings_of, shown
 
 M = TypeVar("M", bound="Method")
 
@@ -226,19 +226,3 @@ def difference(methods: Sequence[Sequence[Method]]) -> str | None:
             if any(own.get(name) != value for own in settings):
                 return f"{name} of {type(same[0]).__name__} differs between the networks"
     return None
-
-
-def settings_of(method: object) -> dict[str, Any]:
-    """What a method, or a measure, was made with: its public attributes that are plain values."""
-    plain = (bool, int, float, str, tuple, type(None))
-    return {
-        name: value
-        for name, value in vars(method).items()
-        if not name.startswith("_") and isinstance(value, plain)
-    }
-
-
-def called_with(method: object) -> str:
-    """A method, or a measure, as the call that makes it."""
-    settings = ", ".join(f"{name}={value!r}" for name, value in settings_of(method).items())
-    return f"{type(method).__name__}({settings})"

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from grokscope.measures.batches import Batch, batch_size, rows
 from grokscope.measures.geometry import JacobianGeometry, jacobian_geometry
 from grokscope.measures.sampled_geometry import PROJECTIONS, sampled_geometry, sampled_points
-from grokscope.methods.base import called_with, settings_of
 from grokscope.runs import History
-from grokscope.shown import shown
+from grokscope.shown import called_with, settings_of, shown
 from grokscope.training.archive import Archive
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -15,9 +15,11 @@ from grokscope.findings.target import Target
 from grokscope.runs import History, Trial
 from grokscope.shown import shown
 from grokscope.training.evaluation import Evaluation
-from grokscope.training.monitor import Monitor
 from grokscope.training.schedule import Schedule
 from grokscope.training.settings import TrainingSettings
+
+if TYPE_CHECKING:
+    from grokscope.training.monitor import Monitor
 
 OnEvaluation = Callable[[dict[str, Any], float], None]
 

@@ -15,7 +15,7 @@ from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, batch_size, leaves, rows
 from grokscope.measures.inputs import check_chunk_size
 from grokscope.measures.kernels import kernel_distance, kernel_distance_matrix
-from grokscope.measures.ntk import Reduction, empirical_ntk
+from grokscope.measures.ntk.empirical import Reduction, empirical_ntk
 from grokscope.measures.view import outputs_of
 from grokscope.runs import History
 from grokscope.training.archive import Archive

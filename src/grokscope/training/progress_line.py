@@ -14,10 +14,12 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from grokscope.shown import latest
-from grokscope.training.member import Member
+
+if TYPE_CHECKING:
+    from grokscope.training.member import Member
 
 SHOWN = (True, False, "auto")
 _SHARE = 500  # how many times as long as it took to draw the line before it is drawn anew

@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from grokscope.methods.base import Method, settings_of
+from grokscope.methods.base import Method
+from grokscope.shown import settings_of
 from grokscope.training.settings import TrainingSettings
 
 # they say how far a training goes and what is kept of it, and not what its steps are

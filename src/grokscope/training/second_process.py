@@ -13,13 +13,15 @@ from concurrent.futures import wait as wait_for
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from grokscope.training.archive import MemoryArchive
-from grokscope.training.measure_with_memory import MeasureWithMemory
+
+if TYPE_CHECKING:
+    from grokscope.training.measure_with_memory import MeasureWithMemory
 
 _MOST = 4  # snapshots that wait; the next one waits for the first to be measured
 

@@ -26,7 +26,7 @@ from torch.func import functional_call
 
 from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.measures.centroid import centroid_inner_product
-from grokscope.measures.ntk import empirical_ntk
+from grokscope.measures.ntk.empirical import empirical_ntk
 from grokscope.training.objective import Objective
 
 Column = NDArray[np.float64]

@@ -14,7 +14,7 @@ import torch
 
 from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.measures.kernels import kernel_distance_matrix
-from grokscope.measures.ntk import Reduction, empirical_ntk
+from grokscope.measures.ntk.empirical import Reduction, empirical_ntk
 
 
 def kernel_points(

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from grokscope.measures.regions import LinearRegions
+if TYPE_CHECKING:
+    from grokscope.measures.regions import LinearRegions
+
 
 Floats = NDArray[np.float64]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from grokscope.measures.regions.mesh import Ints, Mesh, Rings, components, starts
-from grokscope.measures.regions.network import Network
 from grokscope.shown import shown
+
+if TYPE_CHECKING:
+    from grokscope.measures.regions.network import Network
 
 
 def dissolve(mesh: Mesh, removed: NDArray[np.bool_], num_kept_vertices: int) -> tuple[Mesh, Ints]:

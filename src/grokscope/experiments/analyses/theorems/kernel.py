@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 from grokscope.experiments.analyses.theorems.finding import Finding
 from grokscope.measures.centroid import centroid_inner_product, centroids
-from grokscope.measures.ntk import empirical_ntk
+from grokscope.measures.ntk.empirical import empirical_ntk
 from grokscope.measures.scale import Scale
 from grokscope.models import MLP
 
