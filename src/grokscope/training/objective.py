@@ -111,8 +111,8 @@ class Objective:
         own = outputs.ndim > 1 and y.shape[1:] == outputs.shape[1:] and outputs[0].numel() > 1
         return own and self.loss in ("mse", "binary_cross_entropy") and not self.label_smoothing
 
-    def _one_hot(self, y: Tensor, outputs: Float[Tensor, "n k"]) -> Float[Tensor, "n k"]:
-        """Class labels (n,) as targets of outputs (n, k), smoothed as the loss is."""
+    def _one_hot(self, y: Tensor, outputs: Float[Tensor, "_ k"]) -> Float[Tensor, "n k"]:
+        """Class labels (n,) as targets (n, k) like the outputs, smoothed as the loss is."""
         exact = F.one_hot(y, outputs.shape[1]).to(outputs.dtype)
         if not self.label_smoothing:
             return exact
