@@ -128,17 +128,21 @@ def _one_pass(
         if not term.calls:
             continue
         # of one term at a time: a convolution's patches take many times what its input takes
-        inputs = {i: _inputs(*calls[i], source.found.dtype) for i in term.calls if term.weight}
+        dtype = source.found.dtype
+        inputs = {i: _inputs(*calls[i], dtype, term) for i in term.calls if term.weight}
         if t in gradients:
             _write_gradients(gradients[t], term, calls, inputs, cotangents)
             continue
         g = [_unpadded(calls[i][1].rule, a, cotangents[i]) for i, a in inputs.items()]
         # further calls with the same weight count as further positions
-        apart[t] = Factored(_joined(list(inputs.values()), 1), _joined(g, 2), term.bias)
+        a = _joined(list(inputs.values()), 1)
+        apart[t] = Factored(a, _joined(g, 2), term.bias, window=term.window)
     return apart
 
 
-def _inputs(call: Call, record: Record, dtype: torch.dtype) -> Tensor:
+def _inputs(call: Call, record: Record, dtype: torch.dtype, term: Term) -> Tensor:
+    if term.window is not None:
+        return term.window.pixels(record.rule.input).to(dtype)
     a = record.rule.inputs(call.input_axis)
     return a.to(dtype) if a.is_floating_point() else a
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from grokscope.measures.ntk.window import Window
+
 # numbers in a block that is worked on at once: it should stay in a core's cache, or fill a GPU
 _BLOCK_CPU, _BLOCK_CUDA = 2**18, 2**25
 # rows of gradients that are no longer halved: a matrix product of fewer is slow
@@ -28,17 +30,20 @@ class Factored:
     """A term as inputs and cotangents, to be contracted with those of another batch.
 
     Attributes:
-        a: (n, S, I) inputs, or the tokens (n, S) of an embedding.
+        a: (n, S, I) inputs, the tokens (n, S) of an embedding, or the pixels (n, H W, C) that
+            ``window`` moves over.
         g: (r, n, S, O) cotangents.
         bias: whether the bias is covered, which adds one to the Gram matrix of the inputs.
         orthogonal: the cotangents are those of the model's output itself, one unit vector for
             each row, so that different rows have nothing in common.
+        window: of a convolution whose patches are not formed.
     """
 
     a: Tensor
     g: Tensor
     bias: bool
     orthogonal: bool = False
+    window: Window | None = None
 
     @property
     def positions(self) -> int:
@@ -47,13 +52,14 @@ class Factored:
 
     def of_rows(self, rows: slice) -> Factored:
         """Some of the rows."""
-        return Factored(self.a, self.g[rows], self.bias)
+        return Factored(self.a, self.g[rows], self.bias, window=self.window)
 
     def room_for(self, count: int) -> Factored:
         """An unfilled part like this one, of ``count`` examples."""
         rows, _, positions, width = self.g.shape
         a = self.a.new_empty(count, *self.a.shape[1:])
-        return Factored(a, self.g.new_empty(rows, count, positions, width), self.bias)
+        g = self.g.new_empty(rows, count, positions, width)
+        return Factored(a, g, self.bias, window=self.window)
 
     def fill(self, piece: Factored, at: slice) -> None:
         """Copy the examples of ``piece`` to the places ``at``."""
@@ -62,6 +68,8 @@ class Factored:
 
     def slimmed(self) -> Factored:
         """Without the positions that no output depends on, all but the last of many models."""
+        if self.window is not None:  # one is taken only where outputs depend on every position
+            return self
         # one row of one example rules most positions out; only the others are looked at whole
         idle = ~self.g[0, 0].any(dim=1) if self.positions > 1 else self.g.new_zeros(0).bool()
         suspects = idle.nonzero().flatten().tolist()
@@ -149,7 +157,7 @@ def add_full(
     step = max(1, (_BLOCK_CUDA if kernel.is_cuda else 16 * _BLOCK_CPU) // n2)
     for start in range(0, n1, step) if inside else ():
         rows = slice(start, min(start + step, n1))
-        grams = (_pair_gram(p1.a[rows], p2.a, p1.bias, p1.g.dtype) for p1, p2 in inside)
+        grams = (_pair_gram(p1, p1.a[rows], p2.a) for p1, p2 in inside)
         pairs = [(*pair, gram[:, 0, :, 0]) for pair, gram in zip(inside, grams, strict=True)]
         for tile in _tiles(kernel, rows, symmetric):
             place = kernel[tile.j, tile.rows, tile.q, tile.columns]
@@ -240,49 +248,33 @@ def _add_tile(place: Tensor, first: Factored, second: Factored, gram: Tensor, ti
 
 
 def _add_positions(kernel: Tensor, p1: Factored, p2: Factored, symmetric: bool) -> None:
-    """Add a term with several positions, one example of the first side at a time.
+    """Add a term with several positions: some examples of the second side, with each of the first.
 
-    For each example the Gram matrix of inputs over pairs of positions multiplies the second
-    side's cotangents; what remains is one matrix product with the first side's.
+    With A and G an example's inputs (S, I) and the cotangents (S, O) of one of its rows, the kernel
+    of rows p and q of examples i and j is <A_j A_i^T G_ip, G_jq>: the Gram matrices of i with all j
+    multiply its cotangents in one product for each row, and what remains is one product for each j.
     """
-    rows2, n2, positions, width = p2.g.shape
-    n1 = p1.g.shape[1]
-    block = _BLOCK_CUDA if kernel.is_cuda else 64 * _BLOCK_CPU
-    across = max(1, block // (rows2 * positions * width))
-    step = max(4, n1 // 16) if symmetric else n1
-    for start in range(0, n1, step):
-        stop = min(start + step, n1)
-        for left in range(start if symmetric else 0, n2, across):
-            columns = slice(left, min(left + across, n2))
-            a2, g2 = p2.a[columns], p2.g[:, columns].contiguous()
-            for i in range(start, stop):
-                gram = _pair_gram(p1.a[i : i + 1], a2, p1.bias, g2.dtype)
-                own = p1.g[:, i].flatten(1)
-                for q, spread in _spread_blocks(gram[0].transpose(0, 1), g2):
-                    product = torch.mm(own, spread.T).view(len(own), -1, g2.shape[1])
-                    # pairs within the block come in both orders, and count half in each
-                    if symmetric and left < stop:
-                        product[:, :, : stop - left] *= 0.5
-                    kernel[:, i, q, columns] += product
-
-
-def _spread_blocks(gram: Tensor, g: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """``sum_s' gram[i, s, s'] g[q, i, s', o]`` as (q i, s o), for some rows q at a time.
-
-    Args:
-        gram: (n, S, S') of one example with every other.
-        g: (r, n, S', O), contiguous.
-    """
-    rows, count, _, width = g.shape
-    positions = gram.shape[1]
-    size = count * positions * width
-    step = max(1, min(rows, (_BLOCK_CUDA if g.is_cuda else 4 * _BLOCK_CPU) // size))
-    weights = gram.expand(step, *gram.shape).reshape(-1, *gram.shape[1:])
-    room = g.new_empty(step * count, positions, width)
-    for q in range(0, rows, step):
-        block = g[q : q + step].flatten(0, 1)
-        out = torch.bmm(weights[: len(block)], block, out=room[: len(block)])
-        yield slice(q, q + step), out.flatten(1)
+    rows1, n1, _, width = p1.g.shape
+    rows2, n2, positions, _ = p2.g.shape
+    block = _BLOCK_CUDA if kernel.is_cuda else 2 * _BLOCK_CPU
+    across = min(n2, max(1, block // (max(rows1, rows2) * positions * width)))
+    room = p2.g.new_empty(rows1 * across * positions * width)
+    for left in range(0, n2, across):
+        right = min(left + across, n2)
+        # (j, S O, q), for rows that lie as the products below give them
+        others = p2.g[:, left:right].contiguous().flatten(2).permute(1, 2, 0)
+        for i in range(right if symmetric else n1):
+            first = max(i, left) if symmetric else left
+            gram = _pair_gram(p1, p1.a[i : i + 1], p2.a[first:right])
+            weights = gram.reshape(gram.shape[1], -1).T
+            shape = (rows1, len(weights), width)
+            spread = room[: rows1 * len(weights) * width].view(shape)
+            torch.bmm(weights.expand(rows1, *weights.shape), p1.g[:, i], out=spread)
+            spread = spread.view(rows1, right - first, -1).transpose(0, 1)
+            products = torch.bmm(spread, others[first - left :])
+            if symmetric and first == i:  # the one pair that is its own transpose
+                products[0] *= 0.5
+            kernel[:, i, :, first:right] += products.permute(1, 2, 0)
 
 
 def add_diagonal(
@@ -320,7 +312,7 @@ def _diagonal_block(p1: Part, p2: Part, rows: slice, columns: slice) -> Tensor:
         return total
     assert isinstance(p1, Factored)
     assert isinstance(p2, Factored)
-    gram = _pair_gram(p1.a[rows], p2.a[columns], p1.bias, p1.g.dtype)
+    gram = _pair_gram(p1, p1.a[rows], p2.a[columns])
     g1, g2 = p1.g[:, rows], p2.g[:, columns]
     # summed over rows before they meet the inputs: only the diagonal allows it, and it makes
     # the cost linear in the rows instead of quadratic
@@ -342,14 +334,17 @@ def _summed_products(left: Tensor, right: Tensor) -> Tensor:
     return total
 
 
-def _pair_gram(a1: Tensor, a2: Tensor, bias: bool, dtype: torch.dtype) -> Tensor:
-    """Inner products (n1, S1, n2, S2) of inputs, one-hot ones for tokens; plus one for a bias."""
-    if a1.ndim == 2:
-        return (a1[:, :, None, None] == a2).to(dtype)
-    gram = torch.mm(a1.flatten(0, 1), a2.flatten(0, 1).T)
-    gram = gram.view(*a1.shape[:2], *a2.shape[:2])
+def _pair_gram(term: Factored, a1: Tensor, a2: Tensor) -> Tensor:
+    """Inner products (n1, S1, n2, S2) of a term's inputs, plus one for a bias."""
+    if a1.ndim == 2:  # one-hot inputs, kept as tokens
+        return (a1[:, :, None, None] == a2).to(term.g.dtype)
+    if term.window is not None:
+        gram = term.window.gram(a1, a2)
+    else:
+        gram = torch.mm(a1.flatten(0, 1), a2.flatten(0, 1).T)
+        gram = gram.view(*a1.shape[:2], *a2.shape[:2])
     # a bias is a weight whose input is one
-    return gram.add_(1.0) if bias else gram
+    return gram.add_(1.0) if term.bias else gram
 
 
 def symmetrize(kernel: Tensor, block: int = 256) -> None:

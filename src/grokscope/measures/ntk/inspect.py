@@ -110,7 +110,12 @@ class Recorder(TorchFunctionMode):
 
 @dataclass
 class Call:
-    """A recorded call with its examples located; ``reason`` says why not, where they are not."""
+    """A recorded call with its examples located; ``reason`` says why not, where they are not.
+
+    Attributes:
+        positions, features, width: S, I and O.
+        active: the positions that the first example's outputs depend on.
+    """
 
     rule: Rule
     input_axis: BatchAxis = field(default_factory=lambda: BatchAxis(0))

@@ -20,6 +20,7 @@ from torch.func import functional_call
 from grokscope.measures.batches import Batch, batch_size, rows
 from grokscope.measures.inputs import check_outputs
 from grokscope.measures.ntk.inspect import Inspection, close
+from grokscope.measures.ntk.window import Window
 from grokscope.measures.view import outputs_of
 from grokscope.shown import shown
 
@@ -117,6 +118,7 @@ class Term:
         calls: where in the sequence of recorded calls the parameters are used.
         weight, bias: which of the two are covered.
         positions, features, width: S, I and O of a structured term, over all its calls.
+        window: of a convolution whose inputs are kept as pixels, where patches would cost more.
         way: how an expanded parameter is copied.
     """
 
@@ -129,6 +131,7 @@ class Term:
     positions: int = 1
     features: int = 1
     width: int = 1
+    window: Window | None = None
     way: int = 0
 
     @property
@@ -146,7 +149,10 @@ class Term:
     def held_bytes(self, rows: int, itemsize: int) -> int:
         """Bytes that one example's part takes."""
         if self.form == "factored":
-            return self.positions * (self.features + rows * self.width) * itemsize
+            inputs = self.positions * self.features
+            if self.window is not None:
+                inputs = self.window.num_pixels * self.window.channels
+            return (inputs + rows * self.positions * self.width) * itemsize
         return rows * self.numel * itemsize
 
     def passing_bytes(self, rows: int, itemsize: int) -> int:
@@ -169,7 +175,16 @@ class Problem:
     diagonal: bool
 
 
-def _factored_cost(positions: int, features: int, outputs: int, problem: Problem) -> float:
+def _gram_cost(positions: int, features: int, window: Window | None) -> int:
+    """Multiplications for the inner products of two examples' inputs."""
+    if window is None:
+        return positions**2 * features
+    return window.num_pixels**2 * (window.channels + _PASS * window.num_passes)
+
+
+def _factored_cost(
+    positions: int, features: int, outputs: int, window: Window | None, problem: Problem
+) -> float:
     """Multiplications to contract inputs and cotangents (structured derivatives).
 
     Novak et al. (2022), section 3: the Gram matrix of the inputs over pairs of positions, then
@@ -177,7 +192,7 @@ def _factored_cost(positions: int, features: int, outputs: int, problem: Problem
     one row per example the Gram matrix of the cotangents comes cheaper.
     """
     pairs, rows = problem.n1 * problem.n2, problem.rows
-    gram = pairs * positions**2 * features
+    gram = pairs * _gram_cost(positions, features, window)
     if problem.diagonal or rows == 1:
         return gram + pairs * positions**2 * (rows * outputs + _PASS)
     if positions == 1:
@@ -196,7 +211,8 @@ def _explicit_cost(positions: int, numel: int, problem: Problem) -> float:
 def contraction_cost(term: Term, problem: Problem) -> float:
     """Multiplications of one term."""
     if term.form == "factored":
-        return _factored_cost(term.positions, term.features, term.width, problem)
+        sizes = term.positions, term.features, term.width
+        return _factored_cost(*sizes, term.window, problem)
     return _explicit_cost(term.positions, term.numel, problem)
 
 
@@ -292,8 +308,9 @@ def _structured_terms(
         if uses[id(parameter)][0][1] == "bias":
             biases.append((name, parameter, calls))
             continue
-        form = _weight_form(calls, parameter, found, problem)
-        terms[calls] = Term((name,), (parameter,), form, calls, True, False, *_sizes(calls, found))
+        form, window = _weight_form(calls, parameter, found, problem)
+        sizes = _sizes(calls, found)
+        terms[calls] = Term((name,), (parameter,), form, calls, True, False, *sizes, window)
     alone = []
     for name, parameter, calls in biases:
         term = terms.get(calls)
@@ -308,20 +325,31 @@ def _structured_terms(
 
 def _weight_form(
     calls: tuple[int, ...], parameter: nn.Parameter, found: Inspection, problem: Problem
-) -> Form:
-    """The cheaper order of contraction for a weight used by ``calls``."""
+) -> tuple[Form, Window | None]:
+    """The cheaper order of contraction for a weight used by ``calls``, and its window, if any."""
     rules = [found.calls[i].rule for i in calls]
     positions, features, width = _sizes(calls, found)
     families = {rule.family for rule in rules}
     if families == {"scale"}:
-        return "scale"
+        return "scale", None
     if len(families) > 1 or any(rule.groups > 1 for rule in rules):
-        return "explicit"
+        return "explicit", None
     # positions that no output depends on are dropped after capture, but not before gradients form
     active = sum(found.calls[i].active for i in calls)
-    factored = _factored_cost(active, features, width, problem)
+    window = _window(calls, active, found)
+    factored = _factored_cost(active, features, width, window, problem)
     explicit = _explicit_cost(positions, parameter.numel(), problem)
-    return "factored" if factored <= explicit else "explicit"
+    return ("factored", window) if factored <= explicit else ("explicit", None)
+
+
+def _window(calls: tuple[int, ...], active: int, found: Inspection) -> Window | None:
+    """The window of a convolution called once on every example, where pixels cost less."""
+    call = found.calls[calls[0]]
+    window = call.rule.window
+    if window is None or len(calls) > 1 or call.input_axis.fold > 1 or active < call.positions:
+        return None
+    by_patches = _gram_cost(call.positions, call.features, None)
+    return window if _gram_cost(call.positions, call.features, window) < by_patches else None
 
 
 def _sizes(calls: tuple[int, ...], found: Inspection) -> tuple[int, int, int]:

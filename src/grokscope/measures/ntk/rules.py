@@ -27,6 +27,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from grokscope.measures.ntk.window import Axis, Window
+
 
 @dataclass(frozen=True)
 class BatchAxis:
@@ -79,6 +81,11 @@ class Rule:
         # what a parametrization or a weight norm computes is another tensor at each call
         ids = [id(w) if isinstance(w, nn.Parameter) else 0 for w in (self.weight, self.bias)]
         return type(self), ids[0], ids[1]
+
+    @property
+    def window(self) -> Window | None:
+        """How a kernel moves over the input, where the inputs are its patches."""
+        return None
 
     def accepts(self, axis: BatchAxis) -> bool:
         """Whether an input of this shape, its examples on this axis, is understood."""
@@ -153,32 +160,30 @@ class ConvRule(Rule):
     def accepts(self, axis: BatchAxis) -> bool:
         return axis.axis == 0 and self.input.ndim == len(self._kernel) + 2
 
+    @property
+    def window(self) -> Window:
+        """How the kernel moves over an input."""
+        paddings = [self._pads(d) for d in range(len(self._kernel))]
+        sizes = self.input.shape[2:]
+        given = zip(sizes, self._kernel, self._stride, self._dilation, paddings, strict=True)
+        axes = (Axis(size, k, step, reach, *pads) for size, k, step, reach, pads in given)
+        return Window(self.input.shape[1], tuple(axes))
+
     def inputs(self, axis: BatchAxis) -> Tensor:
-        x, spatial = self._padded(), len(self._kernel)
-        for dim, (size, stride, dilation) in enumerate(
-            zip(self._kernel, self._stride, self._dilation, strict=True)
-        ):
-            x = x.unfold(2 + dim, dilation * (size - 1) + 1, stride)[..., ::dilation]
-        # (b, channels, *places, *kernel) -> (b, channels x kernel, places), the order of a weight
-        places = list(range(2, 2 + spatial))
-        x = x.permute(0, 1, *range(2 + spatial, 2 + 2 * spatial), *places)
-        return self.cotangents(x.flatten(1, 1 + spatial), axis)
+        patches = self.window.patches(self.window.pixels(self.input))
+        return patches if axis.fold == 1 else self.cotangents(patches.transpose(1, 2), axis)
 
     def cotangents(self, grad: Tensor, axis: BatchAxis) -> Tensor:
         return _channels_last(grad, axis)
 
-    def _padded(self) -> Tensor:
-        """The input with zeros around it, as the convolution sees it."""
+    def _pads(self, d: int) -> tuple[int, int]:
+        """Zeros before and behind the input along one axis."""
         if self._padding == "valid":
-            return self.input
-        widths: list[int] = []
-        for dim in reversed(range(len(self._kernel))):  # F.pad begins at the last axis
-            if isinstance(self._padding, str):
-                total = self._dilation[dim] * (self._kernel[dim] - 1)
-                widths += [total // 2, total - total // 2]
-            else:
-                widths += [self._padding[dim]] * 2
-        return F.pad(self.input, widths) if any(widths) else self.input
+            return 0, 0
+        if isinstance(self._padding, str):
+            total = self._dilation[d] * (self._kernel[d] - 1)
+            return total // 2, total - total // 2
+        return self._padding[d], self._padding[d]
 
 
 class NormRule(Rule):
