@@ -151,7 +151,7 @@ def page(rows: Mapping[str, Mapping[str, Any]], missing: Sequence[str], runs: Se
     spec = read_yaml(shipped()[EXPERIMENT])
     parts = [
         "# Table 1 in the paper's own setting: how rounding decides a published speedup",
-        "The scripts of the paper's time train 784-196-196-196-10 without biases, weights x 8, on "
+        "The scripts of the paper's time train 784-196-196-196-10 without biases, initialization scale 8, on "
         "the first 1,024 standardized images of MNIST, in batches of 256 in the order of the file, "
         "until 85 % of the first 1,024 test images are classified correctly ([the "
         "settings](../published-settings.md)). An epoch, which the paper calls a step, is four "

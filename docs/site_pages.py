@@ -1,7 +1,8 @@
-"""Pages that are written from the code itself: each figure of both papers, and the commands.
+"""Pages that are written from the code itself: each figure of both papers, commands, experiments.
 
-They are written before Sphinx reads its sources, into ``docs/figures`` and
-``docs/reference/commands.md``, and are not kept in the repository.
+They are written before Sphinx reads its sources, into ``docs/figures`` and ``docs/reference``, and
+are not kept in the repository. What a reader looks for by name is a main entry of the index, which
+Sphinx's search shows first: its terms alone know neither "fig7" nor "--watch".
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from figure_pages import figure_pages
+from report_pages import kept_runs
 
 DOCS = Path(__file__).parent
 
@@ -37,7 +39,12 @@ def command_page() -> str:
         )
         parts += [
             f"## grokscope {name}",
-            f"```\ngrokscope {name} [OPTIONS] {usage}\n```",
+            _index(
+                f"grokscope {name}",
+                name,
+                *(text for part in command.params for text in part.opts if text.startswith("--")),
+            ),
+            f"```\n{f'grokscope {name} [OPTIONS] {usage}'.rstrip()}\n```",
             re.sub(r"\n(?!\n)", " ", (command.help or "").strip()),
         ]
         rows = [
@@ -50,6 +57,46 @@ def command_page() -> str:
     return "\n\n".join(parts) + "\n"
 
 
+def experiment_page() -> str:
+    """Every experiment that comes with the package, by name."""
+    from grokscope.experiments.catalogue import entries, shipped
+    from grokscope.experiments.yaml_files import read_yaml
+
+    parts = [
+        "# Experiments by name",
+        "What `grokscope list` lists: `grokscope run NAME`. Times are for one seed on two cores. "
+        "[How an experiment is written](../experiments.md).",
+    ]
+    for entry in entries():
+        arms = read_yaml(shipped()[entry.name]).get("arms", {})
+        titles = "; ".join(arm.get("title", name) for name, arm in arms.items())
+        title = entry.title if entry.title.endswith("?") else f"{entry.title}."
+        times = ", ".join(f"{preset} {time}" for preset, time in entry.duration.items())
+        links = [
+            f"[{paper}/{name}](../figures/{paper}-{name}.md)"
+            for paper, _, name in (figure.partition("/") for figure in entry.reproduces)
+        ]
+        if entry.recorded:
+            links.append(f"[what was found](../{Path(entry.recorded).relative_to('docs')})")
+        links += [
+            f"{{bdg-link-primary-line}}`report page ({preset}) <../reports/{name}.html>`"
+            for preset in entry.duration
+            if (name := f"{entry.name}-{preset}") in kept_runs()
+        ]
+        parts += [
+            f"## {entry.name}",
+            _index(entry.name),
+            f"{title} Presets: {times}." + (f" Conditions: {titles}." if titles else ""),
+            ", ".join(links),
+        ]
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _index(*entries: str) -> str:
+    """Main entries of the index at this place."""
+    return f"```{{index}} {', '.join(f'! {entry}' for entry in entries)}\n```"
+
+
 def _cell(text: str) -> str:
     return re.sub(r"\s+", " ", text).replace("|", "\\|")
 
@@ -58,6 +105,7 @@ def write_pages(app: Any = None) -> None:
     """Write all pages; a page that says what it said is left, so that it is not read again."""
     pages = {f"figures/{name}.md": text for name, text in figure_pages().items()}
     pages["reference/commands.md"] = command_page()
+    pages["reference/experiments.md"] = experiment_page()
     for name, text in pages.items():
         path = DOCS / name
         path.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""The site as ``make docs`` built it, in a browser: nothing is cut on a phone, and search finds.
+"""The site as ``make docs`` built it, in a browser: nothing is cut on a phone, search finds names.
 
 Not among the tests that pytest collects by itself, for they need the site: ``make docs-check``.
 """
@@ -6,12 +6,19 @@ Not among the tests that pytest collects by itself, for they need the site: ``ma
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
+import typer
 from tests.report.browser import Browser, Tab, started
+
+import grokscope as gs
+from grokscope.cli.app import app
+from grokscope.experiments.catalogue import entries
 
 SITE = Path(__file__).parents[2] / "docs/_build/html"
 LOADED = "document.readyState === 'complete'"
@@ -33,6 +40,7 @@ PAGES = (
     "results/table1",
     "reference/commands",
     "reference/errors",
+    "reference/experiments",
     "reference/python",
 )
 # what a stranger would look for, and the page that it is on
@@ -94,6 +102,58 @@ def test_a_page_does_not_scroll_sideways_on_a_phone_and_asks_no_other_server(
     )
     assert cut == []
     assert [url for url in tab.requests() if not url.startswith("file:")] == []
+
+
+def _names() -> dict[str, str]:
+    """Every public name, figure, experiment, command, option and error, and the page it is on."""
+    group: Any = typer.main.get_command(app)
+    errors = (SITE.parents[1] / "reference/errors.md").read_text("utf-8")
+    figures = [figure for entry in entries() for figure in entry.reproduces]
+    options = [
+        option
+        for command in group.commands.values()
+        for part in command.params
+        for option in part.opts
+        if option.startswith("--")
+    ]
+    return {
+        **{name: f"reference/generated/grokscope.{name}" for name in gs.__all__ if name[0] != "_"},
+        **{figure: f"figures/{figure.replace('/', '-')}" for figure in figures},
+        **{entry.name: "reference/experiments" for entry in entries() if entry.name != "theorems"},
+        **{f"grokscope {name}": "reference/commands" for name in group.commands},
+        **dict.fromkeys(options, "reference/commands"),
+        **dict.fromkeys(re.findall(r"^## `?(.+?)`?$", errors, flags=re.M), "reference/errors"),
+    }
+
+
+def test_search_finds_every_name_by_itself(browser: Browser) -> None:
+    tab = _page(browser, "search", 1280)
+    tab.wait("Boolean(Search._index)")
+    names = _names()
+    assert len(names) > 200
+    # the last results are the first that are shown
+    search = """words => Search._performSearch(...Search._parseQuery(words)).slice(-5)
+        .map(result => result[0])"""
+    tab.evaluate("document.body.insertAdjacentHTML('beforeend', '<p id=search-progress></p>')")
+    first = tab.evaluate(f"{json.dumps(list(names))}.map({search})")
+    found = dict(zip(names, first, strict=True))
+    assert {words: found[words] for words, at in names.items() if at not in found[words]} == {}
+
+
+def test_every_figure_leads_to_a_report_page_that_draws_its_plots(browser: Browser) -> None:
+    figures = sorted((SITE / "figures").glob("*-*.html"))
+    assert len(figures) > 25
+    linked = [set(re.findall(r"\.\./reports/[\w-]+\.html", page.read_text())) for page in figures]
+    assert [page.stem for page, links in zip(figures, linked, strict=True) if not links] == []
+    assert all((SITE / "figures" / link).is_file() for links in linked for link in links)
+    for name in ("rich-mnist-paper", "mnist-regions-slices-paper"):
+        tab = browser.open(SITE / f"reports/{name}.html", 390, 844)
+        assert tab.evaluate("document.documentElement.scrollWidth") == 390
+        assert tab.evaluate("document.querySelectorAll('.main-svg').length") > 0
+        assert tab.complaints() == []
+        assert [url for url in tab.requests() if not url.startswith("file:")] == []
+        for link in tab.evaluate("[...document.querySelectorAll('main a')].map(a => a.href)"):
+            assert Path(unquote(urlsplit(link).path)).is_file(), link
 
 
 def test_search_finds_names_among_its_first_results(browser: Browser) -> None:

@@ -16,7 +16,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from grokscope.runs import Run
 
-SECONDS = 5  # between two looks at the files, and two loads of the page
+SECONDS = 5  # between two checks of the files, and two loads of the page
 _METRICS = ("train_accuracy", "test_accuracy", "train_loss", "test_loss")
 _MOST = 2  # metrics beside the step, so that a line fits 80 columns
 
@@ -30,7 +30,7 @@ def watch(
         runs: run directories, or folders of sweeps.
         out: the page, as in ``write_report``.
         console: where the view is shown; a line for each change where it is no terminal.
-        seconds: how long to wait between two looks at the files.
+        seconds: how long to wait between two checks of the files.
 
     Returns:
         The page, which does not load itself any more.

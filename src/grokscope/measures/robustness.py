@@ -6,9 +6,9 @@ decision boundary is
 
     r(x) = min_{j != y} (f_y(x) - f_j(x)) / ||A_y - A_j||.
 
-GrokAlign (Walker et al. 2025, arXiv:2506.12284, Theorem 3): among rank-one maps without offset the
+GrokAlign (Walker et al. 2025, arXiv:2506.12284, Theorem 3): among rank-one maps without bias the
 radius is largest where the Jacobian is aligned with x. It is then ||x||, which by Cauchy-Schwarz no
-map without offset exceeds, whatever its rank (``grokscope reproduce grokalign/theorems``).
+map without bias exceeds, whatever its rank (``grokscope reproduce grokalign/theorems``).
 """
 
 from __future__ import annotations

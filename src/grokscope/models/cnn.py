@@ -173,7 +173,7 @@ def _num_features(body: nn.Sequential, in_shape: Sequence[int]) -> int:
             height, width = height // 2, width // 2
         if not height or not width:
             raise ValueError(
-                f"nothing is left of a {in_shape[1]} x {in_shape[2]} picture after so many stages: "
+                f"nothing is left of a {in_shape[1]} x {in_shape[2]} picture after these stages: "
                 "use fewer widths, or a larger stage"
             )
     return channels * height * width

@@ -2,7 +2,7 @@
 
 Zheng et al. 2024, Figure 3: in the network that generalizes at once, manifolds go on shrinking
 long after test accuracy has stopped to rise, a late compression. The span is from the first step
-at which test accuracy has made 99 % of its way from its first to its highest reading, to the last.
+at which test accuracy has made 99 % of its way from its first to its highest value, to the last.
 """
 
 from __future__ import annotations

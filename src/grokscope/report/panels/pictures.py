@@ -161,7 +161,7 @@ def _payload(pixels: NDArray[np.int8]) -> dict[str, Any]:
 
 
 def thinned(frames: list[Item], most: int) -> list[Item]:
-    """At most so many frames, evenly, the first and the last among them."""
+    """At most ``most`` frames, evenly, the first and the last among them."""
     if len(frames) <= most:
         return frames
     return [frames[round(place)] for place in np.linspace(0, len(frames) - 1, most)]

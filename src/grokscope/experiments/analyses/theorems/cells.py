@@ -2,7 +2,7 @@
 
 A layer of ReLU units is affine on each of its cells, and the sum of its outputs is convex: at x it
 is the largest of all the affine functions <mu_j, x> + beta_j, one a cell j, with mu_j = J^T 1 and
-beta_j the sum of the offsets. So x lies in the cell where
+beta_j the sum of the biases. So x lies in the cell where
 
     |x - mu_j|^2 - (|mu_j|^2 + 2 beta_j)
 

@@ -32,7 +32,7 @@ _TOLERANCE = 1e-6
 
 
 def optimum_findings(networks: int, generator: torch.Generator) -> list[Finding]:
-    """Both losses, without an offset and, for cross-entropy, with one within the bound."""
+    """Both losses, without a bias and, for cross-entropy, with one within the bound."""
     found: dict[str, float] = {}
     for _ in range(networks):
         for key, deviation in _deviations(generator).items():
@@ -41,21 +41,21 @@ def optimum_findings(networks: int, generator: torch.Generator) -> list[Finding]
         "theorem_2_cross_entropy": (
             "Cross-entropy: rows a x of the label and b x of the others are optimal, "
             "a = sqrt(alpha (C-1)/C)/|x|, b = -sqrt(alpha/(C (C-1)))/|x|",
-            "no offset",
+            "no bias",
         ),
         "theorem_2_offset": (
             "The same with |A|^2 + |b|^2 bounded: sqrt(1 + |x|^2) takes the place of |x|",
-            "offset within the bound",
+            "bias within the bound",
         ),
         "theorem_2_squared_error": (
             "Squared error: the row sqrt(alpha) x/|x| of the label and zero rows of the others "
             "are optimal",
-            "no offset, alpha < 1/|x|^2",
+            "no bias, alpha < 1/|x|^2",
         ),
         "theorem_2_shortest": (
             "Squared error: of all maps without loss the shortest is aligned, x/|x|^2 for the "
             "label and zero for the others",
-            "no offset, alpha >= 1/|x|^2",
+            "no bias, alpha >= 1/|x|^2",
         ),
     }
     findings = [Finding(key, "Theorem 2", *texts[key], found[key], _TOLERANCE) for key in texts]
@@ -93,7 +93,7 @@ def _deviations(generator: torch.Generator) -> dict[str, float]:
 
     u = target - 1 / classes
     u = u / u.norm()
-    wide = torch.cat([x, x.new_ones(1)])  # an offset is a weight on a constant 1
+    wide = torch.cat([x, x.new_ones(1)])  # a bias is a weight on a constant 1
     found = {}
     for key, point in (("theorem_2_cross_entropy", x), ("theorem_2_offset", wide)):
         radius = scale / float(point.norm())

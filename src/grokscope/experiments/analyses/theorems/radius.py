@@ -1,8 +1,8 @@
 """Theorem 3: how far an example is from misclassification, and the maps that make it farthest.
 
-For A = u v^T without offset, (A_y - A_j) x = (u_y - u_j) <v, x> and |A_y - A_j| = (u_y - u_j) |v|
+For A = u v^T without bias, (A_y - A_j) x = (u_y - u_j) <v, x> and |A_y - A_j| = (u_y - u_j) |v|
 where u_y > u_j, so that every class is |<v, x>| / |v| = |x| cos(v, x) away: most where v is along
-x. Nor does a map of higher rank do better, since (A_y - A_j) x <= |A_y - A_j| |x|. An offset adds
+x. Nor does a map of higher rank do better, since (A_y - A_j) x <= |A_y - A_j| |x|. A bias adds
 (b_y - b_j) / |A_y - A_j|, which knows no bound.
 """
 
@@ -19,7 +19,7 @@ _TOLERANCE = 1e-9
 
 
 def radius_findings(networks: int, generator: torch.Generator) -> list[Finding]:
-    """The radius of rank-one maps, of networks without offset, and of networks with biases."""
+    """The radius of rank-one maps, of networks without biases, and of networks with biases."""
     rank_one = [_rank_one(generator) for _ in range(networks)]
     plain, biased = (
         max(_excess(bias, generator) for _ in range(networks)) for bias in (False, True)
@@ -30,7 +30,7 @@ def radius_findings(networks: int, generator: torch.Generator) -> list[Finding]:
             "Theorem 3",
             "The robust radius of a rank-one map u v^T is |x| cos(v, x), largest where v is "
             "along x",
-            "no offset; u_y is the largest entry of u; v on the side of x",
+            "no bias; u_y is the largest entry of u; v on the side of x",
             max(rank_one),
             _TOLERANCE,
         ),
@@ -38,15 +38,15 @@ def radius_findings(networks: int, generator: torch.Generator) -> list[Finding]:
             "theorem_3_bound",
             "Theorem 3",
             "No map of any rank has a radius above |x|, that of aligned ones",
-            "no offset: networks without biases",
+            "networks without biases",
             plain,
             _TOLERANCE,
         ),
         Finding(
             "theorem_3_biases",
             "Theorem 3",
-            "The same with offsets",
-            "networks with biases: the offset can carry the boundary farther away",
+            "The same with biases",
+            "networks with biases: the bias can carry the boundary farther away",
             biased,
             _TOLERANCE,
             counterexample=True,
