@@ -151,9 +151,9 @@ def page(rows: Mapping[str, Mapping[str, Any]], missing: Sequence[str], runs: Se
     spec = read_yaml(shipped()[EXPERIMENT])
     parts = [
         "# Table 1 in the paper's own setting: how rounding decides a published speedup",
-        "The scripts of the paper's time train 784-196-196-196-10 without biases, initialization scale 8, on "
-        "the first 1,024 standardized images of MNIST, in batches of 256 in the order of the file, "
-        "until 85 % of the first 1,024 test images are classified correctly ([the "
+        "The scripts of the paper's time train 784-196-196-196-10 without biases, initialization "
+        "scale 8, on the first 1,024 standardized images of MNIST, in batches of 256 in the order "
+        "of the file, until 85 % of the first 1,024 test images are classified correctly ([the "
         "settings](../published-settings.md)). An epoch, which the paper calls a step, is four "
         "updates. `grokscope run mnist-table1-published --preset paper --data-dir FOLDER` trains "
         "all of it; this page is what `benchmarks/published_results.py` wrote from the runs.",
@@ -243,36 +243,45 @@ def _finding(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 def draw(arms: Mapping[str, Arm], path: Path) -> None:
     """Loss and accuracy under cross-entropy in both precisions, accuracy under squared error."""
-    figure, places = plt.subplots(1, 3, figsize=(13.2, 3.8), layout="constrained")
-    colors = {"ce": "tab:blue", "ce32": "tab:red", "mse": "tab:green"}
+    figure, places = plt.subplots(1, 3, figsize=(11.0, 3.7), layout="constrained")
+    colors = {"ce": "#1f6fb2", "ce32": "#c4501b", "mse": "#2a7f4f"}
+    methods = {"baseline": ("weight decay alone", "--"), "grokalign": ("GrokAlign", "-")}
     panels = (
-        ("train_loss", ("ce", "ce32"), "training loss, cross-entropy"),
-        ("test_accuracy", ("ce", "ce32"), "test accuracy, cross-entropy"),
-        ("test_accuracy", ("mse",), "test accuracy, squared error"),
+        ("train_loss", ("ce", "ce32"), "cross-entropy: training loss"),
+        ("test_accuracy", ("ce", "ce32"), "cross-entropy: test accuracy"),
+        ("test_accuracy", ("mse",), "squared error: test accuracy"),
     )
+    labeled = {}
     for axes, (column, groups, title) in zip(places, panels, strict=True):
-        axes.set(title=title, xlabel="updates", xscale="log")
+        axes.set_title(title, fontsize=10)
+        axes.set(xlabel="update of the weights", xscale="log")
         axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25)
         if column == "train_loss":
             axes.set_yscale("log")
+        else:
+            axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         for arm in arms.values():
             method = arm.name.split("-", 1)[1]
-            if arm.group not in groups or method not in ("baseline", "grokalign"):
+            if arm.group not in groups or method not in methods:
                 continue
-            for place, history in enumerate(arm.histories.values()):
-                axes.plot(
-                    history.steps[1:],
-                    history[column][1:],
-                    color=colors[arm.group],
-                    linestyle="--" if method == "baseline" else "-",
-                    linewidth=0.9,
-                    label=arm.title if place == 0 else None,
-                )
-        if axes.lines:
-            axes.legend(frameon=False, fontsize="x-small")
-        else:
+            words, dash = methods[method]
+            style = {"color": colors[arm.group], "linestyle": dash, "linewidth": 1.1}
+            for history in arm.histories.values():
+                line = axes.plot(history.steps[1:], history[column][1:], **style)[0]
+            labeled[f"{GROUPS[arm.group]}: {words}"] = line
+        if not axes.lines:
             axes.text(0.5, 0.5, "not finished", ha="center", transform=axes.transAxes)
-    figure.savefig(path, dpi=100)
+    # one legend below: curves fill the panels
+    figure.legend(
+        list(labeled.values()),
+        list(labeled),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+        fontsize=9,
+    )
+    figure.savefig(path, dpi=110)
     plt.close(figure)
 
 

@@ -20,7 +20,8 @@ PAPERS = {
     "grokalign": ("GrokAlign", "Walker et al. 2025", "https://arxiv.org/abs/2506.12284"),
     "rich-regime": ("Delays in generalization", "Zheng et al. 2024", ""),
 }
-MARKS = {"held": "✓ held", "not held": "✗ not held", "open": "? open"}
+# with no-break spaces: a verdict stays on its line
+MARKS = {"held": "✓\xa0held", "not held": "✗\xa0not\xa0held", "open": "?\xa0open"}
 
 # what each figure asks, in a line: the cards of the gallery and the head of the figure's page
 SHOWN = {

@@ -256,7 +256,7 @@ def test_all_mistakes_are_reported_at_once_and_each_once(tmp_path: Path) -> None
         load_experiment(str(path))
     lines = str(caught.value).splitlines()
     assert len(lines) == 4
-    assert "3 mistake(s)" in lines[0]
+    assert "3 mistakes" in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -77,4 +77,5 @@ def resolve(raw: Mapping[str, Any], name: str) -> Experiment:
     found += shared_mistakes
     if not found:
         return experiment
-    raise SpecError("\n".join([f"{name} has {len(found)} mistake(s):", *map("  {}".format, found)]))
+    words = "1 mistake" if len(found) == 1 else f"{len(found)} mistakes"
+    raise SpecError("\n".join([f"{name} has {words}:", *map("  {}".format, found)]))

@@ -162,7 +162,8 @@ def _section(section: Any, grid: Sequence[str], name: str) -> SweepSpec | None:
         return SweepSpec.model_validate(section)
     except ValidationError as error:
         lines = mistakes(error, SweepSpec, "sweep.")
-        raise SpecError("\n  ".join([f"{name} has {len(lines)} mistake(s):", *lines])) from None
+        words = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
+        raise SpecError("\n  ".join([f"{name} has {words}:", *lines])) from None
 
 
 def _parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
