@@ -4,12 +4,12 @@
 
 A mutant is the source with one place changed: a comparison, an operator, a number, `and` for `or`,
 a condition negated, or a returned value replaced by None. It is tried on the docstring examples of
-its file and on the four test files nearest to it by the names that they mention, those that take
-under a minute of the processor. It is noticed where a test fails, or does not come to its end, that
-passes at the same moment with the code as it is: a busy machine or a test that is broken anyhow
-notices nothing. All happens in a copy of the checkout without comments, as the mutants are, in
-children of a process that has torch loaded. Packages take turns, so that a short run samples all of
-them.
+its file and on the six test files nearest to it by the names that they mention, as far as these
+take two minutes of the processor together. It is noticed where a test fails, or does not come to
+its end, that passes at the same moment with the code as it is: a busy machine or a test that is
+broken anyhow notices nothing. All happens in a copy of the checkout without comments, as the
+mutants are, in children of a process that has torch loaded. Packages take turns, so that a short
+run samples all of them.
 
 Mutants that no test could notice are named in ``benchmarks/equivalent_mutants.json``, each with the
 reason, and are not counted. What was found goes to ``--out`` as JSON, the survivors by place.
@@ -45,8 +45,9 @@ PACKAGES = (
     "measures", "methods", "data", "models", "runs", "findings", "training", "experiments",
     "report", "cli", "integrations",
 )  # fmt: skip
-# a file of tests has so many seconds of the processor, and so many by the clock
-_LONGEST, _STUCK = 60.0, 400.0
+# the tests of a mutant have so many seconds of the processor, and so many by the clock
+_LONGEST, _STUCK = 120.0, 900.0
+_NEAREST = 6
 _IMPORTED = (
     "numpy", "scipy.stats", "scipy.optimize", "sklearn.datasets", "pydantic", "typer", "rich",
     "safetensors.torch", "jinja2", "pooch", "yaml", "filelock", "joblib", "torch.func",
@@ -181,22 +182,23 @@ def _is_text(*nodes: ast.expr) -> bool:
 def tests_of(file: str, line: int) -> list[str]:
     """The test files that are nearest to a line: by its module and the name that it stands in.
 
-    All that share the most of the module's name, the function's and the class's, at most four.
+    All that share the most of the folders, the module's name, and the names of what the line stands
+    in and of what calls that, at most six.
     """
     tree = ast.parse((SOURCE / file).read_text("utf-8"))
+    named = {
+        node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.ClassDef)
+    }
     around = {
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef)
-        and node.lineno <= line <= (node.end_lineno or node.lineno)
+        name
+        for name, node in named.items()
+        if node.lineno <= line <= (node.end_lineno or node.lineno)
     }
-    public = {
-        node.name
-        for node in tree.body
-        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-    }
+    callers = set(around)
+    for _ in named:
+        callers |= {name for name, node in named.items() if callers & _names_in(node)}
+    public = {name for name in named if not name.startswith("_")}
     module = Path(file).with_suffix("")
-    package = module.parts[0]
     scores = {}
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         text = path.read_text("utf-8")
@@ -204,13 +206,22 @@ def tests_of(file: str, line: int) -> list[str]:
             continue
         score = 8.0 * (path.stem == f"test_{module.name}") + 3.0 * (module.name in path.stem)
         score += 4.0 * (".".join(["grokscope", *module.parts]) in text)
-        score += 2.0 * (package in path.parts)
-        for names, weight in ((around, 3.0), (public, 1.0)):
+        for depth, part in enumerate(module.parts[:-1], start=1):
+            score += 2.0 * depth * (part in path.relative_to(ROOT).parts)
+        for names, weight in (
+            (around, 3.0), (callers - around, 2.0), (public - callers, 1.0), ({module.name}, 1.5),
+        ):  # fmt: skip
             score += weight * sum(bool(re.search(rf"\b{name}\b", text)) for name in names)
+        if "pytest.mark.browser" in text:  # a browser has to be started
+            score /= 2
         scores[str(path.relative_to(ROOT))] = score
     best = sorted(scores, key=lambda path: (-scores[path], path))
     # a docstring's example is a test as well
-    return [f"src/grokscope/{file}", *(path for path in best[:4] if scores[path] > 2)]
+    return [f"src/grokscope/{file}", *(path for path in best[:_NEAREST] if scores[path] > 2)]
+
+
+def _names_in(node: ast.AST) -> set[str]:
+    return {part.id for part in ast.walk(node) if isinstance(part, ast.Name)}
 
 
 class Noted:
@@ -271,23 +282,24 @@ class Checkout:
         """
         file = self.root / "src/grokscope" / mutant.file
         whole, change = file.read_text("utf-8"), ast.unparse(mutated(mutant))
-        tried = False
-        for test in tests_of(mutant.file, mutant.line):
-            while test not in self._left_out:
-                self._write(file, change)
-                try:
-                    word, where = self._run(test)
-                finally:
-                    self._write(file, whole)
-                if word == "passed":
-                    tried = tried or test.startswith("tests/")
-                    break
-                # the same test with the code as it is, at the same moment
-                again, _ = self._run(where, collect_only=word == "unread")
-                if again == "passed":
-                    return "noticed by time" if word == "slow" else "noticed"
-                self._left_out.add(test if word in ("slow", "unread") else where)
-        return "survived" if tried else None
+        nearest = tests_of(mutant.file, mutant.line)
+        while tests := [test for test in nearest if test not in self._left_out]:
+            self._write(file, change)
+            try:
+                word, where = self._run(tests)
+            finally:
+                self._write(file, whole)
+            if word == "passed":
+                return "survived" if any(test.startswith("tests/") for test in tests) else None
+            # the same with the code as it is, at the same moment
+            if word == "slow":
+                again, where = self._run(tests)
+            else:
+                again, _ = self._run([where], collect_only=word == "unread")
+            if again == "passed":
+                return "noticed by time" if word == "slow" else "noticed"
+            self._left_out.add(where if word == "failed" else where.partition("::")[0])
+        return None
 
     @staticmethod
     def _write(file: Path, text: str) -> None:
@@ -296,32 +308,33 @@ class Checkout:
         for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*"):
             compiled.unlink()
 
-    def _run(self, test: str, collect_only: bool = False) -> tuple[str, str]:
-        """What became of a file or a test, and of which test in it.
+    def _run(self, tests: Sequence[str], collect_only: bool = False) -> tuple[str, str]:
+        """What became of files or tests, and of which test in them.
 
-        "passed", "failed", "unread" where the file cannot be imported, or "slow": it took more
-        seconds of the processor than it may, or waits for what does not come.
+        "passed", "failed", "unread" where a file cannot be imported, or "slow": they took more
+        seconds of the processor than they may, or wait for what does not come.
         """
         self._notes.write_text("")
         pid = os.fork()
         if pid == 0:
             os.setsid()
-            os._exit(self._tested(test, ["--collect-only"] if collect_only else []))
+            os._exit(self._tested(tests, ["--collect-only"] if collect_only else []))
         begin, done, status = time.monotonic(), 0, 0
         while not done and _seconds_used(pid) < _LONGEST and time.monotonic() - begin < _STUCK:
             time.sleep(0.05)
             done, status = os.waitpid(pid, os.WNOHANG)
         if done and os.waitstatus_to_exitcode(status) in (0, pytest.ExitCode.NO_TESTS_COLLECTED):
-            return "passed", test
+            return "passed", tests[0]
         if not done:
             os.killpg(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         notes = [line.split(" ", 1) for line in self._notes.read_text().splitlines()]
         if done:
-            return next(((word, at) for word, at in notes if word != "began"), ("unread", test))
-        return "slow", notes[-1][1] if notes else test
+            first = next(((word, at) for word, at in notes if word != "began"), None)
+            return first or ("unread", tests[0])
+        return "slow", notes[-1][1] if notes else tests[-1]
 
-    def _tested(self, test: str, options: Sequence[str]) -> int:
+    def _tested(self, tests: Sequence[str], options: Sequence[str]) -> int:
         with open(os.devnull, "w") as nowhere:
             os.dup2(nowhere.fileno(), 1)
             os.dup2(nowhere.fileno(), 2)
@@ -331,7 +344,7 @@ class Checkout:
             sys.path[:0] = [str(self.root / "src"), str(self.root)]
             plain = ["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", *options]
             left_out = [f"--deselect={each}" for each in self._left_out if "::" in each]
-            return int(pytest.main([*plain, *left_out, test], plugins=[Noted(self._notes)]))
+            return int(pytest.main([*plain, *left_out, *tests], plugins=[Noted(self._notes)]))
         except BaseException:
             return 3
 

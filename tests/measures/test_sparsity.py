@@ -45,11 +45,15 @@ def test_fourier_components_by_their_sums(modulus: int) -> None:
     assert_close(gs.fourier_gini(weight, modulus), gs.gini(torch.stack(lengths)))
 
 
-def test_fourier_gini_of_few_frequencies_is_high() -> None:
-    residues = torch.arange(53) * (2 * torch.pi / 53)
+def test_fourier_gini_of_two_frequencies_and_of_noise() -> None:
+    residues = torch.arange(53).double() * (2 * torch.pi / 53)
     few = torch.stack([(5 * residues).cos(), (9 * residues).sin()], dim=1)
-    assert gs.fourier_gini(few, 53) > 0.9
-    assert gs.fourier_gini(torch.randn(53, 128), 53) < 0.3
+    # two of 53 lengths, equal ones: a share of 1 - 2 / 53 has nothing
+    assert float(gs.fourier_gini(few, 53)) == pytest.approx(51 / 53, rel=1e-6)
+    # Lengths of 128 normal numbers have a relative deviation of sqrt(1 / 256), nearly normal, whose
+    # Gini coefficient is that over sqrt(pi); of 53 of them it is known to sqrt(1 / 106).
+    noise = float(gs.fourier_gini(torch.randn(53, 128), 53))
+    assert noise == pytest.approx((1 / 256 / math.pi) ** 0.5, rel=4 * (1 / 106) ** 0.5)
 
 
 def test_fourier_gini_names_what_does_not_fit() -> None:

@@ -227,7 +227,7 @@ class DataFiles:
         contents: dict[str, Content] = {}
         try:
             for member, data in _archive_files(path, frozenset(roles)):
-                role = roles[member.rsplit("/", 1)[-1]]
+                role = roles[member.rpartition("/")[2]]
                 contents[role] = self._unpacked(data, f"{member} in {path}")
         except PermissionError:
             raise
@@ -306,7 +306,7 @@ def _archive_files(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, by
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
-                if name.rsplit("/", 1)[-1] in wanted:
+                if name.rpartition("/")[2] in wanted:
                     with archive.open(name) as file:
                         yield name, file.read(_MAX_BYTES + 1)
         return
@@ -315,7 +315,7 @@ def _archive_files(path: Path, wanted: frozenset[str]) -> Iterator[tuple[str, by
             for member in archive:
                 _check_unpacked(member.offset_data + member.size)
                 found = archive.extractfile(member) if member.isfile() else None
-                if found is not None and member.name.rsplit("/", 1)[-1] in wanted:
+                if found is not None and member.name.rpartition("/")[2] in wanted:
                     yield member.name, found.read(_MAX_BYTES + 1)
         while packed.read(2**20):  # to the end, where the checksum is
             _check_unpacked(packed.tell())
