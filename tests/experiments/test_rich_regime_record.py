@@ -61,8 +61,8 @@ def test_the_onsets_agree(ours: dict[str, Any], theirs: tuple[History, History])
     # Memorization is the first evaluation at 99 %: the moment itself lies in the interval before.
     theirs_before = theirs[0].steps[theirs[0].steps < found.at("memorized")].max()
     assert theirs_before < own["memorized"] <= found.at("memorized")
-    # A moment lies between two evaluations, from 10,000 steps on 2,000 apart here and 667 there. The
-    # end, nine tenths of a rise that has become slow, is known to an interval more of ours.
+    # A moment lies between two evaluations, from 10,000 steps on 2,000 apart here and 667 there.
+    # The end, nine tenths of a rise that has become slow, is known to an interval more of ours.
     for moment, apart in (("start", 2_667), ("middle", 2_667), ("end", 4_667)):
         assert own[moment] == pytest.approx(found.at(moment), abs=apart)
     assert own["accuracy_before"] == pytest.approx(found.before, abs=0.02)

@@ -55,6 +55,8 @@ def test_every_form_of_data_trains_the_same_network(form: str) -> None:
             ValueError,
             r"train_x and test_x must agree in x: tensors: got 0, 1 and one tensor",
         ),
+        ((TRAIN[0], TensorDataset(*TEST)), ValueError, "data must be a grokscope.* got 2 tensors"),
+        ((TensorDataset(*TRAIN), TEST[0]), ValueError, r"data \(test\) has no labels"),
         ((TRAIN, TEST, TEST), ValueError, "data must be a grokscope.Dataset.* got 3 tensors"),
     ],
 )

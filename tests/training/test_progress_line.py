@@ -20,6 +20,8 @@ from torch import nn
 
 import grokscope as gs
 from grokscope.training import progress_line
+from grokscope.training.member import Member
+from grokscope.training.settings import TrainingSettings
 
 X, Y = torch.eye(6), torch.arange(6) % 3
 DATA = (X, Y, X, Y)
@@ -88,6 +90,50 @@ def test_many_seeds_on_a_terminal(monkeypatch: pytest.MonkeyPatch, vectorize: bo
     assert counts[: len(expected)] == [f"{done}/15" for done in expected]
     assert ("0/3 seeds" if vectorize else "2/3 seeds") in drawn(terminal)[-1]
     assert is_left_as_it_was(terminal.getvalue())
+
+
+def test_what_is_left_is_told_by_the_pace_since_the_first_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now, told = [5.0], []
+    clock = types.SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr(progress_line, "time", clock)
+
+    class Place:
+        interval = 1.0
+
+        def draw(self, completed: int, total: int, text: str) -> None:
+            told.append((completed, total, text))
+
+        def close(self) -> None: ...
+
+    ended, trained, waiting = (object.__new__(Member) for _ in range(3))
+    for seed, (member, stopped, reached) in enumerate(
+        ((ended, "target", 7), (trained, None, 3), (waiting, None, 10))
+    ):
+        member.settings, member.seed = TrainingSettings(max_steps=100), seed
+        member.stopped, member.reached = stopped, reached
+    line = progress_line.ProgressLine([ended, trained, waiting], Place())
+    for at, step in ((5.9, 35), (6.0, 40), (6.9, 45), (7.0, 41), (10.0, 70), (3700.0, 100)):
+        now[0] = at
+        line.at([trained], step)
+        row = {"train_accuracy": step / 100, "test_accuracy": 0.5, "train_loss": 1.0}
+        line.evaluated(trained, row)
+    # the first line, and one that is due a second later: no pace yet, then one step in a second
+    assert [of[:2] for of in told] == [(150, 300), (151, 300), (180, 300), (210, 300)]
+    words = [of[2].split("  ") for of in told]
+    assert words[0][-1] == "0:01"
+    assert words[1][-1] == "0:02, 2:29 left"
+    assert words[2][-1] == "0:05, 0:16 left"  # thirty steps in four seconds, 120 to go
+    assert words[3][-1] == "1:01:35, 1:32:21 left"
+    assert all(of[0] == "1/3 seeds" for of in words)
+    assert "train  45%" in told[1][2]
+
+
+def test_the_means_of_seeds_are_of_what_all_of_them_have() -> None:
+    rows = [{"train_loss": 1.0, "test_loss": 2.0, "step": 1}, {"train_loss": 2.0, "step": 2}]
+    assert progress_line._mean(rows) == {"train_loss": 1.5}
+    assert progress_line._mean([]) == {}
 
 
 def test_a_resumed_training_counts_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:

@@ -31,7 +31,7 @@ def number(value: float) -> str:
         return NOTHING
     if value == int(value) and abs(value) < 1e9:
         return count(value)
-    if 1e3 <= abs(value) < 1e6:
+    if 999.5 <= abs(value) < 1e6:  # which three digits would write as 1e+03
         return count(value)
     return f"{value:.3g}"
 

@@ -55,7 +55,8 @@ class ProgressLine:
         self._place = place
         self._began = time.perf_counter()
         self._due = self._began + place.interval
-        self._first: int | None = None  # steps that were done when it was first drawn, as resumed
+        # when it was first drawn, and the steps that were done then, as of a resumed training
+        self._first: tuple[float, int] | None = None
         self._rows: dict[int, Mapping[str, Any]] = {}
 
     def at(self, trained: Sequence[Member], step: int) -> None:
@@ -76,21 +77,22 @@ class ProgressLine:
             most if member.stopped else step if id(member) in alive else member.reached
             for member in self._members
         )
-        self._first = completed if self._first is None else self._first
+        self._first = self._first or (begin, completed)
         self._place.draw(completed, most * len(self._members), self._text(completed, most))
         end = time.perf_counter()
         self._due = end + max(self._place.interval, _SHARE * (end - begin))
 
     def _text(self, completed: int, most: int) -> str:
         number = len(self._members)
-        elapsed = time.perf_counter() - self._began
-        taken = completed - (self._first or 0)
-        parts = [latest(_mean(list(self._rows.values()))), _clock(elapsed)]
+        now = time.perf_counter()
+        since, first = self._first or (self._began, 0)
+        taken = completed - first
+        parts = [latest(_mean(list(self._rows.values()))), _clock(now - self._began)]
         if number > 1:
             ended = sum(member.stopped is not None for member in self._members)
             parts.insert(0, f"{ended}/{number} seeds")
         if taken > 0:
-            left = elapsed * (most * number - completed) / taken
+            left = (now - since) * (most * number - completed) / taken
             parts[-1] += f", {_clock(left)} left"
         return "  ".join(part for part in parts if part)
 

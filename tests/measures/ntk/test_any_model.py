@@ -99,6 +99,12 @@ class Functional(nn.Module):
         return (h.tanh() @ self.matrix).sum(1)
 
 
+def test_products_in_a_models_own_code_are_followed_like_layers() -> None:
+    plan = gs.ntk_plan(Functional().double(), torch.randn(7, 5, 4, dtype=torch.float64))
+    paths = {name: own.path for name, own in plan.parameters.items()}
+    assert paths == dict.fromkeys(("weight", "bias", "matrix"), "structured")
+
+
 def mask_of(n: int) -> Tensor:
     return torch.arange(5) >= torch.randint(1, 6, (n, 1))
 
