@@ -108,7 +108,7 @@ def _rank() -> None:
             "fig2-paper",
             jacobian_pc1="PC1 of the Jacobians",
             test_accuracy="test accuracy",
-            row_alignment="row alignment",
+            row_alignment="row alignment: max |cos(row, x)|",
         ),
     )
 
@@ -142,7 +142,7 @@ def _xor() -> None:
         f"accuracy, noise {deviation}": _columns(arms, f"noise_accuracy/{deviation}")
         for deviation in NOISE[:2]
     }
-    draw("grokalign-fig4", {**noisy, "row alignment": _columns(arms, "row_alignment")})
+    draw("grokalign-fig4", {**noisy, "row alignment: max |cos(row, x)|": _columns(arms, "row_alignment")})
 
 
 def _cifar() -> None:
