@@ -76,6 +76,7 @@ html_title = "grokscope"
 html_baseurl = f"{URLS['Documentation']}/en/latest/"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
+html_js_files = ["site.js"]
 html_copy_source = False
 html_show_sphinx = False
 html_theme_options = {

@@ -142,7 +142,8 @@ def _xor() -> None:
         f"accuracy, noise {deviation}": _columns(arms, f"noise_accuracy/{deviation}")
         for deviation in NOISE[:2]
     }
-    draw("grokalign-fig4", {**noisy, "row alignment: max |cos(row, x)|": _columns(arms, "row_alignment")})
+    aligned = {"row alignment: max |cos(row, x)|": _columns(arms, "row_alignment")}
+    draw("grokalign-fig4", {**noisy, **aligned})
 
 
 def _cifar() -> None:

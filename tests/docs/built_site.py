@@ -21,6 +21,7 @@ from grokscope.cli.app import app
 from grokscope.experiments.catalogue import entries
 
 SITE = Path(__file__).parents[2] / "docs/_build/html"
+AXE = Path(__file__).parents[1] / "report/vendor/axe.min.js"
 LOADED = "document.readyState === 'complete'"
 PAGES = (
     "index",
@@ -102,6 +103,28 @@ def test_a_page_does_not_scroll_sideways_on_a_phone_and_asks_no_other_server(
     )
     assert cut == []
     assert [url for url in tab.requests() if not url.startswith("file:")] == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "index",
+        "figures/index",
+        "figures/grokalign-fig2",
+        "measures/manifold-geometry",
+        "tutorials/watch-your-loop",
+        "reference/experiments",
+    ],
+)
+def test_axe_finds_nothing_serious_on_a_phone(browser: Browser, name: str) -> None:
+    tab = _page(browser, name, 390)
+    tab.evaluate(f"{AXE.read_text('utf-8')}; 0")
+    found = tab.evaluate(
+        """axe.run(document, {resultTypes: ["violations"]}).then(({violations}) => violations
+            .filter((rule) => ["serious", "critical"].includes(rule.impact))
+            .map((rule) => `${rule.id}: ${rule.nodes[0].html.slice(0, 120)}`))"""
+    )
+    assert found == []
 
 
 def _names() -> dict[str, str]:

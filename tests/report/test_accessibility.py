@@ -36,6 +36,7 @@ def page_of(names: str, runs: Path, folder: Path) -> Path:
         points = [{"arm": "baseline", "x": 1, "y": 2}, {"arm": "grokalign", "x": 2, "y": 3}]
         panels = [
             made_up_regions.PANEL,
+            {**made_up_regions.PANEL, "title": "The same slice again"},
             {"kind": "heatmap", "results": "kernel"},
             {"kind": "table", "results": "numbers"},
             {"kind": "time_to_target", "target": 0.9},

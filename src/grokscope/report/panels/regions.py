@@ -77,6 +77,7 @@ def draw_regions(panel: Regions, context: Context) -> list[Drawing]:
     images = scaled(np.asarray(first["x"], dtype=np.float32))
     html = render(
         "regions.html.j2",
+        heading=panel.title,
         films=[(film.arm, context.run.arm_title(film.arm)) for film in films],
         colors=[context.color(film.arm).removeprefix("@") for film in films],
         labels=[label_text(value) for value in np.asarray(first["y"]).tolist()],
