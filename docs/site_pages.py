@@ -33,7 +33,7 @@ def command_page() -> str:
     ]
     for name, command in group.commands.items():
         usage = " ".join(
-            (part.metavar or part.name).upper() + ("..." if part.nargs != 1 else "")
+            part.metavar or part.name.upper() + ("..." if part.nargs != 1 else "")
             for part in command.params
             if part.param_type_name == "argument"
         )

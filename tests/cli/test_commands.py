@@ -163,6 +163,7 @@ def test_shells_complete_commands_experiments_and_figures(tmp_path: Path) -> Non
     asked = {"_GROKSCOPE_COMPLETE": "complete_bash", "COMP_CWORD": "2"}
     for words, expected in (
         ("grokscope run mnist-regions-", ["mnist-regions-published", "mnist-regions-slices"]),
+        ("grokscope sweep mnist-table2", ["mnist-table2", "mnist-table2-published"]),
         ("grokscope reproduce grokalign/t", ["grokalign/table1", "grokalign/table2"]),
     ):
         code = "import sys; sys.argv = ['grokscope']; from grokscope.cli import main; main()"

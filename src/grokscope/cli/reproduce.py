@@ -33,7 +33,9 @@ def reproduce(
     figure: Annotated[
         str,
         typer.Argument(
-            help="PAPER/FIGURE, such as grokalign/fig7.", autocompletion=complete_figure
+            help="A figure or table, such as grokalign/fig7.",
+            metavar="PAPER/FIGURE",
+            autocompletion=complete_figure,
         ),
     ],
     preset: Preset = "paper",

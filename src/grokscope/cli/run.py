@@ -47,7 +47,9 @@ def complete_experiment(typed: str) -> list[str]:
 Experiment = Annotated[
     str,
     typer.Argument(
-        help="A name from `grokscope list`, or a YAML file.", autocompletion=complete_experiment
+        help="A name from `grokscope list`, or a YAML file.",
+        metavar="EXPERIMENT",
+        autocompletion=complete_experiment,
     ),
 ]
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from grokscope.cli.console import ERR, OUT, Json, fail, print_json
-from grokscope.cli.run import DataDir, Device, Preset, Settings, judged_data
+from grokscope.cli.run import DataDir, Device, Experiment, Preset, Settings, judged_data
 from grokscope.cli.sweep_table import SweepTable
 
 if TYPE_CHECKING:
@@ -23,9 +23,7 @@ ENGINES = ("processes", "ray", "slurm")
 
 
 def sweep(
-    experiment: Annotated[
-        str, typer.Argument(help="A name from `grokscope list`, or a YAML file.")
-    ],
+    experiment: Experiment,
     seeds: Annotated[
         int | None, typer.Option(help="Run seeds 0 to N-1 [default: the spec's].", metavar="N")
     ] = None,
