@@ -47,7 +47,9 @@ def lint(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Build the site, with a warning an error."""
     session.install("-c", "constraints.txt", "-e", ".[docs]")
-    session.run("sphinx-build", "--fail-on-warning", "-b", "html", "docs", "docs/_build/html")
+    # all pages are written: the search index forgets the index entries of those that are not
+    options = ("--fail-on-warning", "--write-all", "-b", "html")
+    session.run("sphinx-build", *options, "docs", "docs/_build/html")
 
 
 @nox.session(default=False)
