@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
 import torch
 from jaxtyping import Bool, Float
@@ -63,22 +63,9 @@ def robust_accuracy(
 ) -> float: ...
 @overload
 def robust_accuracy(
-    model: Model,
-    x: Batch,
-    y: Tensor,
-    attack: str = ...,
-    norm: str = ...,
-    eps: float = ...,
-    *,
-    bounds: tuple[float, float] | None = ...,
-    steps: int | None = ...,
-    seed: int = ...,
-    threshold: float = ...,
-    chunk_size: int | None = ...,
-    progress: Progress | None = ...,
-    return_inputs: Literal[True],
+    *given: Any, return_inputs: Literal[True], **settings: Any
 ) -> tuple[float, Batch]: ...
-@checked_arguments
+@checked_arguments  # type: ignore[misc]  # the second takes what the first does
 def robust_accuracy(
     model: Model,
     x: Batch,

@@ -139,6 +139,16 @@ def _divided(name: str, batch: Any) -> tuple[Batch, Tensor]:
     return _tensors(x), _label_tensor(name, y)
 
 
+def moved_to(pair: tuple[Batch, Tensor], place: Tensor) -> tuple[Batch, Tensor]:
+    """Examples on the device of ``place``, and floating-point inputs in its precision."""
+
+    def moved(leaf: Tensor) -> Tensor:
+        floating = place.is_floating_point() and leaf.is_floating_point()
+        return leaf.to(place) if floating else leaf.to(place.device)
+
+    return map_leaves(moved, pair[0]), pair[1].to(place.device)
+
+
 def _label_tensor(name: str, y: Any) -> Tensor:
     """Labels as a tensor, also from an array or a list of numbers."""
     if isinstance(y, np.ndarray | list):

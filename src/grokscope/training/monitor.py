@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from grokscope.arguments import checked_arguments
 from grokscope.findings.phase import Phase, phase
-from grokscope.measures.batches import Batch, leaf_at, leaves, map_leaves, rows, wrt_key
+from grokscope.measures.batches import leaf_at, leaves, rows, wrt_key
 from grokscope.measures.guard import undisturbed, without_wrappers
 from grokscope.measures.inputs import check_chunk_size, check_count, check_model
 from grokscope.measures.view import continuous, wrt_of
@@ -22,7 +22,7 @@ from grokscope.methods.attachment import innermost_optimizer, leaves_out
 from grokscope.runs import History
 from grokscope.shown import shown
 from grokscope.training.archive import Archive, MemoryArchive
-from grokscope.training.examples import PROBE_EXAMPLES, TEST_EXAMPLES, examples
+from grokscope.training.examples import PROBE_EXAMPLES, TEST_EXAMPLES, examples, moved_to
 from grokscope.training.measure_with_memory import MeasureWithMemory, Probe
 from grokscope.training.measurements import DEFAULT_MEASURES, Measure, named, values_of
 from grokscope.training.objective import Objective
@@ -159,7 +159,7 @@ class Monitor:
         return self._next
 
     def step(
-        self, step: int | None = None, *, always: bool = False, **figures: float
+        self, step: int | None = None, *, always: bool = False, **values: float
     ) -> dict[str, Any] | None:
         """Measure if ``step`` is due, and return the new row; otherwise return None at once.
 
@@ -169,7 +169,7 @@ class Monitor:
             step: number of steps trained so far; 0 is the network before training. None counts the
                 calls: 0, 1, 2, ...
             always: measure whether due or not, as for a last step.
-            figures: figures of your own, such as ``train_accuracy`` and ``test_accuracy``; they
+            values: values of your own, such as ``train_accuracy`` and ``test_accuracy``; they
                 join the history even where the step is not due.
 
         Raises:
@@ -180,11 +180,11 @@ class Monitor:
         self._version = self._parameter_version()
         due = self._next is not None and step >= self._next
         if not due and not always:
-            if figures:
-                self._append({"step": step, **figures})
+            if values:
+                self._append({"step": step, **values})
             return None
         # The caller's own values win: they may be of all test points, ours of a few.
-        row: dict[str, Any] = {"step": step, **figures}
+        row: dict[str, Any] = {"step": step, **values}
         measured = None if self.asynchronous else {**row, **self.measure(step), **row}
         self._next = self.schedule.after(step)
         self._measured_at = step
@@ -207,7 +207,7 @@ class Monitor:
                 measure.load_state_dict(remembered[measure.name])
 
     def _append(self, row: dict[str, Any]) -> None:
-        """Put the caller's own figures into the history, behind rows that are still to come."""
+        """Put the caller's own values into the history, behind rows that are still to come."""
         if self._process is None:
             self.history.append(row)
         else:
@@ -226,8 +226,8 @@ class Monitor:
     def _record(self, row: dict[str, Any]) -> None:
         self.history.append(row)
         if self._log is not None:
-            figures = {name: value for name, value in row.items() if name != "step"}
-            self._log(figures, row["step"])
+            values = {name: value for name, value in row.items() if name != "step"}
+            self._log(values, row["step"])
 
     def _to_send(self) -> Monitor:
         """A monitor of the same that measures at once, for another process."""
@@ -425,19 +425,10 @@ class Monitor:
         floating = (own for own in self.model.parameters() if own.dtype in _FLOATING)
         return next(floating, next(iter(leaves(self.probe[0]).values())))
 
-    def _moved(self, pair: tuple[Batch, Tensor]) -> tuple[Batch, Tensor]:
-        """Examples where the network is; floating-point inputs in its precision."""
-        place = self._place()
-
-        def moved(leaf: Tensor) -> Tensor:
-            floating = place.is_floating_point() and leaf.is_floating_point()
-            return leaf.to(place) if floating else leaf.to(place.device)
-
-        return map_leaves(moved, pair[0]), pair[1].to(place.device)
-
     def _measured(self, step: int) -> dict[str, float]:
-        x, y = self._moved(self.probe)
-        test = None if self.test is None else self._moved(self.test)
+        place = self._place()
+        x, y = moved_to(self.probe, place)
+        test = None if self.test is None else moved_to(self.test, place)
         probe = Probe(self.model, x, self._chunk_size, y, test, self._exact)
         row: dict[str, float] = {}
         for split, pair in (("probe", (x, y)), ("test", test)):
