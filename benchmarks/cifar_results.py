@@ -16,7 +16,7 @@ from matplotlib import pyplot as plt
 
 from figures_results import ACCURACIES, entry
 from grokscope.runs import History, Run
-from records import RESULTS, write_record
+from records import RESULTS, stored, write_record
 
 RESULT = RESULTS / "cifar.json"
 COLUMNS = (*ACCURACIES, "jacobian_norm", "jacobian_pc1", "centroid_alignment", "robust_accuracy")
@@ -40,10 +40,10 @@ def draw(run: Run) -> None:
         for arm, spec in run.spec["arms"].items():
             _line(axes, run.history(arm, 0), column, color=COLORS[arm], label=spec["title"])
     halves[0].axes[0].legend(frameon=False, fontsize="small")
-    pictures = {"image": _stored(run, "baseline", "probe", "x")}
+    pictures = {"image": _images(run, "baseline", "probe", "x")}
     for arm, spec in run.spec["arms"].items():
         last = run.history(arm, 0).steps[-1]
-        pictures[spec["title"]] = _stored(run, arm, f"step-{int(last):08}", "centroids")
+        pictures[spec["title"]] = _images(run, arm, f"step-{int(last):08}", "centroids")
     places = halves[1].subplots(rows, len(pictures["image"]))
     for row, (title, images) in zip(places, pictures.items(), strict=True):
         row[0].set_ylabel(title.replace(", ", "\n"), fontsize="small")
@@ -61,11 +61,8 @@ def _line(axes: Any, history: History, name: str, **style: Any) -> None:
     axes.semilogx(np.maximum(history.steps[known], 0.7), history[name][known], **style)
 
 
-def _stored(run: Run, arm: str, name: str, part: str) -> np.ndarray:
-    arrays = run.arrays(arm, 0, name)
-    if arrays is None:
-        raise SystemExit(f"{run.path}: {arm} has stored no {name}")
-    return np.asarray(arrays[part]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+def _images(run: Run, arm: str, name: str, part: str) -> np.ndarray:
+    return stored(run, arm, name, part).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
 
 def _legible(image: np.ndarray) -> np.ndarray:

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from statistics import median
 from typing import Any
 
 from grokscope.runs import Run
-from records import RESULTS, environment_of, rounded, write_record
+from records import RESULTS, environment_of, rounded, spread, table_row, write_record
 
 RESULT = RESULTS / "feature-learning.json"
 
@@ -26,7 +24,7 @@ def entry(run: Run) -> dict[str, Any]:
         "preset": run.spec["preset"],
         "seeds": run.spec["seeds"],
         "environment": environment_of(run),
-        **{name: _rounded(value) for name, value in run.results.items()},
+        **rounded(run.results),
     }
 
 
@@ -37,22 +35,9 @@ def table(found: dict[str, Any]) -> str:
     for arm in arms:
         own = [point for point in found["points"] if point["arm"] == arm]
         columns = ("reciprocal_norm", "max_alignment")
-        cells = [_spread([point[name] for point in own]) for name in columns]
-        lines.append("| " + " | ".join([arm, *cells]) + " |")
+        cells = [spread([point[name] for point in own]) for name in columns]
+        lines.append(table_row([arm, *cells]))
     return "\n".join(lines)
-
-
-def _spread(values: Sequence[float]) -> str:
-    middle = f"{median(values):.3g}"
-    return middle if len(values) == 1 else f"{middle} ({min(values):.3g} to {max(values):.3g})"
-
-
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _rounded(own) for name, own in value.items()}
-    if isinstance(value, list):
-        return [_rounded(own) for own in value]
-    return rounded(value) if isinstance(value, float) else value
 
 
 def main() -> None:

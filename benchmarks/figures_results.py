@@ -19,7 +19,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from grokscope.runs import Run
-from records import RESULTS, environment_of, rounded, write_record
+from records import RESULTS, environment_of, rounded, stored, write_record
 
 RESULT = RESULTS / "grokalign-figures.json"
 PICTURE = RESULTS.parent / "images/figures/grokalign-fig6.png"
@@ -71,13 +71,13 @@ def course(run: Run, arm: str, seed: int, columns: tuple[str, ...]) -> dict[str,
         "title": run.spec["arms"][arm]["title"],
         "first_step": {f"{m} >= {target}": history.first_step(m, target) for m, target in targets},
         "step": [row["step"] for row in rows],
-        **{name: [rounded(row[name]) for row in rows] for name in columns},
+        **{name: rounded([row[name] for row in rows]) for name in columns},
     }
 
 
 def draw(run: Run, biases: Run) -> None:
     """Figure 6: training images over their centroids in each arm, on the way and at the end."""
-    shown = {"image": kept(run, "baseline", "probe", "x")}
+    shown = {"image": _images(run, "baseline", "probe", "x")}
     arms = {
         "weight decay": (run, "baseline"),
         "GrokAlign": (run, "grokalign"),
@@ -85,7 +85,7 @@ def draw(run: Run, biases: Run) -> None:
     }
     for words, (of, arm) in arms.items():
         for step in (10_000, 50_000):
-            shown[f"{words}\n{step:,}"] = kept(of, arm, f"step-{step:08}", "centroids")
+            shown[f"{words}\n{step:,}"] = _images(of, arm, f"step-{step:08}", "centroids")
     size = (len(shown), len(shown["image"]))
     figure, places = plt.subplots(*size, figsize=(11, 8.2), layout="constrained")
     for row, (words, pictures) in zip(places, shown.items(), strict=True):
@@ -101,12 +101,8 @@ def draw(run: Run, biases: Run) -> None:
     figure.savefig(PICTURE, dpi=100)
 
 
-def kept(run: Run, arm: str, name: str, part: str) -> np.ndarray:
-    """Pictures that a run has stored: (n, 28, 28)."""
-    arrays = run.arrays(arm, 0, name)
-    if arrays is None:
-        raise SystemExit(f"{run.path}: {arm} has stored no {name}")
-    return np.asarray(arrays[part]).reshape(-1, 28, 28)
+def _images(run: Run, arm: str, name: str, part: str) -> np.ndarray:
+    return stored(run, arm, name, part).reshape(-1, 28, 28)
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from grokscope.findings.statistics import SeedValues
 from grokscope.findings.target import Target
 from grokscope.report.wording import count, number, percent, ratio
 from grokscope.runs import History, Run
-from records import RESULTS, environment_of, machine_of, rounded, write_record
+from records import RESULTS, environment_of, machine_of, rounded, table_row, write_record
 
 NAME = "table1-published"
 EXPERIMENT = "mnist-table1-published"
@@ -189,7 +189,7 @@ def _line(row: Mapping[str, Any], paper: Mapping[str, Mapping[str, float]], name
         for jump in jumps
     ]
     cells.append("; ".join([*told, *([none] if none else [])]))
-    return "| " + " | ".join(cells) + " |"
+    return table_row(cells)
 
 
 def _finding(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
@@ -293,7 +293,7 @@ def as_record(row: Mapping[str, Any]) -> dict[str, Any]:
     ratios = {name: value for name, value in row.items() if isinstance(value, SeedValues)}
     return plain | {
         name: {
-            "by_seed": [None if value is None else rounded(value) for value in of.values],
+            "by_seed": rounded(of.values),
             "median": of.median.text("{:.4g}".format),
         }
         for name, of in ratios.items()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
+
+import numpy as np
 
 from grokscope.experiments.catalogue import shipped
 from grokscope.experiments.yaml_files import read_yaml
@@ -32,9 +36,32 @@ def machine_of(run: Run) -> str:
     return f"{env.get('accelerator', what)}, torch {env['packages']['torch']}"
 
 
-def rounded(value: float) -> float:
-    """To four significant digits."""
-    return float(f"{value:.4g}")
+def rounded(value: Any) -> Any:
+    """Numbers to four significant digits, also within lists and mappings; all else as it is."""
+    if isinstance(value, Mapping):
+        return {name: rounded(own) for name, own in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(own) for own in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
+
+
+def spread(values: Sequence[float]) -> str:
+    """The median of a few values, and from where to where they go."""
+    middle = f"{median(values):.3g}"
+    return middle if len(values) == 1 else f"{middle} ({min(values):.3g} to {max(values):.3g})"
+
+
+def table_row(cells: Iterable[str]) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def stored(run: Run, arm: str, name: str, part: str) -> np.ndarray:
+    """A tensor that the first seed of an arm has stored."""
+    arrays = run.arrays(arm, 0, name)
+    if arrays is None:
+        raise SystemExit(f"{run.path}: {arm} has stored no {name}")
+    return np.asarray(arrays[part])
 
 
 def judged(run: Run) -> list[dict[str, Any]]:

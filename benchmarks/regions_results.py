@@ -15,7 +15,7 @@ from typing import Any
 
 from grokscope.report.wording import number
 from grokscope.runs import Run
-from records import RESULTS, environment_of, rounded, write_record
+from records import RESULTS, environment_of, rounded, table_row, write_record
 
 RESULT = RESULTS / "regions.json"
 ROWS = {
@@ -40,14 +40,7 @@ def entry(run: Run) -> dict[str, Any]:
         "preset": run.spec["preset"],
         "seeds": run.spec["seeds"],
         "environment": environment_of(run),
-        "ratio": {
-            arm: {name: [rounded(value) for value in values] for name, values in metrics.items()}
-            for arm, metrics in run.results["ratio"].items()
-        },
-        "trajectory": {
-            arm: [{name: rounded(value) for name, value in row.items()} for row in rows]
-            for arm, rows in run.results["trajectory"].items()
-        },
+        **rounded({name: run.results[name] for name in ("ratio", "trajectory")}),
     }
 
 
@@ -59,12 +52,12 @@ def table(run: Run) -> str:
         for name, row in reached.items()
     ]
     lines = [
-        "| | " + " | ".join(title for title, _ in columns) + " |",
+        table_row(["", *(title for title, _ in columns)]),
         "|---" * (1 + len(columns)) + "|",
     ]
     for name, words in {"step": "step", **ROWS}.items():
         cells = [number(row[name]) if name in row else "" for _, row in columns]
-        lines.append("| " + " | ".join([words, *cells]) + " |")
+        lines.append(table_row([words, *cells]))
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from typing import Any
 from grokscope.experiments.catalogue import Entry, entries, shipped
 from grokscope.experiments.yaml_files import read_yaml
 from grokscope.runs import Run
-from records import RESULTS, judged, write_record
+from records import RESULTS, judged, table_row, write_record
 
 PAPERS = {
     "grokalign": "GrokAlign (Walker et al. 2025)",
@@ -89,7 +89,7 @@ def _lines(figure: str, entry: Entry, recorded: Mapping[str, Mapping[str, Any]])
         link = f"[page]({target})"
     now = len(read_yaml(shipped()[entry.name]).get("claims") or ())
     return [
-        "| " + " | ".join([_words(figure), f"`{entry.name}`", *cells, str(now), link]) + " |"
+        table_row([_words(figure), f"`{entry.name}`", *cells, str(now), link])
         for cells in [_cells(run) for run in runs] or [["-"] * 6]
     ]
 

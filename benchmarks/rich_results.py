@@ -70,7 +70,7 @@ def kernel_points(run: Run) -> dict[str, Any]:
     """Distances of the kernel at other images from the one before training, where it was taken."""
     return {
         points: {
-            arm: {"steps": found["steps"], "distance": [rounded(v) for v in found["matrix"][0]]}
+            arm: {"steps": found["steps"], "distance": rounded(found["matrix"][0])}
             for arm, found in arms.items()
         }
         for points, arms in run.results.get("kernel_points", {}).items()
@@ -84,7 +84,7 @@ def shift(run: Run) -> dict[str, Any]:
             arm: {
                 "steps": found["steps"],
                 **{
-                    images: [rounded(value) for value in values]
+                    images: rounded(values)
                     for images, values in found.items()
                     if images in ("upright", "transposed")
                 },

@@ -15,7 +15,7 @@ from grokscope.findings.statistics import SeedValues, wilcoxon_p
 from grokscope.findings.target import Target, Unit
 from grokscope.report.wording import count, duration, ratio
 from grokscope.runs import Run
-from records import RESULTS, environment_of, write_record
+from records import RESULTS, environment_of, table_row, write_record
 
 RESULT = RESULTS / "table1.json"
 FIGURES = "{:.6g}".format
@@ -89,7 +89,7 @@ def print_row(
     for name, sample in clocks.items():
         cells.append(spread(sample, count if name == "steps" else duration))
         cells.append("" if is_baseline else spread(ratios[name], lambda value: f"{ratio(value)}x"))
-    print("| " + " | ".join(cells) + " |")
+    print(table_row(cells))
 
 
 def spread(sample: SeedValues, write: Callable[[float], str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -24,16 +25,27 @@ STYLES: Sequence[dict[str, Any]] = (
     {"color": "#c2447f", "linestyle": "-.", "marker": "X"},
     {"color": "#111111", "linestyle": "-", "marker": "d"},
 )
+RESULTS = Path(__file__).parents[1] / "results"
 Curve = tuple[Sequence[float], Sequence[float]]
+
+
+def sheet(
+    rows: int, columns: int, size: tuple[float, float], font: float = 8, **arguments: Any
+) -> tuple[Any, Any]:
+    """A figure of a size in inches, with axes open at the top and to the right."""
+    plt.rcParams.update({"font.size": font, "axes.spines.top": False, "axes.spines.right": False})
+    return plt.subplots(rows, columns, figsize=size, layout="constrained", **arguments)
 
 
 def start(rows: int = 2, columns: int = 1, **arguments: Any) -> tuple[Any, Any]:
     """A figure of the width of a page, with a strip on top where it has two rows."""
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
     ratios = {"height_ratios": [1, 2.4]} if rows == 2 else {}
-    return plt.subplots(
-        rows, columns, figsize=(6.4, 3.4), layout="constrained", gridspec_kw=ratios, **arguments
-    )
+    return sheet(rows, columns, (6.4, 3.4), 9, gridspec_kw=ratios, **arguments)
+
+
+def recorded(name: str) -> Any:
+    """What ``docs/results`` holds under a name."""
+    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
 
 
 def lines(axes: Any, curves: Mapping[str, Curve]) -> None:

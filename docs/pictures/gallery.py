@@ -7,32 +7,25 @@ Table 1 have pictures of their own, made where their runs are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from drawing import STYLES, Curve, lines, plt, save
+from drawing import STYLES, Curve, lines, recorded, save, sheet
 
 from grokscope.experiments.catalogue import shipped
 from grokscope.experiments.yaml_files import read_yaml
 
 DOCS = Path(__file__).parents[1]
-RESULTS, FIGURES = DOCS / "results", DOCS / "images/figures"
+FIGURES = DOCS / "images/figures"
 NOISE = ("0.2", "0.6", "1")
 Rows = Sequence[Mapping[str, Any]]
 
 
-def recorded(name: str) -> Any:
-    """What ``docs/results`` holds under a name."""
-    return json.loads((RESULTS / f"{name}.json").read_text("utf-8"))
-
-
 def panels(count: int = 3) -> tuple[Any, Any]:
     """A figure of the width of a page with panels side by side."""
-    plt.rcParams.update({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
-    return plt.subplots(1, count, figsize=(7.6, 2.7), layout="constrained", squeeze=False)
+    return sheet(1, count, (7.6, 2.7), squeeze=False)
 
 
 def draw(name: str, plots: Mapping[str, Mapping[str, Curve]], shaded: Any = None) -> None:
@@ -96,21 +89,46 @@ def _arms_of(record: Any) -> dict[str, Any]:
     }
 
 
-def _of_columns(key: str, **titles: str) -> dict[str, dict[str, Curve]]:
-    arms = _arms_of(recorded("grokalign-figures")[key])
-    return {title: _columns(arms, metric) for metric, title in titles.items()}
+# figure -> the recorded run, and its metrics under their titles
+CURVES: dict[str, tuple[str, dict[str, str]]] = {
+    "fig2": (
+        "fig2-paper",
+        {
+            "jacobian_pc1": "PC1 of the Jacobians",
+            "test_accuracy": "test accuracy",
+            "row_alignment": "row alignment: max |cos(row, x)|",
+        },
+    ),
+    "fig7": (
+        "fig7-paper",
+        {
+            "test_accuracy": "test accuracy",
+            "jacobian_norm": "Jacobian norm",
+            "centroid_alignment": "cosine of image and centroid",
+        },
+    ),
+    **{
+        figure: (
+            f"{figure}-quick",
+            {
+                "unseen_accuracy": "accuracy on pairs unseen in either order",
+                "jacobian_norm": "Jacobian norm",
+                f"{part}_gini": f"Gini, {part.replace('_', '-')}",
+            },
+        )
+        for figure, part in (("fig8", "embedding"), ("fig9", "neuron_logit"))
+    },
+}
 
 
-def _rank() -> None:
-    draw(
-        "grokalign-fig2",
-        _of_columns(
-            "fig2-paper",
-            jacobian_pc1="PC1 of the Jacobians",
-            test_accuracy="test accuracy",
-            row_alignment="row alignment: max |cos(row, x)|",
-        ),
-    )
+def _curves() -> None:
+    record = recorded("grokalign-figures")
+    for figure, (run, titles) in CURVES.items():
+        arms = _arms_of(record[run])
+        draw(
+            f"grokalign-{figure}",
+            {title: _columns(arms, metric) for metric, title in titles.items()},
+        )
 
 
 def _feature_learning() -> None:
@@ -156,31 +174,6 @@ def _cifar() -> None:
     draw("grokalign-fig5", {title: _columns(arms, name) for name, title in titles.items()})
 
 
-def _constrain() -> None:
-    draw(
-        "grokalign-fig7",
-        _of_columns(
-            "fig7-paper",
-            test_accuracy="test accuracy",
-            jacobian_norm="Jacobian norm",
-            centroid_alignment="cosine of image and centroid",
-        ),
-    )
-
-
-def _modular() -> None:
-    for figure, gini in (("fig8", "embedding_gini"), ("fig9", "neuron_logit_gini")):
-        draw(
-            f"grokalign-{figure}",
-            _of_columns(
-                f"{figure}-quick",
-                unseen_accuracy="accuracy on pairs unseen in either order",
-                jacobian_norm="Jacobian norm",
-                **{gini: f"Gini, {gini.removesuffix('_gini').replace('_', '-')}"},
-            ),
-        )
-
-
 def _lazy_or_rich() -> None:
     points = recorded("feature-learning")["experiments"]["mnist-lazy-or-rich"]["points"]
     figure, (places,) = panels(2)
@@ -222,8 +215,7 @@ def _regions() -> None:
 def _cosines() -> None:
     """The mean largest and smallest cosine of each condition, a point for each seed."""
     record = recorded("table2")
-    plt.rcParams.update({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
-    figure, axes = plt.subplots(figsize=(7.6, 2.7), layout="constrained")
+    figure, axes = sheet(1, 1, (7.6, 2.7))
     for place, row in enumerate(record["table"]):
         seeds = record["by_seed"][row["arm"]]
         style = STYLES[1 if "grokalign" in row["arm"] else 2 if "adv" in row["arm"] else 0]
@@ -245,12 +237,10 @@ def _cosines() -> None:
 def draw_grokalign() -> None:
     """The figures of the first paper that are curves or points."""
     for picture in (
-        _rank,
+        _curves,
         _feature_learning,
         _xor,
         _cifar,
-        _constrain,
-        _modular,
         _lazy_or_rich,
         _regions,
         _cosines,
@@ -399,9 +389,7 @@ def _scatter(name: str, record: Any, names: Sequence[str]) -> None:
 
 def _onsets(name: str, record: Any) -> None:
     """When each setting or seed fits its training images, and its onset from start to end."""
-    plt.rcParams.update({"font.size": 8, "axes.spines.top": False, "axes.spines.right": False})
-    height = 1.3 + 0.2 * len(record["arms"])
-    figure, axes = plt.subplots(figsize=(7.6, height), layout="constrained")
+    figure, axes = sheet(1, 1, (7.6, 1.3 + 0.2 * len(record["arms"])))
     labels = {}
     for place, arm in enumerate(record["arms"].values()):
         end = arm["steps_run"] if arm["end"] is None else arm["end"]

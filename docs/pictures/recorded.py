@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from drawing import STYLES, plt, save
+from drawing import RESULTS, STYLES, recorded, save, sheet
 from matplotlib.ticker import LogLocator, NullFormatter
-
-RESULTS = Path(__file__).parents[1] / "results"
 
 
 def draw_table1(wanted: set[str]) -> dict[str, Any]:
     """Steps and training time of every method to 85 % test accuracy, seed by seed."""
-    recorded = json.loads((RESULTS / "table1.json").read_text("utf-8"))
+    record = recorded("table1")
     for experiment, name in {
         "mnist-table1": "table1-cross-entropy",
         "mnist-table1-mse": "table1-squared-error",
     }.items():
-        _times(recorded[experiment]["arms"], RESULTS / f"{name}.png")
+        _times(record[experiment]["arms"], RESULTS / f"{name}.png")
     return {}
 
 
 def _times(arms: Mapping[str, Any], path: Path) -> None:
     """A row for each condition, a point for each seed; an arrow where training ended before."""
-    plt.rcParams.update({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False})
-    height = 0.9 + 0.33 * len(arms)
-    figure, plots = plt.subplots(1, 2, figsize=(7.6, height), layout="constrained", sharey=True)
+    figure, places = sheet(1, 2, (7.6, 0.9 + 0.33 * len(arms)), 9, sharey=True)
     titles = {"steps": "steps to 85 %", "seconds": "training time to 85 %, s"}
-    for axes, (unit, title) in zip(plots, titles.items(), strict=True):
+    for axes, (unit, title) in zip(places, titles.items(), strict=True):
         for row, arm in enumerate(arms.values()):
             pairs = list(zip(arm[unit]["by_seed"], arm[unit]["at_least"], strict=True))
             reached = [value for value, _ in pairs if value is not None]
@@ -49,6 +44,6 @@ def _times(arms: Mapping[str, Any], path: Path) -> None:
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:,g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.grid(axis="x", alpha=0.25)
-    plots[0].set_yticks(range(len(arms)), [arm["title"] for arm in arms.values()])
-    plots[0].invert_yaxis()
+    places[0].set_yticks(range(len(arms)), [arm["title"] for arm in arms.values()])
+    places[0].invert_yaxis()
     save(figure, path)
