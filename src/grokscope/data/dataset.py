@@ -358,8 +358,6 @@ def _check_inputs(name: str, x: Batch) -> None:
 
 def _check_split(split: str, x: Batch, y: Tensor, num_classes: int | None) -> None:
     """Raise unless ``x`` and ``y`` are the inputs and targets of the same examples."""
-    if not isinstance(y, Tensor):
-        raise TypeError(f"{split}_y must be a torch.Tensor: got {type(y).__name__}")
     _check_inputs(f"{split}_x", x)
     n = batch_size(x, f"{split}_x")
     is_column = num_classes is not None and y.shape[1:] == (1,)

@@ -132,8 +132,6 @@ def load(
     if data.train_x.dtype == torch.uint8:
         data = data.scaled(dtype)
     if normalize is not None:
-        if len(normalize) != 2 or isinstance(normalize, str):
-            raise ValueError(f"normalize must be (mean, std): got {normalize!r}")
         data = data.normalized(*normalize)
     return data.flattened() if flatten else data
 

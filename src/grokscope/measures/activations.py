@@ -183,10 +183,6 @@ def _chosen_modules(model: nn.Module, layers: Sequence[str] | None) -> dict[str,
             for name, module in modules.items()
             if not any(module.children()) and not isinstance(module, _PASSING)
         }
-    if isinstance(layers, str):
-        raise TypeError(
-            f"layers must be a list of names: got the string {layers!r}; pass [{layers!r}]"
-        )
     # a compiled model lists its layers under the name that torch.compile gives the module inside
     layers = [name.replace(_COMPILED, "") for name in layers]
     for name in layers:

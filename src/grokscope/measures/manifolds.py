@@ -70,8 +70,6 @@ def check_manifolds(manifolds: Sequence[Tensor] | Tensor) -> list[Float[Tensor, 
         )
     for i, points in enumerate(manifolds):
         name = f"manifolds[{i}]"
-        if not isinstance(points, Tensor):
-            raise TypeError(f"{name} must be a torch.Tensor: got {type(points).__name__}")
         if points.ndim != 2:
             raise ValueError(
                 f"{name} must have shape (m, N), points by features: got {tuple(points.shape)}"

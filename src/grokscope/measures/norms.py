@@ -33,8 +33,6 @@ def weight_norms(model: nn.Module) -> dict[str, Float[Tensor, ""]]:
         ['linear1.weight', 'linear2.weight']
     """
     check_model(model)
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module: got {type(model).__name__}")
     buffers = weights_in_buffers(model)
     if buffers:
         numbers = sum(buffer.numel() for buffer in buffers.values())

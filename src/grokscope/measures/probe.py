@@ -201,8 +201,6 @@ def _check_split(
     """The features as detached float64 matrices; raise unless everything fits."""
     for split, features, y in (("train", train_features, train_y), ("test", test_features, test_y)):
         check_features(features, f"{split}_features")
-        if not isinstance(y, Tensor):
-            raise TypeError(f"{split}_y must be a torch.Tensor: got {type(y).__name__}")
         y = class_labels(y)
         if y.is_floating_point() or y.shape != features.shape[:1] or int(y.min()) < 0:
             raise ValueError(

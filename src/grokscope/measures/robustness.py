@@ -237,14 +237,13 @@ def _half_spaces(
 
 def check_labels(y: Tensor, n: int) -> None:
     """Raise unless ``y`` holds a label for each of ``n`` examples."""
-    if isinstance(y, Tensor) and y.is_complex():
+    if y.is_complex():
         raise ValueError(f"y must hold real labels: got {y.dtype}")
-    if isinstance(y, Tensor) and y.is_floating_point() and not bool(torch.isfinite(y).all()):
+    if y.is_floating_point() and not bool(torch.isfinite(y).all()):
         raise ValueError("y holds NaN or infinity")
-    if not isinstance(y, Tensor) or tuple(y.shape) != (n,):
-        got = tuple(y.shape) if isinstance(y, Tensor) else type(y).__name__
+    if tuple(y.shape) != (n,):
         raise ValueError(
-            f"y must hold a label for each of the {n} examples, shape ({n},): got {got}"
+            f"y must hold a label for each of the {n} examples, shape ({n},): got {tuple(y.shape)}"
         )
 
 

@@ -71,14 +71,6 @@ class View(nn.Module):
         embed: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         super().__init__()
-        if not callable(model):
-            raise TypeError(f"model must be an nn.Module or a function: got {type(model).__name__}")
-        for name, function in (("forward", forward), ("embed", embed)):
-            if function is not None and not callable(function):
-                raise TypeError(
-                    f"{name} must be a function of (model, batch) or None: got "
-                    f"{type(function).__name__}"
-                )
         if isinstance(wrt, bool) or not isinstance(wrt, int | str | None):
             raise TypeError(f"wrt must be a position, a key or None: got {type(wrt).__name__}")
         # Past nn.Module.__setattr__, which would register the model as a child of its own name.

@@ -113,8 +113,8 @@ def activation_class(activation: str | type[nn.Module]) -> type[nn.Module]:
 
 
 def check_size(name: str, size: int) -> None:
-    """Raise unless ``size`` is a positive integer."""
-    if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+    """Raise unless ``size``, an integer, is positive."""
+    if size < 1:
         raise ValueError(f"{name} must be a positive integer: got {size!r}")
 
 
