@@ -108,14 +108,19 @@ def evaluate(centers: Array, frame: Array) -> tuple[Array, Array, Array, Array]:
     sum_j C_ij W_ij / C_ii on its diagonal.
     """
     gram = centers @ centers.T
+    # Frames need not be orthonormal: with V'V = L L', V L^-T is. F depends on the span alone, so
+    # the gradient by V is that by the orthonormal frame times L^-1, applied at the end.
     inverse = np.linalg.inv(np.linalg.cholesky(frame.swapaxes(1, 2) @ frame))
     space = frame @ inverse.swapaxes(1, 2)
     shadow = centers @ space
+    # (b, P, P) is C itself: what is left of the Gram matrix once the subspace is removed
     left = shadow @ shadow.swapaxes(1, 2)
     np.subtract(gram, left, out=left)
     squared = np.einsum("bii->bi", left).copy()
+    # squared lengths left over those before: the published stability is the least of them
     kept = (squared / gram.diagonal()).min(1)
     reciprocal = 1 / np.maximum(squared, _TINY * gram.diagonal())
+    # in place, and in two products: (b, P, P) temporaries are what the call costs
     weight = left * reciprocal[:, :, None]
     weight *= reciprocal[:, None, :]
     squares = np.einsum("bij,bij->bi", left, weight)
@@ -123,6 +128,7 @@ def evaluate(centers: Array, frame: Array) -> tuple[Array, Array, Array, Array]:
     cost = np.where(kept > 0, 0.5 * squares.sum(1), np.inf)
     np.einsum("bii->bi", weight)[...] -= squares * reciprocal
     slope = -2 * (centers.T @ (weight @ shadow))
+    # Horizontal: steps within the span change nothing, and rounding must not build one up.
     slope -= space @ (space.swapaxes(1, 2) @ slope)
     return cost, slope @ inverse, space, kept
 
@@ -138,18 +144,23 @@ def leave(centers: Array, space: Array, num_steps: int) -> Array:
     direction = -slope
     length = 1 / np.maximum(np.sqrt(_inner(slope, slope)), _TINY)
     for _ in range(num_steps):
+        # written so that NaN starts anew along the gradient too
         uphill = ~(_inner(slope, direction) < 0)
         direction[uphill] = -slope[uphill]
+        # Armijo's condition with the factor 1/2, as published: bold steps that fall far, or none.
         promise = 0.5 * _inner(slope, direction)
         space, cost, new, length, halvings = _halved_step(
             centers, space, cost, slope, direction, length, promise
         )
+        # Hestenes and Stiefel: beta = <g', g' - g> / <d, g' - g>, the old vectors carried to the
+        # new frame by projection. A negative factor would turn back, and 0 restarts.
         turn = new - _tangent(space, slope)
         direction = _tangent(space, direction)
         curvature = _inner(turn, direction)
         factor = _inner(new, turn) / np.where(curvature == 0, np.inf, curvature)
         direction = np.maximum(factor, 0.0)[:, None, None] * direction - new
         slope = new
+        # as published: after one halving the length was right and is kept, else twice that is tried
         length = np.where(halvings == 1, length, 2 * length)
     return space
 
@@ -168,6 +179,7 @@ def _halved_step(
     space, cost, slope, length = space.copy(), cost.copy(), slope.copy(), length.copy()
     halvings = np.zeros(len(cost), dtype=np.intp)
     todo = np.arange(len(cost))
+    # 2^-10 of the first length: a start that has not fallen by then stays where it is
     for _ in range(11):
         moved, upper = np.linalg.qr(space[todo] + length[todo, None, None] * direction[todo])
         # Columns keep their sense, or the next direction would not belong to the new frame.
@@ -206,6 +218,8 @@ def descend(centers: Array, space: Array, num_steps: int) -> Points:
 
 def _descend(centers: Array, space: Array, num_steps: int) -> Points:
     b, r, k = space.shape
+    # The preconditioner is a change of the frame's columns, which leaves its span and so F as they
+    # are: BFGS then works in (r, k) coordinates in which the Hessian is closer to the identity.
     frame = space @ _preconditioner(centers, space)
     cost, slope, space, kept = evaluate(centers, frame)
     gradient = slope.reshape(b, -1)
@@ -221,15 +235,20 @@ def _descend(centers: Array, space: Array, num_steps: int) -> Points:
         frame = frame + step.reshape(frame.shape)
         turn = slope.reshape(b, -1) - gradient
         gradient = gradient + turn
+        # <s, y> > 0 keeps the inverse Hessian positive definite (Nocedal and Wright, section 6.1);
+        # 1e-10 of |s| |y| is where float64 can no longer tell it from rounding.
         bend = _inner(step, turn)
         curved = bend > 1e-10 * np.sqrt(_inner(step, step) * _inner(turn, turn))
         # A step without curvature is remembered as zeros, so that all starts keep in time.
         steps[:, h], turns[:, h] = step * curved[:, None], turn * curved[:, None]
         curvature[:, h] = bend * curved
+        # The triangle R_ij = <s_i, y_j> grows by a column at each step, and so does its inverse: [R
+        # c; 0 p]^-1 = [R^-1, -R^-1 c / p; 0, 1 / p]. A step without curvature gets p = 1.
         pivot = np.where(curved, bend, 1.0)
         column = inverse[:, :h, :h] @ (steps[:, :h] @ turns[:, h, :, None])
         inverse[:, :h, h] = -column[:, :, 0] / pivot[:, None]
         inverse[:, h, h] = 1 / pivot
+    # in an orthonormal frame: of the preconditioned one the length of the gradient means nothing
     _, slope, space, kept = evaluate(centers, space)
     return Points(space, cost, np.sqrt(_inner(slope.reshape(b, -1), slope.reshape(b, -1))), kept)
 
@@ -260,6 +279,7 @@ def _line_search(
     """A step (b, n) along each direction that lowers F, zero where none is found, and F there."""
     descent = _inner(gradient, direction)
     uphill = ~(descent < 0)
+    # a history that rounding has spoiled points uphill: a short gradient step instead
     if uphill.any():
         direction = np.where(uphill[:, None], -0.1 * gradient, direction)
         descent = _inner(gradient, direction)
@@ -267,11 +287,13 @@ def _line_search(
     result = list(evaluate(centers, frame + step.reshape(frame.shape)))
     # Near the minimum F is flat to rounding, and the quasi-Newton step is to be trusted.
     limit = cost * (1 + 1e-13)
+    # Armijo with the usual 1e-4: a quasi-Newton step of length one is nearly always taken.
     failed = np.flatnonzero(~(result[0] <= limit + 1e-4 * descent))
     length = 1.0
     for trial in range(13):
         if not len(failed):
             break
+        # 0.3^12 = 5e-7; the last trial, of length zero, restores where the start stands
         length = 0.3 * length if trial < 12 else 0.0
         step[failed] = length * direction[failed]
         values = evaluate(centers, frame[failed] + step[failed].reshape(-1, *frame.shape[1:]))
@@ -292,9 +314,13 @@ def _direction(
     if steps.shape[1] == 0:
         return -0.1 * gradient / np.maximum(np.sqrt(_inner(gradient, gradient)), _TINY)[:, None]
     newest = _inner(turns[:, -1], turns[:, -1])
+    # <s, y> / <y, y> of the newest pair scales the first inverse Hessian (Nocedal and Wright,
+    # 6.20), so that steps of length one are of the right size.
     size = np.where(newest > 0, curvature[:, -1] / np.maximum(newest, _TINY), 1.0)[:, None, None]
     column = gradient[:, :, None]
     first = inverse @ (steps @ column)
+    # -H g for H = c I + S R^-T ((D + c Y'Y) R^-1 S' - c Y') - c Y R^-1 S', c the size, from the
+    # right: the history's vectors, the columns of S and Y, are rows here
     changed = turns.swapaxes(1, 2) @ first
     middle = size * (turns @ (changed - column)) + curvature[:, :, None] * first
     second = inverse.swapaxes(1, 2) @ middle
@@ -319,6 +345,9 @@ def polish(
         accepted = False
         while damping < 1e6 * size and not accepted:
             try:
+                # Levenberg's damping: Cholesky fails where the Hessian is not positive definite,
+                # which is how a saddle is noticed; 1e-13 of the mean eigenvalue only keeps rounding
+                # from doing so.
                 shift = max(damping, 1e-13 * size) * np.eye(len(hessian))
                 step = -cho_solve(cho_factor(hessian + shift), gradient)
             except LinAlgError:  # not convex here
@@ -332,8 +361,10 @@ def polish(
             damping = damping / 4 if accepted else max(4 * damping, 1e-4 * size)
         if not accepted:
             break
+        # undamped again near the minimum, where Newton's steps then converge quadratically
         damping = damping if damping > 1e-7 * size else 0.0
         frame, cost = trial, value
+        # a valley that leads to the removal of a center is left at once: its end is no answer
         if least_stable and evaluate(centers, frame[None])[3][0] < least_stable:
             break
     stability = evaluate(centers, frame[None])[3]
@@ -359,6 +390,7 @@ def newton_model(centers: Array, frame: Array) -> tuple[Array, Array, Array]:
     """
     r, k = frame.shape
     q = r - k
+    # QR of [V, I]: its first k columns span V, the next r - k the orthogonal complement
     basis = np.linalg.qr(np.concatenate([frame, np.eye(r)], axis=1))[0][:, k:r]
     left = centers @ basis
     lengths = np.linalg.norm(left, axis=1, keepdims=True)
@@ -366,11 +398,13 @@ def newton_model(centers: Array, frame: Array) -> tuple[Array, Array, Array]:
     cosines = u @ u.T
     squares = np.square(cosines)
     total = squares.sum(1)
+    # W of `evaluate` in unit vectors: cosines, less what the lengths' change takes on the diagonal
     weight = cosines - np.diag(total)
     gradient = (-2 * u.T @ weight @ b).ravel()
     cross = b.T @ u
     hessian = 2 * np.einsum("pq,ab->paqb", u.T @ u, b.T @ b)  # sum of h_ij h_ij'
     hessian += 2 * np.einsum("aq,bp->paqb", cross, cross)  # sum of h_ij h_ji'
+    # second-order terms of C_ij: <b_i, Z'Z b_j> fills the blocks p = q, <u_i, ZZ' u_j> those a = b
     index = np.arange(q)
     hessian[index, :, index, :] += 2 * (b.T @ weight @ b)
     index = np.arange(k)
@@ -379,6 +413,7 @@ def newton_model(centers: Array, frame: Array) -> tuple[Array, Array, Array]:
     # Change of log C_ii, and of sum_j g_ij C_ij, with the step.
     log_length = -2 * (u[:, :, None] * b[:, None, :]).reshape(len(u), -1)
     pulled = (cosines @ u)[:, :, None] * b[:, None, :] + u[:, :, None] * (cosines @ b)[:, None, :]
+    # rank 2 P: the lengths c_i move too, and with them each cosine that they divide
     factor = 0.5 * squares @ log_length + total[:, None] * log_length
     factor += 2 * pulled.reshape(len(u), -1)
     low_rank = log_length.T @ factor

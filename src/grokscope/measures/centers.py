@@ -152,6 +152,9 @@ def _ranks(centers: Array, num_starts: int) -> tuple[list[Array], list[RankCandi
         starts = np.linalg.qr(stream.standard_normal((num_starts, rank, k)))[0]
         found = minima(centers, starts)
         left = np.array([_correlation_left(centers, frame) for frame in found.frame])
+        # While a further direction lowers F, minima that leave more correlation than the rank
+        # before go to the end, the others stay in order of stability; see the module's third
+        # difference.
         if k > 1 and found.cost.min() < cost:
             worse = left > float(candidates[-1].residual_correlation[0])
             order = np.argsort(worse, kind="stable")
@@ -163,6 +166,7 @@ def _ranks(centers: Array, num_starts: int) -> tuple[list[Array], list[RankCandi
         columns = (torch.from_numpy(c) for c in (found.stability, left, distance))
         candidates.append(RankCandidates(*columns))
         recent = [float(c.residual_correlation[0]) for c in candidates[-4:]]
+        # as published: three increases in a row end the search
         if k > 4 and all(b > a for a, b in pairwise(recent)):
             break
     return kept, candidates
@@ -211,12 +215,15 @@ def _canonical_coordinates(exact: Array) -> tuple[Array, Array]:
     """
     gram = exact @ exact.T
     gram = np.round(gram * (_GRID / gram.diagonal().max())) / _GRID
+    # Rows in the order of their lengths, then of their sorted products: neither changes with the
+    # order in which the centers came, nor with a rotation of the features.
     order = np.lexsort(np.column_stack([np.sort(gram), gram.diagonal()]).T)
     gram = gram[np.ix_(order, order)]
     values, axes = np.linalg.eigh(gram)
     rank = exact.shape[1]
     axes, values = axes[:, ::-1][:, :rank], values[::-1][:rank]
     rounded = axes * np.sqrt(values.clip(0.0))
+    # orthogonal Procrustes: the rotation that takes the rounded coordinates nearest to the exact
     left, _, right = np.linalg.svd(exact[order].T @ rounded)
     return rounded, left @ right
 

@@ -159,6 +159,8 @@ def _anchors(
     solution = nonnegative_least_squares(columns, vectors, signs)
     weight = solution.coefficients
     projection = (weight * signs) @ columns.mT
+    # The anchor of manifold i is the mean of its points weighted by the solution; where none bears
+    # weight, the point of least margin, to which the weight would go first.
     slack = ((vectors - projection) @ columns) * signs
     anchors = vectors.new_empty(len(vectors), count, len(columns))
     for i in range(count):
@@ -174,6 +176,7 @@ def _measures(anchors: Tensor, vectors: Tensor, squared: Tensor) -> GlueGeometry
     count = anchors.shape[1]
     centers = anchors.mean(0)
     axes = anchors - centers
+    # (T, P) field and (T, P, P) Gram matrix of the axes of each sample, the centers taken out
     field = (axes @ vectors.unsqueeze(2)).squeeze(2)
     spread = axes @ axes.mT
     floor = _NO_EXTENT * float(anchors.square().sum(2).max()) * count
@@ -181,6 +184,7 @@ def _measures(anchors: Tensor, vectors: Tensor, squared: Tensor) -> GlueGeometry
     c = _quadratic(field, spread + centers @ centers.mT, floor).mean()
     a = squared.mean()
     alignments = _alignments(centers, axes, floor)
+    # c < b, for the Gram matrix of c is larger by the centers; rounding may make them equal
     radius = torch.where(b > 0, (c / (b - c).clamp_min(0.0)).sqrt(), 0.0)
     return GlueGeometry(count / a, b / count, radius, c / a, *alignments)
 

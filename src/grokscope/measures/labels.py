@@ -25,6 +25,7 @@ def are_by_position(y: Tensor, outputs: Tensor) -> bool:
     """
     if y.is_floating_point() or y.ndim < 2 or outputs.ndim != y.ndim + 1:
         return False
+    # classes last, as Transformers has them, or second, as PyTorch's losses do
     return y.shape[1:] in (outputs.shape[1:-1], outputs.shape[2:])
 
 

@@ -95,8 +95,11 @@ class _Problems:
         gram *= share.unsqueeze(2)
         gram *= share.unsqueeze(1)
         squares = gram.diagonal(dim1=1, dim2=2)
+        # padding becomes rows of the identity: the factorization goes through and the fit there is
+        # 0
         squares += (~used).to(gram.dtype)
         factor, info = torch.linalg.cholesky_ex(gram)
+        # a pivot over its diagonal is the squared sine between a point and those before it
         pivots = factor.diagonal(dim1=1, dim2=2).square() / squares
         weak = (info > 0) | ~(pivots > _WEAK_PIVOT).all(1)
         if self.products is not None:
@@ -120,6 +123,7 @@ class _Problems:
         sine = r.diagonal(dim1=1, dim2=2).abs() / stacked.norm(dim=1)
         dependent = ~(sine > _DEPENDENT).all(1)
         right = q[:, : columns.shape[1]].mT @ self.targets[rows].unsqueeze(2)
+        # dependent sets are thrown away by the caller: a triangle that can be solved will do
         safe = torch.where(dependent[:, None, None], torch.eye(r.shape[1]).to(r), r)
         return torch.linalg.solve_triangular(safe, right, upper=True).squeeze(2), dependent
 
@@ -161,6 +165,8 @@ def _descend(
         going = negative.any(1) & ~degenerate
         todo, fit, negative = todo[going], fit[going], negative[going]
         here = current[todo]
+        # Lawson and Hanson's inner loop: go from the feasible point towards the fit until the first
+        # coefficient reaches zero, drop it, fit again.
         way = torch.where(negative, torch.where(here > 0, here / (here - fit), 0.0), torch.inf)
         step = way.amin(1, keepdim=True)
         leaving = negative & (way <= step)
@@ -218,6 +224,7 @@ def _active_sets(problems: _Problems) -> tuple[Tensor, Tensor, int]:
     num_points, device = points.shape[-1], points.device
     coefficients = torch.zeros(num_problems, num_points, dtype=points.dtype, device=device)
     passive = torch.zeros(num_problems, num_points, dtype=torch.bool, device=device)
+    # what an inner product of D terms with a unit column is off by, relative to the target
     rounding = 10 * torch.finfo(points.dtype).eps * points.shape[-2] ** 0.5
     tolerance = (rounding * problems.scale).unsqueeze(1)
     block = torch.arange(min(_BLOCK, num_points), device=device)

@@ -49,6 +49,8 @@ def chain_squared_norms(
 ) -> Float[Tensor, "s n"]:
     """The squared norms of u^T A, summed over the r directions u of every example."""
     s, n, r, _ = directions.shape
+    # r directions of an example share its slopes: they become rows of the same product, n r of
+    # them, rather than an axis, so that every product stays one matrix product.
     slopes = [fold.slope for fold in chain.folds]
     if r > 1:
         slopes = [
@@ -65,6 +67,8 @@ def chain_squared_offsets(chain: ChainPass) -> Float[Tensor, "s n_or_1"]:
     The result is (S, 1) if nothing depends on the example: no activations.
     """
     first = chain.weights[0]
+    # The affine map at zero: D (W (...) + b) + c, from the first layer to the last. It stays one
+    # row until the first slope, which is the first that differs from example to example.
     offset = first.new_zeros(*first.shape[:-2], 1, first.shape[-1])
     for weight, bias, fold in zip(chain.weights, chain.biases, chain.folds, strict=True):
         offset = offset @ weight.mT
@@ -95,10 +99,12 @@ class _SquaredNorms(torch.autograd.Function):
         *weights: Tensor,
     ) -> Tensor:
         rows = [directions if slopes[-1] is None else directions * slopes[-1]]  # g_L ... g_1
+        # in place on fresh products, so that the rows saved for backward are the only memory
         for weight, slope in zip(weights[:0:-1], slopes[-2::-1], strict=True):
             row = _product(rows[-1], weight, features_first)
             rows.append(row if slope is None else row.mul_(slope))
         first, last = weights[0], rows[-1]
+        # s = g_1 (W_1 W_1^T) g_1^T, or |g_1 W_1|^2: ``along`` is what g_1, or itself, is met with
         ctx.by_gram = gram_is_shorter(last.shape[-2], *first.shape[-2:])
         along = _product(last, _grams(first) if ctx.by_gram else first, features_first)
         ctx.slopes, ctx.features_first = slopes, features_first
@@ -114,20 +120,26 @@ class _SquaredNorms(torch.autograd.Function):
         needed = ctx.needs_input_grad[3:]
         gradients: list[Tensor | None] = [None] * depth
         with full_precision(grad):
+            # grad is that of the sum over examples, so each row of ds/dg is scaled by its own
             scale = (2 * grad).reshape(*along.shape[:-1], 1)
             change = along * scale
             if ctx.by_gram:
                 if needed[0]:
+                    # 2 g_1^T g_1 W_1 by way of (h_1, h_1), smaller than g_1 W_1 (n, d) with its
+                    # many inputs
                     gram_change = _matmul(rows[0].mT, rows[0] * scale)
                     gradients[0] = _matmul(gram_change, weights[0])
             else:
                 if needed[0]:
                     gradients[0] = _matmul(rows[0].mT, change)
+                # 2 g_1 W_1 W_1^T; by the Gram matrix ``along`` was that already
                 change = _product(change, weights[0].mT, features_first)
             for index in range(1, depth):
                 if index > 1:
                     change = _product(change, weights[index - 1].mT, features_first)
                 slope = ctx.slopes[index - 1]
+                # ds/dg_{l-1} D_{l-1}: g_{l-1} had the slopes multiplied in, so its change has them
+                # too
                 if slope is not None:
                     change.mul_(slope)
                 if needed[index]:
@@ -163,5 +175,7 @@ def _grams(first: Tensor) -> Tensor:
 
 def gram_is_shorter(num_rows: int, width: int, num_inputs: int) -> bool:
     """Whether value and gradient of ||g W||^2 take fewer multiplications by W W^T."""
+    # Multiplications, value and gradient together. By the Gram matrix: W W^T and (g^T g) W, h^2 d
+    # each, and g (W W^T) and g^T g, m h^2 each. Without: g W, g^T (g W) and (g W) W^T, m h d each.
     by_gram = 2 * width**2 * (num_inputs + num_rows)
     return by_gram < 3 * num_rows * width * num_inputs

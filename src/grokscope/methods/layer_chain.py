@@ -178,6 +178,9 @@ class LayerPass:
     def cotangents(self, u: Float[Tensor, "n k"]) -> tuple[Float[Tensor, " n *d"], list[Tensor]]:
         """h_0, and h_l behind each layer with a weight."""
         edges = [cast(GradientEdge, self._edges[i]) for i in self.weighted]
+        # All h_l by one backward pass over the graph that training needs anyway, which is why it is
+        # retained. In front of the first weight there need be no graph: there layers are
+        # transposed.
         behind = list(torch.autograd.grad([self.result], edges, [u], retain_graph=True))
         h = behind[0]
         for i in range(self.first, -1, -1):
@@ -233,6 +236,7 @@ class _SquaredNorms(torch.autograd.Function):
         with full_precision(gradient):
             for h, behind in ctx.found:
                 scale = (2 * gradient).view(-1, *[1] * (h.ndim - 1))
+                # t_0 = 2 h_0, each example's times the gradient by its own squared norm
                 before = made.tangents(h * scale)
                 for place, (i, t, cotangent) in enumerate(
                     zip(made.weighted, before, behind, strict=True)

@@ -103,6 +103,8 @@ class _Arranger:
         self.mesh, self.values, self.tolerance = mesh, values, tolerance
         self.signs = pack(values > tolerance, values < -tolerance)
         rings = mesh.rings
+        # (F, 2, W) masks of the functions that are positive, or negative, at some corner of a cell;
+        # one that is both crosses it, and one that is neither at some corner vanishes there.
         corners = self.signs[rings.vertices]
         seen = np.bitwise_or.reduceat(corners, rings.start[:-1], axis=0)
         crossed = seen[:, 0] & seen[:, 1]
@@ -113,12 +115,14 @@ class _Arranger:
     def cut_edges(self) -> None:
         """Where functions cross edges: sorted along each edge, those of edge e from start[e] on."""
         a, b = self.signs[self.mesh.edges].swapaxes(0, 1)
+        # opposite signs at the two ends, for all functions of an edge at once
         edge, function = _set_bits((a[:, 0] & b[:, 1]) | (a[:, 1] & b[:, 0]))
         ends = self.mesh.edges[edge]
         low, high = self.values[ends[:, 0], function], self.values[ends[:, 1], function]
         t = low / (low - high)
         order = np.lexsort((t, edge))
         edge, function, t = edge[order], function[order], t[order]
+        # the stretch of the edge on which the function is within its tolerance of zero
         width = self.tolerance[function] / np.abs(low - high)[order]
         near = _too_near(edge, t, width)
         # A doubtful edge is left whole, and the cells on both sides to the rounds.
@@ -132,6 +136,7 @@ class _Arranger:
         """The outlines of the cells at work with the cuts as corners; -1 where one is no cut."""
         rings, num_edges = self.mesh.rings.take(self.active), len(self.mesh.edges)
         self.degenerate[rings.owner[self.doubtful[rings.edges]]] = True
+        # c cuts make c + 1 pieces; each corner of the old outline is followed by its edge's cuts
         pieces = 1 + np.diff(self.start)[rings.edges]
         corner = np.repeat(np.arange(len(pieces)), pieces)
         place = np.arange(len(corner)) - starts(pieces)[:-1][corner]
@@ -182,6 +187,8 @@ class _Arranger:
         ``one`` begins before ``other`` does, so that ``other`` passes it from its right to its
         left. Meetings of degenerate cells are left out, and their chords.
         """
+        # Chords are sorted by their first end, so those that begin within a chord's span follow it
+        # in a row, ``reach`` of them; of these the chords that end beyond its second end cross it.
         reach = np.searchsorted(self.first, self.second) - np.arange(len(self.first)) - 1
         self._leave_crowded(reach)
         one = np.repeat(np.arange(len(reach)), reach)
@@ -193,6 +200,7 @@ class _Arranger:
         chord, along = np.concatenate([one, other]), np.concatenate([u, w])
         width = np.concatenate([u_width, w_width])
         order = np.lexsort((along, chord))
+        # three lines through one point, or a meeting on the outline: the order is not to be trusted
         near = _too_near(chord[order], along[order], width[order], ends=True)
         self.degenerate[self.chord_face[chord[order[near]]]] = True
         self.one, self.other, self.u, self.w = one, other, u, w
@@ -217,6 +225,8 @@ class _Arranger:
             self._find_parts()
             count = len(self.active)
             made = np.bincount(self.owner, minlength=count)
+            # parts - chords - meetings is 1 for each cell that can be drawn; a cell that is none is
+            # left
             made -= np.bincount(self.chord_face, minlength=count)
             made -= np.bincount(self.chord_face[self.one], minlength=count)
             wrong = (made != 1) & ~self.degenerate

@@ -32,6 +32,7 @@ def dissolve(mesh: Mesh, removed: NDArray[np.bool_], num_kept_vertices: int) -> 
     vertices, edges, owner = _outlines(mesh, removed, group)
     kept = np.nonzero(~removed)[0]
     degree = np.bincount(mesh.edges[kept].ravel(), minlength=mesh.num_vertices)
+    # two kept edges of one label meet in a line that went on: the crossing edge is gone
     straight = (degree == 2) & (np.arange(mesh.num_vertices) >= num_kept_vertices)
     straight &= _same_label(mesh, kept)
     corner = ~straight[vertices]
@@ -45,6 +46,8 @@ def _outlines(mesh: Mesh, removed: NDArray[np.bool_], group: Ints) -> tuple[Ints
     outer = np.nonzero(~removed[rings.edges])[0]
     owner = group[rings.owner[outer]]
     count = mesh.num_vertices
+    # Half-edges that stay, keyed by (group, vertex): a joined cell is convex, so that each vertex
+    # begins one of its edges, and the next edge is the one that begins where this one ends.
     begin = owner * count + rings.vertices[outer]
     end = owner * count + rings.vertices[rings.following[outer]]
     order = np.argsort(begin)
@@ -77,6 +80,7 @@ def _rebuilt(mesh: Mesh, vertices: Ints, edges: Ints, owner: Ints) -> Mesh:
     used, vertices = np.unique(vertices, return_inverse=True)
     rings = Rings(starts(np.bincount(owner)), vertices, edges)
     ends = np.stack([vertices, vertices[rings.following]], axis=1)
+    # the two cells beside a joined edge name old edges along it, each another: its ends name it
     key = ends.min(axis=1) * len(used) + ends.max(axis=1)
     _, first, number = np.unique(key, return_index=True, return_inverse=True)
     return Mesh(
@@ -118,6 +122,7 @@ def merged_regions(network: Network, mesh: Mesh, tolerance: float) -> MergedRegi
     faces = mesh.edge_faces
     inner = np.nonzero((faces >= 0).all(axis=1))[0]
     left, right = gradient[faces[inner, 0]], gradient[faces[inner, 1]]
+    # relative to the larger gradient of the two, entry by entry at most
     size = np.maximum(np.abs(left).max(axis=1), np.abs(right).max(axis=1))
     same = np.abs(left - right).max(axis=1) <= tolerance * size
     labels = components(mesh.num_faces, faces[inner[same]])

@@ -146,6 +146,8 @@ class WindowFunctions(KinkFunctions):
     def values(self, inputs: Tensor, stage: int) -> Tensor:
         """The largest member so far less the next one."""
         members = self._members_until(stage, inputs.device)
+        # The maximum of affine functions is convex, not affine, but on the cells that the stages
+        # before have left one member wins throughout.
         largest = self.sign * inputs[:, members[:, 0]]
         for place in range(1, stage + 1):
             torch.maximum(largest, self.sign * inputs[:, members[:, place]], out=largest)

@@ -161,6 +161,7 @@ class Mesh:
         """(F,), the cells' areas, by the shoelace formula about a corner of each cell."""
         rings = self.rings
         corner = self.vertices[rings.vertices]
+        # about a corner of its own: a small cell far from the origin would lose its digits
         corner = corner - np.repeat(corner[rings.start[:-1]], rings.lengths, axis=0)
         after = corner[rings.following]
         cross = corner[:, 0] * after[:, 1] - corner[:, 1] * after[:, 0]
@@ -182,6 +183,8 @@ class Mesh:
         """(E, 2), the cells left and right of each edge; -1 outside the domain."""
         rings = self.rings
         faces = np.full((len(self.edges), 2), -1)
+        # outlines run counter-clockwise: an edge walked along its direction has the cell to its
+        # left
         side = (self.edges[rings.edges, 0] != rings.vertices).astype(np.int64)
         faces[rings.edges, side] = rings.owner
         return faces
@@ -197,6 +200,9 @@ def components(count: int, pairs: Ints) -> Ints:
 
     Numbers run from 0 in the order of each component's first member.
     """
+    # Hooking and pointer doubling (Shiloach and Vishkin 1982): both ends of a pair take the smaller
+    # of their labels, chains of labels are followed to their ends, until nothing changes: about
+    # log(count) rounds, where flooding from each member would take the diameter.
     label = np.arange(count)
     while True:
         low = label[pairs].min(axis=1)

@@ -86,6 +86,8 @@ def split(
 def _lowest(bits: Bits) -> Ints:
     """The lowest bit that is set in each row; every row has one."""
     word = np.argmax(bits != 0, axis=1)
+    # x & -x keeps the lowest bit, a power of two, which a float64 holds exactly and of which frexp
+    # gives the exponent plus one; ~x + 1 is -x without overflow in unsigned words.
     value = bits[np.arange(len(bits)), word]
     lowest = value & (~value + np.uint64(1))
     return 64 * word + np.frexp(lowest.astype(np.float64))[1] - 1
@@ -102,6 +104,8 @@ class _Splitter:
         positive, negative = values > tolerance, values < -tolerance
         self.values = GrowingArray(values)
         self.signs = GrowingArray(pack(positive, negative))
+        # What `arrange` has cut comes first and is final; only the cells of ``left`` go into
+        # rounds.
         done = np.arange(mesh.num_faces - len(found.left))
         self.finished: list[Rings] = [mesh.rings.take(done)]
         self.finished_parents: list[Ints] = [found.parents[done]]
@@ -124,8 +128,12 @@ class _Splitter:
     def round(self) -> None:
         """Cut every active cell once, and set aside the parts that nothing crosses any more."""
         rings = self.active
+        # The lowest pending function, so that the two cells beside an edge agree without asking
+        # each other; `refine` gives the units in random order, so that the depth of the cuts stays
+        # logarithmic.
         column = _lowest(self.pending)
         sign = self._signs(rings, column)
+        # an edge is cut only where its ends lie strictly on both sides: a zero is a corner already
         crossed = np.nonzero(sign * sign[rings.following] < 0)[0]
         rings = self._cut_edges(rings, rings.edges[crossed], column[rings.owner[crossed]])
         self._retire(*self._divide(rings, column))
@@ -140,6 +148,8 @@ class _Splitter:
         """Keep as active the cells that some function still crosses."""
         corners = self.signs.rows[rings.vertices]
         either: Bits = np.bitwise_or.reduceat(corners, rings.start[:-1], axis=0)
+        # A function crosses a convex cell exactly where it is positive at one corner and negative
+        # at another; both sides are OR-ed over the corners, bit by bit for all functions at once.
         pending = either[:, 0] & either[:, 1]
         crossed = pending.any(axis=1)
         done = np.nonzero(~crossed)[0]
@@ -157,12 +167,14 @@ class _Splitter:
         Both cells beside an edge are crossed by all functions that cross the edge, and every cell
         takes the first function that crosses it: so where both ask, they ask for the same cut.
         """
+        # both cells beside an edge may ask for it: one vertex is made, and both see it
         edge, first = np.unique(edge, return_index=True)
         a, b = self.edges.rows[edge].T
         self._add_vertices(a, b, column[first])
         new_vertex = len(self.vertices) - len(edge) + np.arange(len(edge))
         new_edge = len(self.edges) + np.arange(len(edge))
         self.edge_labels.append(self.edge_labels.rows[edge])
+        # Edge (a, b) becomes (a, new) under its old number and (new, b) under a new one.
         self.edges.append(np.stack([new_vertex, b], axis=1))
         self.edges.rows[edge, 1] = new_vertex
         return self._insert(rings, edge, new_vertex, new_edge)
@@ -170,8 +182,10 @@ class _Splitter:
     def _add_vertices(self, a: Ints, b: Ints, column: Ints) -> None:
         """Add the zero of each function between the vertices a and b."""
         low, high = self.values.rows[a, column], self.values.rows[b, column]
+        # Linear interpolation: low and high have opposite signs, so 0 < t < 1 and no digits cancel.
         t = low / (low - high)
         values = between(self.values.rows, a, b, t)
+        # exactly zero, and not what rounding left: signs decide, and here the function vanishes
         values[np.arange(len(values)), column] = 0
         self.vertices.append(between(self.vertices.rows, a, b, t))
         self.signs.append(pack(values > self.tolerance, values < -self.tolerance))
@@ -179,6 +193,7 @@ class _Splitter:
 
     def _insert(self, rings: Rings, edge: Ints, new_vertex: Ints, new_edge: Ints) -> Rings:
         """The outlines with a new vertex on each ``edge``, where its second half now begins."""
+        # Corner i owns the edge to corner i + 1; a cut edge makes its corner two, at i and i + 1.
         place_of = np.full(len(self.edges), -1)
         place_of[edge] = np.arange(len(edge))
         cut = place_of[rings.edges] >= 0
@@ -195,9 +210,12 @@ class _Splitter:
 
     def _divide(self, rings: Rings, column: Ints) -> tuple[Rings, Ints]:
         """Cut each cell along the chord between the two zeros of its function."""
+        # After `_cut_edges` the chosen function is zero at two corners of each cell, where its
+        # chord begins and ends, unless rounding or a line along an edge has made it another number.
         zero = np.nonzero(self._signs(rings, column) == 0)[0]
         zeros_before = np.searchsorted(zero, rings.start)
         number = np.diff(zeros_before)
+        # the minimum guards cells without zeros: what it reads there is replaced below
         first = zero[np.minimum(zeros_before[:-1], len(zero) - 1)]
         second = zero[np.minimum(zeros_before[:-1] + 1, len(zero) - 1)]
         whole = []
@@ -212,6 +230,8 @@ class _Splitter:
         chord_edge = len(self.edges) + np.arange(len(cut))
         self.edges.append(np.stack([rings.vertices[q], rings.vertices[p]], axis=1))
         self.edge_labels.append(self.column_labels[column[cut]])
+        # The outline p ... q closes into one part and q ... p, around the end, into the other: the
+        # corners p and q belong to both, so lengths add up to the old one plus two.
         near = q - p + 1
         far = rings.lengths[cut] - near + 2
         outer = runs(q, far)
@@ -221,6 +241,7 @@ class _Splitter:
         corner = np.concatenate([runs(p, near), outer])
         lengths = np.concatenate([near, far])
         edges = rings.edges[corner]
+        # the last edge of each part, from its last corner back to its first, is the chord
         edges[starts(lengths)[1:] - 1] = np.concatenate([chord_edge, chord_edge])
         parts = Rings(starts(lengths), rings.vertices[corner], edges)
         parents = np.concatenate([self.parents[cut], self.parents[cut]])
@@ -241,12 +262,15 @@ class _Splitter:
         value = self.values.rows[rings.vertices[span], column]
         sign = np.where(np.abs(value) > self.tolerance[column], np.sign(value), 0)
         corners = np.nonzero(sign)[0]
+        # changes of sign along the outline, zeros skipped: two on a convex cell in exact arithmetic
         changes = np.nonzero(sign[corners] != sign[np.roll(corners, -1)])[0]
         if not len(changes):  # a neighbor that came before has set the last of one sign to zero
             return None
         if len(changes) == 2:
             one, other = (int(span[(corners[i] + 1) % len(span)]) for i in changes)
             return min(one, other), max(one, other)
+        # Runs of one sign, the last joined to the first around the end. Of each sign the run with
+        # the largest magnitude is real, all others are rounding and become zeros.
         group = np.searchsorted(changes, np.arange(len(corners))) % len(changes)
         size = np.zeros(len(changes))
         np.maximum.at(size, group, np.abs(value[corners]))
@@ -254,5 +278,6 @@ class _Splitter:
         best = [np.argmax(np.where(signs == s, size, -1)) for s in (1, -1)]
         minor = rings.vertices[span[corners[~np.isin(group, best)]]]
         self.values.rows[minor, column] = 0
+        # the bits follow the values, or the cell would stay pending for ever
         self.signs.rows[minor, :, column // 64] &= ~(np.uint64(1) << np.uint64(column % 64))
         return None
