@@ -159,6 +159,18 @@ def test_a_claim_stands_with_the_figure_that_its_source_names(
     ]
 
 
+def test_every_page_has_a_place_in_the_site() -> None:
+    placed = {(DOCS / "index.md").resolve()}
+    written = ("figures", "generated", "runs", "_build")  # when the site is built, or not pages
+    pages = [path for path in DOCS.rglob("*.md") if not set(path.parts) & set(written)]
+    for page in pages:
+        trees = re.findall(r"```\{toctree\}\n(.*?)```", page.read_text("utf-8"), flags=re.S)
+        for entry in "\n".join(trees).split():
+            placed |= {path.resolve() for path in page.parent.glob(f"{entry}.md")}
+    assert len(placed) > 50
+    assert [page for page in pages if page.resolve() not in placed] == []
+
+
 def test_addresses_are_those_of_the_project() -> None:
     known = {URLS["Source"], URLS["Documentation"]}
     ours = re.compile(r"https://(?:github\.com/\w+/grokscope|grokscope\.\w+\.\w+)")
