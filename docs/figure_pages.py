@@ -225,8 +225,9 @@ def _value(value: Any) -> str:
 def _gallery(ordered: list[str], found: Mapping[str, list[Any]], claims: Mapping[str, Any]) -> str:
     parts = [
         "# Gallery: the figures of both papers",
-        "Each figure and table with its command, the verdict on each claim, and the page that says "
-        "what was found. A claim is open where the recorded run did not measure what it needs. "
+        "Each figure and table with its command, the verdict on each claim, the report page of a "
+        "recorded run, and the page that says what was found. A claim is open where the recorded "
+        "run did not measure what it needs. "
         "[All of them as one table](../results/README.md).",
     ]
     for paper, (title, authors, link) in PAPERS.items():

@@ -33,9 +33,7 @@ def command_page() -> str:
     ]
     for name, command in group.commands.items():
         usage = " ".join(
-            part.metavar or part.name.upper() + ("..." if part.nargs != 1 else "")
-            for part in command.params
-            if part.param_type_name == "argument"
+            _written(part) for part in command.params if part.param_type_name == "argument"
         )
         parts += [
             f"## grokscope {name}",
@@ -48,13 +46,20 @@ def command_page() -> str:
             re.sub(r"\n(?!\n)", " ", (command.help or "").strip()),
         ]
         rows = [
-            f"| `{' '.join(part.opts + part.secondary_opts)}` | {_cell(part.help)} |"
+            f"| `{_written(part)}` | {_cell(part.help)} |"
             for part in command.params
             if getattr(part, "help", None)
         ]
         if rows:
             parts.append("| option | meaning |\n|---|---|\n" + "\n".join(rows))
     return "\n\n".join(parts) + "\n"
+
+
+def _written(part: Any) -> str:
+    """An option, or an argument, as it is typed."""
+    if part.param_type_name == "argument":
+        return str(part.metavar or part.name.upper())
+    return " ".join(part.opts + part.secondary_opts)
 
 
 def experiment_page() -> str:
