@@ -256,17 +256,15 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.workloads) - set(WORKLOADS):
         parser.error(f"no such workload: {', '.join(sorted(unknown))}")
-    rows: list[dict[str, Any]] = []
-    for name in options.workloads or WORKLOADS:
-        rows += measure(name, options.rounds, options.jax_python)
-        print(f"measured {name}", file=sys.stderr)
     results = HERE / "results" / "ntk.json"
-    before = json.loads(results.read_text())["entries"] if results.exists() else []
-    measured_now = {row["workload"] for row in rows}
-    rows += [row for row in before if row["workload"] not in measured_now]
-    rows.sort(key=lambda row: list(WORKLOADS).index(row["workload"]))
+    rows = json.loads(results.read_text())["entries"] if results.exists() else []
+    for name in options.workloads or WORKLOADS:
+        rows = [row for row in rows if row["workload"] != name]
+        rows += measure(name, options.rounds, options.jax_python)
+        rows.sort(key=lambda row: list(WORKLOADS).index(row["workload"]))
+        results.write_text(json.dumps({"machine": machine(), "entries": rows}, indent=1) + "\n")
+        print(f"measured {name}", file=sys.stderr)
     print(table(rows))
-    results.write_text(json.dumps({"machine": machine(), "entries": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The benchmark's networks in JAX, for neural-tangents; run by bench_ntk.py where it installs.
 
-``pip install 'jax==0.4.30' 'jaxlib==0.4.30' 'numpy<2' 'scipy<1.13' neural-tangents`` into an
+``pip install 'jax==0.4.25' 'jaxlib==0.4.25' 'numpy<2' 'scipy<1.13' neural-tangents`` into an
 environment of its own, then ``bench_ntk.py --jax-python THAT/bin/python``. This file imports
 nothing of the project, so that the environment needs nothing else.
 """
