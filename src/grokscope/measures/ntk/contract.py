@@ -248,7 +248,7 @@ def _add_tile(place: Tensor, first: Factored, second: Factored, gram: Tensor, ti
 
 
 def _add_positions(kernel: Tensor, p1: Factored, p2: Factored, symmetric: bool) -> None:
-    """Add a term with several positions: some examples of the second side, with each of the first.
+    """Add a term with several positions: each example of the first side, with those of the second.
 
     With A and G an example's inputs (S, I) and the cotangents (S, O) of one of its rows, the kernel
     of rows p and q of examples i and j is <A_j A_i^T G_ip, G_jq>: the Gram matrices of i with all j
@@ -259,22 +259,22 @@ def _add_positions(kernel: Tensor, p1: Factored, p2: Factored, symmetric: bool) 
     block = _BLOCK_CUDA if kernel.is_cuda else 2 * _BLOCK_CPU
     across = min(n2, max(1, block // (max(rows1, rows2) * positions * width)))
     room = p2.g.new_empty(rows1 * across * positions * width)
-    for left in range(0, n2, across):
-        right = min(left + across, n2)
-        # (j, S O, q), for rows that lie as the products below give them
-        others = p2.g[:, left:right].contiguous().flatten(2).permute(1, 2, 0)
-        for i in range(right if symmetric else n1):
-            first = max(i, left) if symmetric else left
-            gram = _pair_gram(p1, p1.a[i : i + 1], p2.a[first:right])
+    # (j, S O, q), for rows that lie as the products below give them
+    others = p2.g.contiguous().flatten(2).permute(1, 2, 0)
+    for i in range(n1):
+        first = i if symmetric else 0
+        products = room.new_empty(n2 - first, rows1, rows2)
+        for left in range(first, n2, across):
+            right = min(left + across, n2)
+            gram = _pair_gram(p1, p1.a[i : i + 1], p2.a[left:right])
             weights = gram.reshape(gram.shape[1], -1).T
-            shape = (rows1, len(weights), width)
-            spread = room[: rows1 * len(weights) * width].view(shape)
+            spread = room[: rows1 * len(weights) * width].view(rows1, len(weights), width)
             torch.bmm(weights.expand(rows1, *weights.shape), p1.g[:, i], out=spread)
-            spread = spread.view(rows1, right - first, -1).transpose(0, 1)
-            products = torch.bmm(spread, others[first - left :])
-            if symmetric and first == i:  # the one pair that is its own transpose
-                products[0] *= 0.5
-            kernel[:, i, :, first:right] += products.permute(1, 2, 0)
+            spread = spread.view(rows1, right - left, -1).transpose(0, 1)
+            torch.bmm(spread, others[left:right], out=products[left - first : right - first])
+        if symmetric:  # the first pair is its own transpose
+            products[0] *= 0.5
+        kernel[:, i, :, first:] += products.permute(1, 2, 0)
 
 
 def add_diagonal(
