@@ -46,6 +46,20 @@ def test_a_kept_run_has_the_recorded_verdicts(name: str, pages: ModuleType) -> N
     assert records.judged(run) == entry["claims"]
 
 
+def test_every_figure_links_to_the_report_page_of_a_recorded_run() -> None:
+    figures = importlib.import_module("figure_pages")
+    written = figures.figure_pages()
+    linked = {
+        figure: re.findall(r"\.\./reports/([\w-]+)\.html", written[figure.replace("/", "-")])
+        for entry in entries()
+        for figure in entry.reproduces
+    }
+    assert [figure for figure, found in linked.items() if not found] == []
+    assert {name for found in linked.values() for name in found} <= set(NAMES)
+    for figure, found in linked.items():
+        assert all(figure in figures.figures_shown_by(name) for name in found)
+
+
 def test_kept_runs_name_no_folder_of_the_machine_and_are_small() -> None:
     files = [path for path in RUNS.rglob("*") if path.is_file()]
     texts = [path for path in files if path.suffix in (".json", ".jsonl", ".yaml")]
