@@ -359,18 +359,14 @@ def exponent(found: Mapping[str, Sequence[float]], of: str) -> str:
     return f"{line(sizes, values)[0]:.1f}".replace("-0.0", "0.0")
 
 
-def measured(names: Sequence[str], limit: float) -> dict[str, Any]:
-    """Every axis of the named measures."""
-    results: dict[str, Any] = {}
-    for name in names:
-        measure = MEASURES[name]
-        smallest = {axis: AXES[axis][0] for axis in measure.axes}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            measure.prepared(replace(measure.base, **smallest))()  # imports, first-use set-up
-            results[name] = {axis: along(name, axis, limit) for axis in measure.axes}
-        print(name, file=sys.stderr)
-    return results
+def measured(name: str, limit: float) -> dict[str, Any]:
+    """Every axis of a measure."""
+    measure = MEASURES[name]
+    smallest = {axis: AXES[axis][0] for axis in measure.axes}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        measure.prepared(replace(measure.base, **smallest))()  # imports, first-use set-up
+        return {axis: along(name, axis, limit) for axis in measure.axes}
 
 
 def with_unit(seconds: float) -> str:
@@ -436,9 +432,8 @@ def beyond(results: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def tables(record: Mapping[str, Any]) -> str:
+def tables(results: Mapping[str, Any]) -> str:
     """All tables of the page."""
-    results = record["measures"]
     of_models = {n: f for n, f in results.items() if set(f) & set(OF_A_MODEL)}
     of_features = {n: f for n, f in results.items() if set(f) & set(OF_FEATURES)}
     of_tokens = {n: f for n, f in results.items() if "modulus" in f}
@@ -456,11 +451,11 @@ def tables(record: Mapping[str, Any]) -> str:
     )
 
 
-def write_page(record: Mapping[str, Any]) -> None:
+def write_page(results: Mapping[str, Any]) -> None:
     """Put the tables into their page."""
     before, rest = PAGE.read_text("utf-8").split("<!-- benchmark -->\n", 1)
     after = rest.split("<!-- end of benchmark -->", 1)[1]
-    text = f"{before}<!-- benchmark -->\n{tables(record)}\n<!-- end of benchmark -->{after}"
+    text = f"{before}<!-- benchmark -->\n{tables(results)}\n<!-- end of benchmark -->{after}"
     PAGE.write_text(text, "utf-8")
 
 
@@ -472,19 +467,19 @@ def main() -> None:
     options = parser.parse_args()
     if unknown := set(options.measures) - set(MEASURES):
         parser.error(f"no such measure: {', '.join(sorted(unknown))}")
-    before = json.loads(RESULT.read_text("utf-8")) if RESULT.exists() else {"measures": {}}
-    if not options.tables:
-        torch.set_num_threads(1)
-        found = measured(options.measures or list(MEASURES), options.limit)
-        together = {**before["measures"], **found}
-        before = {
+    torch.set_num_threads(1)
+    results = json.loads(RESULT.read_text("utf-8"))["measures"] if RESULT.exists() else {}
+    for name in () if options.tables else options.measures or MEASURES:
+        results[name] = measured(name, options.limit)
+        record = {
             "torch": torch.__version__,
             "processor": environment("cpu", [0])["processor"],
             "threads": 1,
-            "measures": {name: together[name] for name in MEASURES if name in together},
+            "measures": {name: results[name] for name in MEASURES if name in results},
         }
-        RESULT.write_text(json.dumps(before, indent=1) + "\n", "utf-8")
-    write_page(before)
+        RESULT.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+        print(name, file=sys.stderr)
+    write_page({name: results[name] for name in MEASURES if name in results})
 
 
 if __name__ == "__main__":
