@@ -11,24 +11,25 @@ from grokscope.experiments import SpecError, load_experiment
 from grokscope.experiments.sweep import plan_sweep
 from grokscope.runs import yaml_text
 from grokscope.runs.yaml_text import dump_yaml, parse_yaml
-
-SPEC = """
-name: small
-title: A small experiment
-data: {name: digits, train_size: 100}
-model: {widths: [16]}
-training: {lr: 1e-3, max_steps: 20}
-arms:
-  baseline:
-  grokalign: {methods: [{name: grokalign, weight: 1e-2}]}
-presets:
-  paper: {training: {max_steps: 40}}
-"""
+from tests.experiments.small import SMALL, broken
 
 
 @pytest.mark.parametrize(
     ("text", "value"),
     [
+        ("1e-3", 1e-3),
+        ("1E3", 1000.0),
+        ("-2.5e+1", -25.0),
+        (".5", 0.5),
+        ("3", 3),
+        ("+7", 7),
+        (".inf", float("inf")),
+        ("abc", "abc"),
+        ("1e", "1e"),
+        ("2026-11-22x", "2026-11-22x"),
+        ("[1e-3, 2]", [1e-3, 2]),
+        ("true", True),
+        ("null", None),
         ("0100", 100),
         ("0o100", 64),
         ("0x1F", 31),
@@ -75,6 +76,42 @@ def test_values_are_counted_with_what_aliases_stand_for(
 
 CLAIM = "claims: [{says: x, quantity: %s, %s}]\narms:"
 MISTAKES = [
+    ("lr: 1e-3", "learning_rate: 1", "training.learning_rate: unknown field"),
+    ("widths", "width", "model.width: unknown field 'width'; did you mean 'widths'?"),
+    ("name: digits", "name: digit", "data.name: unknown data set 'digit'; did you mean 'digit"),
+    ("name: grokalign,", "name: grokaling,", "arms.grokalign.methods.0.name"),
+    ("weight: 1e-2", "wieght: 1", "methods.0.wieght: unknown field 'wieght'; did you mean"),
+    ("lr: 1e-3", "lr: fast", "training.lr: takes a number, as in 0.5; got"),
+    ("lr: 1e-3", "lr: -1", "training.lr: Input should be greater than or equal to 0"),
+    ("lr: 1e-3", "optimizer: adamm", "training.optimizer: unknown value 'adamm'; did you mean"),
+    ("max_steps: 20", "max_steps: 0", "training.max_steps: Input should be greater"),
+    (
+        "lr: 1e-3",
+        "keep_checkpoints: [3, -1]",
+        "training.keep_checkpoints: takes true, false or",
+    ),
+    ("lr: 1e-3", "keep_checkpoints: often", "training.keep_checkpoints: takes true, false or"),
+    ("lr: 1e-3", "stop_at: setled", "training.stop_at.name: unknown value 'setled'; did you"),
+    (
+        "lr: 1e-3",
+        "stop_at: 0.9",
+        "training.stop_at: takes a section with fields of its own; got",
+    ),
+    ("lr: 1e-3", "stop_at: {target: high}", "training.stop_at.target: takes a number"),
+    ("lr: 1e-3", "stop_at: {metrics: a, target: 1}", "training.stop_at.metrics: unknown field"),
+    (
+        "lr: 1e-3",
+        "stop_at: {name: settled, patienc: 3}",
+        "training.stop_at.patienc: unknown field 'patienc'; did you mean 'patience'?",
+    ),
+    (
+        "lr: 1e-3",
+        "stop_at: {name: settled, patience: 1}",
+        "training.stop_at.patience: Input should be greater than or equal to 2",
+    ),
+    ("title: A", "titel: A", "titel: unknown field 'titel'; did you mean 'title'?"),
+    ("arms:", "arm:", "arms: missing"),
+    ("data: {name: digits, train_size: 100}", "", "data: missing"),
     ("lr: 1e-3", "lr: true", "training.lr: takes a number, as in 0.5; got True"),
     ("lr: 1e-3", "lr: '1e-3'", "training.lr: takes a number, as in 0.5; got '1e-3'"),
     ("lr: 1e-3", "lr: .nan", "training.lr: Input should be a finite number"),
@@ -158,17 +195,14 @@ MISTAKES = [
 def test_a_wrong_value_is_told_with_what_is_taken(
     tmp_path: Path, old: str, new: str, said: str
 ) -> None:
-    assert SPEC.count(old) >= 1
-    (tmp_path / "s.yaml").write_text(SPEC.replace(old, new, 1))
-    with pytest.raises(SpecError) as caught:
-        load_experiment(str(tmp_path / "s.yaml"))
-    assert said in str(caught.value)
-    assert len(str(caught.value)) < 700
+    message = broken(tmp_path, old, new)
+    assert said in message
+    assert len(message) < 700
 
 
 def test_a_number_in_octal_or_with_zeros_in_front_is_the_one_it_looks_like(tmp_path: Path) -> None:
     for text, steps in (("0100", 100), ("0o100", 64)):
-        (tmp_path / "s.yaml").write_text(SPEC.replace("max_steps: 20", f"max_steps: {text}"))
+        (tmp_path / "s.yaml").write_text(SMALL.replace("max_steps: 20", f"max_steps: {text}"))
         arms = load_experiment(str(tmp_path / "s.yaml")).arms
         assert arms["baseline"].training.max_steps == steps
 
@@ -206,8 +240,8 @@ HOSTILE = ["/tmp/evil", "../evil", "..", ".evil", "a/b", "a\\b", "e vil", "-evil
 def test_what_is_no_name_is_refused_wherever_a_spec_has_one(
     tmp_path: Path, place: str, key: str, name: str
 ) -> None:
-    assert place in SPEC
-    (tmp_path / "s.yaml").write_text(SPEC.replace(place, key.replace("{}", name), 1))
+    assert place in SMALL
+    (tmp_path / "s.yaml").write_text(SMALL.replace(place, key.replace("{}", name), 1))
     with pytest.raises(SpecError) as caught:
         load_experiment(str(tmp_path / "s.yaml"))
     assert name[:30] in str(caught.value).replace("\\\\", "\\")
@@ -231,7 +265,7 @@ def test_a_path_that_has_no_names_is_refused(
     path = path.replace("{}", name)
     lists = {"grid": f"grid: {{'{path}': [a, b]}}", "settings": f"settings: [{{'{path}': a}}]"}
     section = f"\nsweep: {{{lists[way]}}}\n" if way in lists else ""
-    (tmp_path / "s.yaml").write_text(SPEC + section)
+    (tmp_path / "s.yaml").write_text(SMALL + section)
     given = [f"{path}=a"]
     with pytest.raises(SpecError) as caught:
         plan_sweep(
@@ -259,7 +293,7 @@ TARGET = "{metric: test_accuracy, target: 0.5}"
 def test_a_setting_is_named_after_its_path_and_values_and_stays_in_the_folder(
     tmp_path: Path, grid: str, names: list[str]
 ) -> None:
-    (tmp_path / "s.yaml").write_text(f"{SPEC}\nsweep: {{grid: {{{grid}}}}}\n")
+    (tmp_path / "s.yaml").write_text(f"{SMALL}\nsweep: {{grid: {{{grid}}}}}\n")
     plan = plan_sweep(str(tmp_path / "s.yaml"))
     assert [setting.name for setting in plan.settings] == names
     plan.write(tmp_path / "sweep")
