@@ -46,12 +46,13 @@ def watch(
                 if not any(run.state == "running" for run in opened):
                     break
                 if (stamp := _stamp(opened)) != seen:
+                    # read first: a run goes on while its page is written
+                    seen, line = stamp, _line(opened)
                     page = write_report(runs, out, refresh=max(1, round(seconds)))
-                    seen, view = stamp, _view(opened, page)
                     if console.is_terminal:
-                        live.update(view, refresh=True)
+                        live.update(_view(opened, page), refresh=True)
                     else:
-                        console.print(_line(opened), soft_wrap=True)
+                        console.print(line, soft_wrap=True)
                 time.sleep(seconds)
         except KeyboardInterrupt:
             pass  # the run goes on without being watched
