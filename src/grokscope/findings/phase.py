@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from grokscope.findings.curves import Curves, Stretch
+from grokscope.findings.curves import Curves
 from grokscope.findings.onset import LEAST_GAIN
 from grokscope.findings.settled import STEADY, StopWhenSettled, Wait, not_fitted
 from grokscope.runs.history import History
@@ -195,13 +195,9 @@ def _phase(name: str, since: int, curves: Curves, row: int, wait: Wait | None) -
         test_accuracy_gain=test.gain,
         alignment=curves.alignment.last(row),
         alignment_gain=alignment.gain,
-        aligning=_aligning(alignment),
+        aligning=None if math.isnan(alignment.gain) else alignment.gain >= STEADY,
         gain_since=(test.since, alignment.since),
     )
-
-
-def _aligning(alignment: Stretch) -> bool | None:
-    return None if math.isnan(alignment.gain) else alignment.gain >= STEADY
 
 
 def _nothing(name: str) -> str:

@@ -150,7 +150,7 @@ def milestones_of(run: Run) -> dict[str, Target]:
 def _arm_summary(run: Run, arm: str, milestones: dict[str, Target]) -> ArmSummary:
     histories = run.histories_of(arm)
     reached = {
-        name: _times_to(target, histories)
+        name: {unit: target.time_to(histories, unit) for unit in UNITS}
         for name, target in milestones.items()
         if any(target.metric in history for history in histories)
     }
@@ -186,10 +186,6 @@ def _state(run: Run, arm: str) -> str:
     if not run.seeds(arm):
         return "not started"
     return run.state if run.state != "finished" else "unfinished"
-
-
-def _times_to(target: Target, histories: Sequence[History]) -> Times:
-    return {unit: target.time_to(histories, unit) for unit in UNITS}
 
 
 def _trained(histories: Sequence[History]) -> Times:

@@ -69,7 +69,7 @@ def shares_correct(correct: Bool[Tensor, "s n *t"], targets: Tensor) -> Float[Te
     """
     labeled = correct.shape == targets.shape and targets.ndim > 2  # a row always has a label
     right, of = _counts(correct, counted(targets) if labeled else None)
-    return right.to(torch.float32) / of
+    return right / of
 
 
 def share_correct(correct: Bool[Tensor, " n *t"], y: Tensor) -> float:

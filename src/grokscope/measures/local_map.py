@@ -245,11 +245,7 @@ def in_chunks(
                 if start:
                     rewind()
                 parts.append(measure(part, key, company, start))
-            return _joined(parts)
-
-
-def _joined(parts: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
-    return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+            return parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
 
 
 def fresh_leaf(tensor: Tensor) -> Tensor:

@@ -179,8 +179,9 @@ def output_tensor(outputs: Any) -> Tensor:
             return tensors["logits"]
         if len(tensors) == 1:
             return next(iter(tensors.values()))
+        keys = ", ".join(map(repr, outputs)) or "nothing in it"
         raise TypeError(
-            f"model returns a {type(outputs).__name__} with {_keys(outputs)}: say which is meant, "
+            f"model returns a {type(outputs).__name__} with {keys}: say which is meant, "
             "as in gs.View(model, lambda m, x: m(**x)['last_hidden_state'][:, 0])"
         )
     if isinstance(outputs, tuple | list) and outputs and isinstance(outputs[0], Tensor):
@@ -237,7 +238,3 @@ def _described(x: Batch) -> str:
 
 def _kind(tensor: Tensor) -> str:
     return f"{tensor.dtype} on {tensor.device}"
-
-
-def _keys(outputs: Mapping[Any, Any]) -> str:
-    return ", ".join(repr(key) for key in outputs) or "nothing in it"

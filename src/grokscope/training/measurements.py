@@ -24,10 +24,6 @@ from grokscope.training.robust_accuracy import RobustAccuracy
 Measure = Callable[[nn.Module, Any, Tensor], "Tensor | float"]
 
 
-def _weight_norm(probe: Probe) -> Tensor:
-    return _norm(list(probe.model.parameters()))
-
-
 def _last_layer_norm(probe: Probe) -> Tensor:
     """The norm of weight and bias of the last module that has parameters of its own."""
     own = [list(module.parameters(recurse=False)) for module in probe.model.modules()]
@@ -70,7 +66,7 @@ MEASUREMENTS: dict[str, Callable[[Probe], Tensor]] = {
     "centroid_alignment": lambda probe: probe.geometry.centroid_alignment,
     "centroid_norm": lambda probe: probe.geometry.centroid_norm,
     "centroid_inner_product": lambda probe: probe.geometry.centroid_inner_product,
-    "weight_norm": _weight_norm,
+    "weight_norm": lambda probe: _norm(list(probe.model.parameters())),
     "last_layer_norm": _last_layer_norm,
     "embedding_gini": _residue_gini("embedding"),
     "unembedding_gini": _residue_gini("unembedding"),

@@ -73,7 +73,8 @@ def _groups(
         return
     scale = network.scale(layer)
     possible = [
-        _packed(layer.kinks.possible(part, scale))
+        # bits along the axis of units: (n, pieces, units / 8)
+        np.packbits(layer.kinks.possible(part, scale).numpy(force=True), axis=2)
         for part in (parts or network.layer_inputs(layer, mesh.vertices))
     ]
     kinked = _with_kinks(mesh, np.concatenate(possible), layer.kinks.num_units)
@@ -97,11 +98,6 @@ def _inputs_at(mesh: Mesh, network: Network, layer: Layer, features: Tensor) -> 
     """(V, features), some of a layer's inputs at the vertices."""
     chosen = features.to(network.device)
     return torch.cat([part[:, chosen] for part in network.layer_inputs(layer, mesh.vertices)])
-
-
-def _packed(possible: Tensor) -> NDArray[np.uint8]:
-    """(n, pieces, units) bool as bits along the last axis."""
-    return np.packbits(possible.numpy(force=True), axis=2)
 
 
 def _with_kinks(mesh: Mesh, possible: NDArray[np.uint8], num_units: int) -> NDArray[np.bool_]:

@@ -163,7 +163,8 @@ def _classify(module: nn.Module, graph: fx.Graph) -> Graph:
         kind = _nonlinearity(module, node)
         if kind is not None:
             found.nonlinear[node] = kind
-            found.names.append(_unused(_name(node), found.names))
+            name = str(node.target) if node.op == "call_module" else node.name
+            found.names.append(_unused(name, found.names))
         elif not _is_affine(module, node, depends):
             raise ValueError(_refusal(module, node))
     if result not in found.data:
@@ -224,10 +225,6 @@ def _is_affine(module: nn.Module, node: fx.Node, depends: list[fx.Node]) -> bool
     found: list[fx.Node] = []
     fx.node.map_arg((node.args[1:], others), found.append)
     return not set(found).intersection(depends)
-
-
-def _name(node: fx.Node) -> str:
-    return str(node.target) if node.op == "call_module" else node.name
 
 
 def _unused(name: str, taken: list[str]) -> str:
