@@ -97,6 +97,7 @@ def reduce_to_span(model: nn.Module, data: Dataset, layer: str | None = None) ->
     weight, train_x = linear.weight.detach(), data.train_x.flatten(1)
     rows = torch.cat([weight, train_x.to(weight)]).double()
     if rows.shape[0] < rows.shape[1]:
+        # rows' = Q R: columns of R are the rows' coordinates, so that W x = (W Q)(Q' x) to rounding
         q, coordinates = torch.linalg.qr(rows.T)
         basis, rows = q.T, coordinates.T
     else:
@@ -175,6 +176,7 @@ def _check_outputs(model: nn.Module, inner: nn.Module, data: Dataset, reduced: D
         for module, mode in modes.items():
             module.training = mode
     inner.train(model.training)
+    # half the digits: far above the rounding of another basis, far below another function
     tolerance = torch.finfo(next(model.parameters()).dtype).eps ** 0.5
     scale = pairs[0].abs().max()
     if bool((pairs[0] - pairs[1]).abs().max() > tolerance * (scale + tolerance)):

@@ -159,11 +159,13 @@ def onset(
         return Onset("fitting", at, None, None, None, math.nan, math.nan, False, last)
     since = steps >= at
     late_steps, late = steps[since], values[since]
+    # medians over a factor of two in steps: one evaluation out of line moves none of the levels
     before = float(np.median(late[late_steps <= max(_FACTOR * at, late_steps[0])]))
     levels = _levels(late_steps, late)
     peak = int(levels.argmax())
     after = max(before, float(levels[peak]))
     gain = _last_gain(steps, values)
+    # still rising: then the end is a bound of the curve so far, and is left open
     rising = gain >= max(LEAST_GAIN, _SETTLED * (after - before))
     if after - before < least_rise:
         state = "no delay" if _had_risen(values[~since], before, train_values) else "never"
@@ -253,6 +255,7 @@ def _first_lasting(steps: Column, values: Column, level: float) -> float | None:
     if len(values) > 2:
         inner = np.stack([values[:-2], values[1:-1], values[2:]])
         smooth[1:-1] = np.median(inner, axis=0)
+    # both: the median may pass a level one evaluation before the curve itself does
     reached = np.flatnonzero((smooth >= level) & (values >= level))
     return float(steps[reached[0]]) if len(reached) else None
 
@@ -288,6 +291,7 @@ def _crossing(steps: Column, fit: Column, level: float) -> float:
     above = int(np.argmax(fit >= level)) if (fit >= level).any() else len(fit) - 1
     if above == 0:
         return float(steps[0])
+    # isotonic fits have flats: the crossing lies on the rise that ends the one below the level
     low, high = fit[above - 1], fit[above]
     share = (level - low) / (high - low) if high > low else 1.0
     ends = _log(steps[above - 1 : above + 1])

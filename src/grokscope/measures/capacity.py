@@ -247,7 +247,10 @@ def _anchor_points(
                 f"{residual:.1e}); its points may be nearly equal at very large distance"
             )
         weight = solution.coefficients.sum(1, keepdim=True)
+        # where t itself is feasible no point bears weight: the anchor is the support point, as
+        # defined
         extreme = columns[:, (part @ columns).argmax(1)].mT
+        # 0 / 0 where the weight is zero, which the choice below leaves out
         inner = (solution.coefficients @ columns.mT) / weight
         anchors.append(torch.where(weight > 0, inner, extreme))
     return torch.cat(anchors)

@@ -130,6 +130,7 @@ def activation_fold(
 
 def composed(steps: list[tuple[Tensor, Tensor | None]]) -> Fold:
     """One activation after the other as one affine map."""
+    # s2 (s1 z + c1) + c2 = (s2 s1) z + (s2 c1 + c2); None stands for no term, and costs nothing
     slope: Tensor | None = None
     intercept: Tensor | None = None
     for step_slope, step_intercept in steps:
@@ -255,6 +256,7 @@ def pull_back(
     The leading size m is n, or 1 for the same vectors at every example.
     """
     for index in range(len(weights) - 1, -1, -1):
+        # from the outputs inward: r rows travel, and not the Jacobian of each layer
         slope = folds[index].slope
         if slope is not None:
             v = v * slope.unsqueeze(1)
@@ -274,6 +276,7 @@ def gram(matrix: Float[Tensor, "h d"]) -> Float[Tensor, "h h"]:
     result = matrix.new_empty(height, height)
     for start in range(0, height, block):
         stop = start + block
+        # blocks from the diagonal on; written into place, the mirror is read back from them
         torch.mm(matrix[start:stop], matrix[start:].mT, out=result[start:stop, start:])
         result[stop:, start:stop] = result[start:stop, stop:].mT
     return result

@@ -222,6 +222,7 @@ def _half_spaces(
     outputs, rows = local.outputs, local.jacobian()
     n, k = outputs.shape
     if k == 1:
+        # one output: the one boundary is f = threshold, on the side of which the label says it is
         sign = torch.where(y > 0, 1, -1).to(outputs)[:, None]
         return sign * (outputs - threshold), sign[:, None] * rows
     check_classes(y, k)
@@ -231,6 +232,7 @@ def _half_spaces(
         .expand(n, k)[torch.arange(k, device=y.device) != y[:, None]]
         .view(n, k - 1)
     )
+    # f_y - f_j and its gradient, for the k - 1 other classes: the half-spaces of Theorem 3
     margins = outputs[every, y, None] - outputs.gather(1, others)
     return margins, rows[every, y, None] - rows[every[:, None], others]
 

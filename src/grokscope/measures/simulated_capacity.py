@@ -100,6 +100,8 @@ def simulated_capacity(
                 f"{fractions[enough]:.2f} of dichotomies is separable with all of them; the "
                 f"capacity is below {len(clouds) / enough:.3g}; pass fewer manifolds"
             )
+        # The fraction is taken to grow with the number of features, up to sampling noise: bisection
+        # keeps it below one half at ``few`` and at least that at ``enough``.
         while enough - few > 1:
             bar.advance(task)
             middle = (few + enough) // 2
@@ -124,6 +126,7 @@ def _separable_fraction(
         projection = torch.randn(shape, generator=generator, dtype=torch.float64, device=device)
         coins = torch.randint(2, (trials, count), generator=generator, device=device)
         labels = (2 * coins - 1).to(points)[:, owner]
+        # points of the class -1 are mirrored: a dichotomy is separable if all lie on one side of 0
         projected = (points @ projection.to(points.device)).mT * labels.unsqueeze(1)
         separable += int(separable_by_origin(projected).sum())
     return separable / num_trials

@@ -157,6 +157,8 @@ class AdversarialTraining(Method):
         key = wrt_key(x, wrt_of(networks.model))
         leaf = leaf_at(x, key)
         accuracy = self.state["accuracy"] = self.state["accuracy"].to(leaf.device)
+        # (S, 1, ...): each network's own size, never read on the host, which would wait for the
+        # device
         size = self.size_at(accuracy).to(leaf.dtype).view(-1, *[1] * (leaf.ndim - 1))
         if self.attack == "fgsm":
             return with_leaf(x, key, leaf + _uphill(networks, x, key, y, loss) * size)

@@ -163,6 +163,7 @@ class NetworksObjective:
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The sum over networks of each one's loss of outputs (S, n, ...), a scalar."""
         number = len(outputs)
+        # the same numbers without the leading axis, whose views would cost as much as a small loss
         if number == 1:
             return self.objective(outputs.squeeze(0), targets.squeeze(0))
         if callable(self.objective.loss):

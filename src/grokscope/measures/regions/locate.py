@@ -98,6 +98,7 @@ def to_segments(points: Floats, start: Floats, end: Floats) -> Floats:
     """(m,), the distance of each point (m, 2) to the segment of its row."""
     along = end - start
     square = (along**2).sum(axis=1)
+    # the foot of the perpendicular, held to the segment; a segment of no length is its start
     t = ((points - start) * along).sum(axis=1)
     t = np.clip(np.divide(t, square, out=np.zeros_like(t), where=square > 0), 0, 1)
     return np.hypot(*(start + t[:, None] * along - points).T)
@@ -152,6 +153,7 @@ def num_within(
         found = np.unique(np.column_stack([owner[close], label[:, :2]])[made], axis=0)
         return np.bincount(found[:, 0], minlength=len(points))
     touched = np.logical_or.reduceat(close, rings.start[:-1]) if len(cell) else close
+    # a cell that holds the point counts, however far its outline is
     touched |= grid.depth(points[point], cell) >= 0
     return np.bincount(point[touched], minlength=len(points))
 
