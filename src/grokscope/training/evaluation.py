@@ -57,6 +57,7 @@ class Evaluation:
         mode = model.training
         model.eval()
         with torch.no_grad():
+            # one example says the shape of the outputs, which decides the form of the targets
             outputs = outputs_of(model, rows(data.train_x, slice(0, 1)))
         model.train(mode)
         self.train_targets = objective.targets(data.train_y, outputs)

@@ -96,10 +96,13 @@ class StackedNetworks(Networks):
         layers = self._layers
         if layers is None or not isinstance(x, Tensor) or (x.ndim != 3 and not layers.flattens):
             return self._mapped(x)
+        # (S, features, n) throughout: W h is then one batched product for a layer, and the
+        # transposes at both ends are views.
         hidden = x.flatten(2).mT
         self._inputs, self._outputs_of_activations = x, []
         for layer in layers.steps:
             hidden = layer(hidden)
+            # an activation's slope is read off its output: a penalty needs no second forward pass
             if not isinstance(layer, _Affine):
                 self._outputs_of_activations.append(hidden)
         return hidden.flatten(1) if layers.squeezes else hidden.mT
@@ -137,6 +140,7 @@ class StackedNetworks(Networks):
             return None
         if x.ndim != 3 and not self._layers.flattens:
             return None
+        # identity, not equality: the pass that was noted must be of this very batch
         if self._inputs is not x:
             with torch.no_grad():
                 self(x)
@@ -187,6 +191,7 @@ class StackedNetworks(Networks):
         With none the stack is spent.
         """
         for row, model in enumerate(self.models):
+            # a copy of its own, or a network that is done would be trained on with the rest
             if row not in rows:
                 _release(model)
         self.models = [self.models[row] for row in rows]
@@ -201,6 +206,7 @@ class StackedNetworks(Networks):
         """Make the networks' parameters views of the stack's."""
         for row, model in enumerate(self.models):
             for name, parameter in model.named_parameters():
+                # views: what the optimizer does to the stack the user's models show at once
                 parameter.data = self.parameters[name].data[row]
 
     def _mapped(self, x: Batch) -> Tensor:

@@ -192,6 +192,8 @@ class Network:
     def _flatten(self) -> None:
         """Write what is affine on each whole slice as base + a along[0] + b along[1]."""
         graph, count = self._graph, len(self.planes)
+        # whatever reads a nonlinearity, however far behind it; all else is affine on the whole
+        # slice
         kinked = set(graph.nonlinear)
         for node in graph.nodes:
             if kinked.intersection(node.all_input_nodes):
@@ -285,6 +287,7 @@ def _map_at(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Te
             torch.autograd.grad(output, x, retain_graph=True, materialize_grads=True)[0]
             for output in outputs.sum(0)
         ]
+    # examples do not mix, so one backward pass of a summed output gives its row at every example
     jacobian = torch.stack(rows, dim=1)
     linear = (jacobian * x.detach().unsqueeze(1)).flatten(2).sum(2)
     return jacobian, outputs.detach() - linear
