@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from grokscope.cli.sweep import sweep
+from grokscope.experiments.sweep import Job
 from grokscope.runs import SweepFolder
 from tests.cli.running import grokscope, start
 from tests.cli.sweeping import (
@@ -119,6 +120,22 @@ def test_mistakes_are_told_before_anything_is_written(
     with pytest.raises(ValueError, match=re.escape(said)):
         sweep(str(tmp_path / "swept.yaml"), out=tmp_path / "sweep", **options)
     assert not (tmp_path / "sweep").exists()
+
+
+def test_a_sweep_has_a_folder_of_its_name_where_none_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "swept.yaml").write_text(SWEPT)
+    monkeypatch.chdir(tmp_path)
+
+    def interrupted(jobs: list[Job], *_: object) -> None:
+        assert {job.run.parent for job in jobs} == {tmp_path / "sweeps" / "swept"}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("grokscope.experiments.sweep.work_through", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        sweep("swept.yaml", seeds=2)
+    assert SweepFolder("sweeps/swept").content["seeds"] == [0, 1]
 
 
 def test_a_mistake_is_one_line(tmp_path: Path) -> None:

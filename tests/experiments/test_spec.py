@@ -84,6 +84,13 @@ def test_presets_and_settings_win_in_that_order(small: str) -> None:
     assert experiment.seeds == (0, 1, 2)
 
 
+def test_a_setting_adds_an_arm_and_a_mapping_is_one(small: str) -> None:
+    experiment = load_experiment(small, settings=["arms.third={title: New, training: {lr: 0.5}}"])
+    assert list(experiment.arms) == ["baseline", "grokalign", "third"]
+    assert experiment.arms["third"].training.lr == 0.5
+    assert experiment.arms["third"].model.widths == experiment.arms["baseline"].model.widths
+
+
 def test_a_resolved_spec_resolves_to_itself(small: str, tmp_path: Path) -> None:
     experiment = load_experiment(small)
     (tmp_path / "again.yaml").write_text(dump_yaml(experiment.model_dump(mode="json")))

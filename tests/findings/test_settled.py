@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import grokscope as gs
+from grokscope.findings.curves import Curves
 from tests.training.test_resume import Crash
 
 STEPS = [0, *(round(10 ** (i / 12)) for i in range(12, 66))]
@@ -149,3 +150,14 @@ def test_fit_needs_a_monitor_for_it() -> None:
     data = gs.load_data("digits", train_size=100)
     with pytest.raises(ValueError, match="StopWhenSettled"):
         gs.fit(gs.MLP(64, [8], 10), data, stop_at=gs.StopWhenSettled(), max_steps=5)
+
+
+def test_curves_have_not_risen_before_there_is_anything_to_rise() -> None:
+    whole = curves(STEPS[-1], **DELAYED)
+    found = Curves(whole)
+    fitted = whole.steps.tolist().index(100)
+    assert not any(found.had_risen(row) or found.has_risen(row) for row in range(fitted))
+    blind = [{k: v for k, v in row.items() if k != "test_accuracy"} for row in whole]
+    found = Curves(gs.History(blind))
+    assert found.fitted(len(blind) - 1) is not None
+    assert not any(found.had_risen(row) or found.has_risen(row) for row in range(len(blind)))

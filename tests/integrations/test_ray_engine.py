@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -107,6 +108,39 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 def test_no_workers_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="--workers must be a positive number: got -1"):
         RayEngine(workers=-1)
+
+
+@pytest.mark.parametrize("address", [None, "auto"])
+@pytest.mark.parametrize("place", ["127.0.0.1", "192.0.2.7"])
+def test_only_ray_that_is_started_here_has_to_be_on_loopback(
+    monkeypatch: pytest.MonkeyPatch, address: str | None, place: str
+) -> None:
+    class Elsewhere(ModuleType):
+        """Ray that was imported before, or a cluster of several machines."""
+
+        util = SimpleNamespace(get_node_ip_address=lambda: place)
+        closed = 0
+
+        def init(self, **settings: object) -> None:
+            assert settings["address"] == (address or "local")
+
+        def shutdown(self) -> None:
+            self.closed += 1
+
+        def remote(self, **settings: object) -> Callable[[object], object]:
+            return lambda task: task
+
+        def is_initialized(self) -> bool:
+            return False
+
+    ray = Elsewhere("ray")
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    if address is None and place != "127.0.0.1":
+        with pytest.raises(ValueError, match="it would listen on all interfaces"):
+            RayEngine(workers=1, address=address)
+    else:
+        RayEngine(workers=1, address=address)
+    assert ray.closed == (address is None and place != "127.0.0.1")
 
 
 def test_ray_is_given_another_try_and_then_a_word(monkeypatch: pytest.MonkeyPatch) -> None:

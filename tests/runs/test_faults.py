@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
+from grokscope.cli.compare import compare
 from grokscope.experiments import SpecError, load_experiment
+from grokscope.findings.summary import run_summary
 from grokscope.report import comparison_data, write_report
 from grokscope.runs import (
     LaterRows,
@@ -104,6 +107,16 @@ def test_a_trial_writes_nowhere_else(path: Path, name: str) -> None:
             with pytest.raises(RunError, match="cannot name a file"):
                 use()
         assert tree(path.parent) == before
+
+
+def test_arrays_are_dropped_whether_or_not_they_are_there(path: Path) -> None:
+    with RunDirectory.resume(path, "cpu") as run:
+        trial = run.trial("a", 0)
+        trial.save_arrays("x", {"v": torch.ones(1)})
+        trial.save_arrays("y", {"v": torch.ones(1)})
+        for _ in range(2):
+            trial.drop_arrays("x")
+            assert trial.array_names() == ["y"]
 
 
 def test_a_run_that_disappears_is_noticed_and_not_begun_anew(path: Path) -> None:
@@ -299,6 +312,59 @@ def test_rows_that_were_changed_before_a_checkpoint_are_noticed(tmp_path: Path) 
         assert group.restore() == {0: {"w": 1, "step": 0}}
         assert len(again.trial("a", 0).history()) == 1
         again.close("finished")
+
+
+LOST: dict[str, Callable[[Path], object]] = {
+    "removed": Path.unlink,
+    "empty": lambda file: file.write_bytes(b""),
+    "cut off": lambda file: file.write_bytes(file.read_bytes().splitlines(keepends=True)[0]),
+    "no text": lambda file: file.write_bytes(b"\xff\xfe\x00"),  # taken for a torn line
+}
+
+
+@pytest.mark.parametrize("way", LOST)
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timing.jsonl"])
+def test_rows_that_are_lost_are_noticed(path: Path, name: str, way: str) -> None:
+    assert Run(path).problems == run_summary(Run(path)).problems == []
+    LOST[way](path / name)
+    said = (
+        "lacks rows of 2 finished training(s), a/seed-0 the first of them: put the whole file back"
+    )
+    for run in (Run(path), Run(path, lenient=True)):
+        assert run.problems == run_summary(run).problems == [f"{path / name} {said}"]
+    assert f"{name} lacks rows of" in write_report([path]).read_text()
+    (path / "status.json").unlink()
+    assert len(Run(path).problems) == 1  # that the status is not there
+
+
+def test_a_comparison_says_what_is_lost(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path / "env.json").unlink()
+    (path / "timing.jsonl").unlink()
+    compare([path])
+    env, timing = capsys.readouterr().err.splitlines()
+    assert env == f"grokscope: {path}/env.json does not exist: is {path} a run directory?"
+    assert timing.startswith(f"grokscope: {path}/timing.jsonl lacks rows of 2 finished training(s)")
+
+
+@pytest.mark.parametrize("way", LOST)
+def test_a_finished_training_whose_rows_are_lost_is_not_passed_on_resume(
+    tmp_path: Path, way: str
+) -> None:
+    with RunDirectory.create(tmp_path / "run", SPEC, "cpu", [0]) as run:
+        trial = run.trial("a", 0)
+        for step in (0, 9):
+            trial.append({"step": step, "loss": 0.5}, {"train_seconds": 1.0})
+        trial.save_checkpoint(9, {"w": 1}, keep=False, finished=True)
+    LOST[way](run.path / "metrics.jsonl")
+    with RunDirectory.resume(run.path, "cpu") as again:
+        with pytest.raises(RunError, match=r"metrics\.jsonl lacks rows of a, seed 0, which ended"):
+            TrialGroup([again.trial("a", 0)]).restore()
+        again.trial("a", 0).append({"step": 9, "loss": 0.5}, {"train_seconds": 1.0})
+        # one that goes on to more steps has later rows than its last checkpoint
+        again.trial("a", 0).append({"step": 12, "loss": 0.5}, {"train_seconds": 1.0})
+        (state,) = TrialGroup([again.trial("a", 0)]).restore().values()
+        assert state is not None
+        assert state["step"] == 9
 
 
 def test_the_digest_of_rows_follows_what_is_written_and_taken_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from grokscope.cli.console import OUT, Json, print_json
+from grokscope.cli.console import OUT, Json, note, print_json
 
 
 def compare(
@@ -21,6 +21,9 @@ def compare(
     from grokscope.runs import open_runs
 
     opened = open_runs(runs)
+    for run in opened:
+        for problem in run.lenient().problems:
+            note(problem)
     if as_json:
         print_json(comparison_data(opened))
     else:

@@ -22,7 +22,12 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=not whole))
 
 
+def note(message: str) -> None:
+    """Say on stderr what was not as it should be, and go on."""
+    print(f"grokscope: {message}", file=sys.stderr)
+
+
 def fail(message: str, code: int = 2) -> int:
     """Say on stderr what went wrong, and return the exit code."""
-    print(f"grokscope: {message}", file=sys.stderr)
+    note(message)
     return code

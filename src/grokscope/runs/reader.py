@@ -121,9 +121,32 @@ class Run:
 
     @property
     def problems(self) -> list[str]:
-        """What could not be read of a run that was opened leniently, a sentence each."""
+        """What is lost, or could not be read where a run was opened leniently, a sentence each."""
         files = [ENV, STATUS, *([RESULTS] if (self.path / RESULTS).exists() else [])]
-        return [fault for name in files if (fault := _fault(self.path / name))]
+        unread = [fault for name in files if (fault := _fault(self.path / name))]
+        return [*unread, *self._lost_rows()]
+
+    def _lost_rows(self) -> Iterator[str]:
+        """Which files of rows end before trainings of which the status says that they finished."""
+        try:
+            trials = read_side_file(self.path / STATUS).get("trials") or {}
+        except RunError:
+            return  # which is told of itself
+        for name, rows in (("metrics.jsonl", self._metrics), ("timing.jsonl", self._timing)):
+            last: dict[str, int] = {}
+            for row in rows:
+                trial = f"{row['arm']}/seed-{row['seed']}"
+                last[trial] = max(row["step"], last.get(trial, -1))
+            lost = [
+                trial
+                for trial, of in trials.items()
+                if type(of.get("steps")) is int and last.get(trial, -1) < of["steps"]
+            ]
+            if lost:
+                yield (
+                    f"{self.path / name} lacks rows of {len(lost)} finished training(s), "
+                    f"{lost[0]} the first of them: put the whole file back"
+                )
 
     @cached_property
     def histories(self) -> dict[tuple[str, int], History]:
