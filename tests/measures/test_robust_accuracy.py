@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import grokscope as gs
-from grokscope.measures.attacks.apgd import apgd
+from grokscope.measures.attacks.apgd import _Search, apgd
 from grokscope.measures.attacks.ball import Ball
 from grokscope.measures.attacks.pgd import pgd
 
@@ -275,3 +275,32 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, y = linear_case(4, 5, torch.float32)
     with pytest.raises(ImportError, match=r"pip install 'grokscope\[attack\]'"):
         gs.robust_accuracy(model, x, y)
+
+
+def test_apgd_halves_its_step_where_it_is_stuck() -> None:
+    """Where three quarters of the steps at most rose, or none was the best since the last halving.
+
+    The second counts only where the step was not halved the last time (Croce and Hein 2020,
+    Section 3.3).
+    """
+    #         few rises, many; many and no better; so after a halving; many and better
+    rises = torch.tensor([3.0, 4.0, 4.0, 4.0, 4.0])
+    best = torch.tensor([2.0, 2.0, 1.0, 1.0, 1.5])
+    halved = torch.tensor([False, False, False, True, True])
+    points = torch.arange(5.0)[:, None]
+    search = _Search(
+        {
+            "rises": rises, "steps": torch.full((5,), 4.0) + (rises == 4), "halved": halved,
+            "best_loss": best, "loss_then": torch.ones(5), "size": torch.full((5,), 8.0),
+            "point": points, "best": points + 10, "slope": points + 20, "best_slope": points + 30,
+        }
+    )  # fmt: skip
+    search.halve_where_stuck()
+    stuck = torch.tensor([True, False, True, False, False])
+    assert torch.equal(search["size"], torch.where(stuck, 4.0, 8.0))
+    assert torch.equal(search["halved"], stuck)
+    assert torch.equal(search["point"], points + 10.0 * stuck[:, None])
+    assert torch.equal(search["slope"], points + 20 + 10.0 * stuck[:, None])
+    assert torch.equal(search["loss_then"], best)
+    assert not search["rises"].any()
+    assert not search["steps"].any()
