@@ -36,6 +36,9 @@ import grokscope as gs
 from grokscope.runs.environment import environment
 from records import rounded
 
+# Numba's OpenMP, which UMAP may run on, does not survive a fork
+os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
+
 HERE = Path(__file__).parent
 RESULT = HERE / "results" / "scaling.json"
 PAGE = HERE.parent / "docs" / "cost.md"
@@ -247,16 +250,34 @@ MEASURES: dict[str, Measure] = {
     'empirical_ntk, "trace"': Measure(of_model(lambda m, x: gs.empirical_ntk(m, x, None, "trace"))),
     'empirical_ntk, "sum"': Measure(of_model(lambda m, x: gs.empirical_ntk(m, x, None, "sum"))),
     "empirical_ntk(sketch=100)": Measure(of_model(lambda m, x: gs.empirical_ntk(m, x, sketch=100))),
+    "ntk_plan": Measure(of_model(gs.ntk_plan)),
     "kernel_distance": Measure(
         of_kernel(lambda k, _: gs.kernel_distance(k, 2 * k)), OF_A_MODEL[:2]
     ),
     "kernel_alignment": Measure(of_kernel(gs.kernel_alignment), OF_A_MODEL[:2]),
+    "kernel_distance_matrix": Measure(
+        of_kernel(lambda k, _: gs.kernel_distance_matrix([k, k + 1, k + 2])), OF_A_MODEL[:2]
+    ),
+    "ntk_velocity": Measure(
+        of_kernel(lambda k, _: gs.ntk_velocity([k, k + 1, k + 2])), OF_A_MODEL[:2]
+    ),
     "weight_norms": Measure(of_model(lambda m, _: gs.weight_norms(m)), ("parameters",)),
     "layer_activations": Measure(of_model(gs.layer_activations)),
+    "stream_layer_activations": Measure(
+        of_model(lambda m, x: [None for _ in gs.stream_layer_activations(m, x)])
+    ),
     "noise_accuracy": Measure(of_labels(lambda m, x, y: gs.noise_accuracy(m, x, y, 0.1))),
     "robust_radius": Measure(of_labels(gs.robust_radius)),
     "robust_accuracy, PGD": Measure(of_labels(pgd)),
     "linear_regions": Measure(slices, ("parameters", "inputs"), Sizes(parameters=100_000)),
+    "class_manifolds": Measure(
+        of_manifolds(
+            lambda c: gs.class_manifolds(
+                c.flatten(0, 1), torch.arange(len(c)).repeat_interleave(c.shape[1])
+            )
+        ),
+        OF_FEATURES,
+    ),
     "manifold_geometry": Measure(of_manifolds(gs.manifold_geometry), OF_FEATURES),
     "glue_geometry": Measure(
         of_manifolds(lambda c: gs.glue_geometry(c, num_samples=20)), OF_FEATURES
@@ -267,12 +288,16 @@ MEASURES: dict[str, Measure] = {
     "simulated_capacity": Measure(
         of_manifolds(lambda c: gs.simulated_capacity(c, num_trials=5, progress=False)), OF_FEATURES
     ),
+    "nonnegative_least_squares": Measure(
+        of_manifolds(lambda c: gs.nonnegative_least_squares(c.mT[0], c[0])), ("points", "features")
+    ),
     "linear_probe": Measure(of_probe(gs.linear_probe), OF_FEATURES),
     "sgd_probe": Measure(of_probe(gs.sgd_probe), OF_FEATURES),
     "embedding_2d": Measure(of_manifolds(lambda c: gs.embedding_2d(c.flatten(0, 1))), OF_FEATURES),
     "gini": Measure(gaussian, ("parameters",)),
     "fourier_spectrum": Measure(embedding(gs.fourier_spectrum), ("modulus",)),
     "fourier_gini": Measure(embedding(gs.fourier_gini), ("modulus",)),
+    "key_frequencies": Measure(embedding(gs.key_frequencies), ("modulus",)),
     "progress_measures": Measure(progress, ("modulus",)),
 }
 

@@ -178,3 +178,15 @@ def test_addresses_are_those_of_the_project() -> None:
     for path in [*(ROOT / name for name in names), *DOCS.rglob("*.md")]:
         if "_build" not in path.parts:
             assert set(ours.findall(path.read_text("utf-8"))) <= known, path
+
+
+def test_costs_are_those_measured_and_of_every_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    scaling = importlib.import_module("scaling")
+    names = {re.split(r"\W", name)[0] for name in scaling.MEASURES}
+    assert _public_measures() - names == set()
+    results = json.loads(scaling.RESULT.read_text("utf-8"))["measures"]
+    assert list(results) == list(scaling.MEASURES)
+    assert f"<!-- benchmark -->\n{scaling.tables(results)}\n<!-- end" in scaling.PAGE.read_text(
+        "utf-8"
+    )

@@ -25,6 +25,8 @@ from grokscope.measures.ntk.plan import Term
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _LOW_PRECISION = 5e-2
 _FEW = 8
+# numbers that are taken to float64 at once
+_PIECE = 2**18
 
 
 def checked(pairs: Pairs, terms: Sequence[Term]) -> Tensor:
@@ -164,7 +166,7 @@ def relative_error(
         pass
     w = random(r, n1)
     other = _pulled_back(model, parameters, x1, w.T @ wide)
-    inner = sum(float((other[name].double() * pulled[name].double()).sum()) for name in parameters)
+    inner = sum(_inner(other[name], pulled[name]) for name in parameters)
     sizes = (
         _norm(_pulled_back(model, parameters, x, random(batch_size(x), directions.shape[1])))
         for x in (x1, x2)
@@ -203,7 +205,13 @@ def lowest_precision(parameters: Mapping[str, nn.Parameter], dtype: torch.dtype)
 
 
 def _norm(tensors: Mapping[str, Tensor]) -> float:
-    return sum(float(t.double().square().sum()) for t in tensors.values()) ** 0.5
+    return sum(_inner(t, t) for t in tensors.values()) ** 0.5
+
+
+def _inner(a: Tensor, b: Tensor) -> float:
+    """An inner product in float64, by pieces: gradients may fill the memory by themselves."""
+    pieces = zip(a.flatten().split(_PIECE), b.flatten().split(_PIECE), strict=True)
+    return float(sum(torch.dot(p.double(), q.double()) for p, q in pieces))
 
 
 def _pulled_back(
