@@ -253,6 +253,6 @@ def test_the_analysis_stores_the_slices_that_are_pictured(run: gs.Run) -> None:
 
 def test_an_option_that_the_analysis_does_not_have_is_named(tmp_path: Path) -> None:
     path = tmp_path / "small.yaml"
-    path.write_text(SPEC.replace("triples: 3", "triples: 3"))
-    with pytest.raises(SpecError, match="'tripels'; did you mean 'triples'"):
+    path.write_text(SPEC.replace("triples: 3", "triple: 3"))
+    with pytest.raises(SpecError, match="'triple'; did you mean 'triples'"):
         load_experiment(str(path))
