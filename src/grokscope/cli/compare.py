@@ -22,7 +22,7 @@ def compare(
 
     opened = open_runs(runs)
     for run in opened:
-        for problem in run.lenient().problems:
+        for problem in run.problems:
             note(problem)
     if as_json:
         print_json(comparison_data(opened))

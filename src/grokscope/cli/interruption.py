@@ -31,7 +31,7 @@ _RECEIVED: list[Interrupted] = []
 
 
 def take_interruption() -> Interrupted | None:
-    """The first signal that has come, if any; whoever takes it tells of it, and nobody else."""
+    """The first signal that has come, if any, once: the caller tells of it, and nothing else."""
     first = _RECEIVED[0] if _RECEIVED else None
     _RECEIVED.clear()
     return first

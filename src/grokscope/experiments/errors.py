@@ -32,6 +32,12 @@ _TAKES = {
 class SpecError(ValueError):
     """A spec has mistakes; the message lists all of them."""
 
+    @classmethod
+    def of(cls, name: str, found: Sequence[str]) -> SpecError:
+        """The error that lists the mistakes found in what is called ``name``, a line each."""
+        words = "1 mistake" if len(found) == 1 else f"{len(found)} mistakes"
+        return cls("\n  ".join([f"{name} has {words}:", *found]))
+
 
 def mistakes(error: ValidationError, model: type[BaseModel], prefix: str = "") -> list[str]:
     """One line for each mistake that pydantic found in a value for ``model``."""

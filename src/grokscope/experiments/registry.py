@@ -77,5 +77,4 @@ def resolve(raw: Mapping[str, Any], name: str) -> Experiment:
     found += shared_mistakes
     if not found:
         return experiment
-    words = "1 mistake" if len(found) == 1 else f"{len(found)} mistakes"
-    raise SpecError("\n".join([f"{name} has {words}:", *map("  {}".format, found)]))
+    raise SpecError.of(name, found)

@@ -12,6 +12,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+# numbers that are taken to float64 at once
+_PIECE = 2**18
+
+
+def inner_product(a: Tensor, b: Tensor) -> float:
+    """The inner product of two tensors in float64, by pieces: they may fill the memory themselves.
+
+    Example:
+        >>> inner_product(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]]))
+        11.0
+    """
+    pieces = zip(a.flatten().split(_PIECE), b.flatten().split(_PIECE), strict=True)
+    return float(sum(torch.dot(p.double(), q.double()) for p, q in pieces))
+
 
 def wide(tensor: Tensor) -> Tensor:
     """The tensor in float32 or wider: half-precision numbers are measured in float32."""

@@ -38,7 +38,7 @@ from grokscope.runs.files import (
     write_json,
 )
 from grokscope.runs.history import History
-from grokscope.runs.rows import KEYS, RowFile
+from grokscope.runs.rows import KEYS, METRICS, TIMING, RowFile
 from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, holds_run, read_side_file
 from grokscope.runs.tensors import Arrays, load_state, save_state
 from grokscope.runs.yaml_text import dump_yaml
@@ -55,8 +55,8 @@ class RunDirectory:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.metrics = RowFile(path / "metrics.jsonl", KEYS)
-        self.timing = RowFile(path / "timing.jsonl", KEYS)
+        self.metrics = RowFile(path / METRICS, KEYS)
+        self.timing = RowFile(path / TIMING, KEYS)
         self.status: dict[str, Any] = {}
         self._spec = b""
         path.mkdir(parents=True, exist_ok=True)
@@ -84,7 +84,7 @@ class RunDirectory:
         path = Path(path)
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file; name a folder with --out")
-        if not holds_run(path) and (path / "metrics.jsonl").exists():
+        if not holds_run(path) and (path / METRICS).exists():
             raise RunError(
                 f"{path} holds rows of a run without its {SPEC}; put that back, or name another "
                 "folder with --out"

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from grokscope.runs.files import RunError, inside, read_yaml_mapping
 from grokscope.runs.history import History
 from grokscope.runs.later_rows import LaterRows
-from grokscope.runs.rows import KEYS, Row, RowFile
+from grokscope.runs.rows import KEYS, METRICS, TIMING, Row, RowFile
 from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, holds_run, read_side_file
 from grokscope.runs.tensors import Arrays, load_state
 from grokscope.shown import shown
@@ -132,7 +132,7 @@ class Run:
             trials = read_side_file(self.path / STATUS).get("trials") or {}
         except RunError:
             return  # which is told of itself
-        for name, rows in (("metrics.jsonl", self._metrics), ("timing.jsonl", self._timing)):
+        for name, rows in ((METRICS, self._metrics), (TIMING, self._timing)):
             last: dict[str, int] = {}
             for row in rows:
                 trial = f"{row['arm']}/seed-{row['seed']}"
@@ -229,11 +229,11 @@ class Run:
 
     @cached_property
     def _metrics(self) -> list[Row]:
-        return RowFile(self.path / "metrics.jsonl", KEYS).read()
+        return RowFile(self.path / METRICS, KEYS).read()
 
     @cached_property
     def _timing(self) -> list[Row]:
-        return RowFile(self.path / "timing.jsonl", KEYS).read()
+        return RowFile(self.path / TIMING, KEYS).read()
 
     def _side_file(self, name: str) -> dict[str, Any]:
         try:

@@ -21,6 +21,7 @@ Row = dict[str, Any]
 
 _LARGEST = 2**63
 KEYS = ("arm", "seed", "step")  # of each row of a run
+METRICS, TIMING = "metrics.jsonl", "timing.jsonl"  # the files of a run that hold them
 
 
 def _plain(value: Any) -> Any:

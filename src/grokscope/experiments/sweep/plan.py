@@ -161,9 +161,7 @@ def _section(section: Any, grid: Sequence[str], name: str) -> SweepSpec | None:
     try:
         return SweepSpec.model_validate(section)
     except ValidationError as error:
-        lines = mistakes(error, SweepSpec, "sweep.")
-        words = "1 mistake" if len(lines) == 1 else f"{len(lines)} mistakes"
-        raise SpecError("\n  ".join([f"{name} has {words}:", *lines])) from None
+        raise SpecError.of(name, mistakes(error, SweepSpec, "sweep.")) from None
 
 
 def _parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from grokscope.runs.rows import METRICS
+
 _TAIL_BYTES = 16_384
 
 
@@ -22,7 +24,7 @@ class Progress:
 
 def progress_of(run: Path) -> Progress | None:
     """Where a run is; None before its first evaluation."""
-    row = _last_row(run / "metrics.jsonl")
+    row = _last_row(run / METRICS)
     if row is None:
         return None
     return Progress(

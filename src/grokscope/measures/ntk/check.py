@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from grokscope.measures.batches import Batch, batch_size, rows
 from grokscope.measures.centroid import is_noise, weights_across
 from grokscope.measures.company import outputs_at
+from grokscope.measures.magnitudes import inner_product
 from grokscope.measures.ntk.capture import CallsChanged, pushing_forward
 from grokscope.measures.ntk.memory import Pairs
 from grokscope.measures.ntk.plan import Term
@@ -25,8 +26,6 @@ from grokscope.measures.ntk.plan import Term
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _LOW_PRECISION = 5e-2
 _FEW = 8
-# numbers that are taken to float64 at once
-_PIECE = 2**18
 
 
 def checked(pairs: Pairs, terms: Sequence[Term]) -> Tensor:
@@ -166,7 +165,7 @@ def relative_error(
         pass
     w = random(r, n1)
     other = _pulled_back(model, parameters, x1, w.T @ wide)
-    inner = sum(_inner(other[name], pulled[name]) for name in parameters)
+    inner = sum(inner_product(other[name], pulled[name]) for name in parameters)
     sizes = (
         _norm(_pulled_back(model, parameters, x, random(batch_size(x), directions.shape[1])))
         for x in (x1, x2)
@@ -205,13 +204,7 @@ def lowest_precision(parameters: Mapping[str, nn.Parameter], dtype: torch.dtype)
 
 
 def _norm(tensors: Mapping[str, Tensor]) -> float:
-    return sum(_inner(t, t) for t in tensors.values()) ** 0.5
-
-
-def _inner(a: Tensor, b: Tensor) -> float:
-    """An inner product in float64, by pieces: gradients may fill the memory by themselves."""
-    pieces = zip(a.flatten().split(_PIECE), b.flatten().split(_PIECE), strict=True)
-    return float(sum(torch.dot(p.double(), q.double()) for p, q in pieces))
+    return sum(inner_product(t, t) for t in tensors.values()) ** 0.5
 
 
 def _pulled_back(

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.measures.company import outputs_at
+from grokscope.measures.magnitudes import inner_product
 from grokscope.measures.ntk.capture import Source
 from grokscope.measures.ntk.inspect import Inspection, Record, Recorder
 from grokscope.measures.ntk.memory import chunk_length
@@ -159,4 +160,4 @@ def _gradients(outputs: Tensor, direction: Tensor, sources: list[Any]) -> list[T
 
 def _norm(tensors: list[Tensor | None]) -> float:
     dense = [t.to_dense() if t.is_sparse else t for t in tensors if t is not None]
-    return sum(float(t.double().square().sum()) for t in dense) ** 0.5
+    return sum(inner_product(t, t) for t in dense) ** 0.5
