@@ -29,6 +29,7 @@ from torch import Tensor
 import grokscope as gs
 from grokscope.measures import capacity, center_search, glue
 from grokscope.measures.manifolds import check_manifolds, thin_coordinates, without_subspace
+from records import write_tables
 
 HERE = Path(__file__).resolve().parent
 NUM_SAMPLES = 200
@@ -316,10 +317,7 @@ def main() -> None:
     (HERE / "results" / "capacity.json").write_text(json.dumps(results, indent=1) + "\n")
     text = tables(results)
     print(text)
-    page = HERE.parent / "docs" / "capacity.md"
-    before, rest = page.read_text().split("<!-- benchmark -->\n", 1)
-    after = rest.split("<!-- end of benchmark -->", 1)[1]
-    page.write_text(f"{before}<!-- benchmark -->\n{text}\n<!-- end of benchmark -->{after}")
+    write_tables(HERE.parent / "docs" / "capacity.md", text)
 
 
 def measured(recordings: Path | None) -> dict:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import grokscope as gs
+from bench_grokalign import medians
 from grokscope.runs.environment import environment
 
 RESULT = Path(__file__).parent / "results" / "training.json"
@@ -138,14 +138,7 @@ def measured(workload: Workload, rounds: int) -> dict[str, float]:
         "fit": turn,
         "product": lambda: square @ square,
     }
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(-2, rounds):
-        for name, way in ways.items():
-            start = time.process_time()
-            way()
-            if number >= 0:
-                seconds[name].append(time.process_time() - start)
-    found = {name: statistics.median(taken) for name, taken in seconds.items()}
+    found = medians(ways, rounds, steps_a_turn=1)
     rate = SIDE**3 / found.pop("product")
     result = {name: 1e3 * taken / workload.steps for name, taken in found.items()}
     result["least"] = 1e3 * multiplications(workload) / rate

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import re
 import shutil
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,10 @@ from torch import Tensor
 from grokscope.report.panels.pictures import thinned
 from grokscope.runs import LaterRows, Run
 from grokscope.runs.files import write_json
-from grokscope.runs.rows import RowFile
+from grokscope.runs.rows import METRICS, TIMING, RowFile
 from grokscope.runs.tensors import Arrays
 from records import RESULTS, environment_of
+from records import rounded as rounded_to
 
 KEPT = RESULTS / "runs"
 KEPT_PARTS = "all rows and results to six digits, tensors of a few steps, no checkpoints"
@@ -47,7 +47,7 @@ def keep(run: Run, folder: Path) -> None:
     write_json(folder / "status.json", _status(run))
     if run.results:
         write_json(folder / "results.json", json.loads(respelled(json.dumps(rounded(run.results)))))
-    for name in ("metrics.jsonl", "timing.jsonl"):
+    for name in (METRICS, TIMING):
         _copy_rows(run.path / name, folder / name)
     for arm, seed in run.trials:
         later = Path("after_training") / arm / f"seed-{seed}.jsonl"
@@ -65,11 +65,7 @@ def rounded(value: Any) -> Any:
         >>> rounded({"steps": [1000000], "norm": [0.12345678, None]})
         {'steps': [1000000], 'norm': [0.123457, None]}
     """
-    if isinstance(value, float) and math.isfinite(value):
-        return float(f"{value:.{DIGITS}g}")
-    if isinstance(value, Mapping):
-        return {key: rounded(part) for key, part in value.items()}
-    return [rounded(part) for part in value] if isinstance(value, list) else value
+    return rounded_to(value, DIGITS)
 
 
 def respelled(text: str) -> str:

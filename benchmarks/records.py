@@ -36,13 +36,13 @@ def machine_of(run: Run) -> str:
     return f"{env.get('accelerator', what)}, torch {env['packages']['torch']}"
 
 
-def rounded(value: Any) -> Any:
-    """Numbers to four significant digits, also within lists and mappings; all else as it is."""
+def rounded(value: Any, digits: int = 4) -> Any:
+    """Numbers to so many significant digits, also within lists and mappings; all else as it is."""
     if isinstance(value, Mapping):
-        return {name: rounded(own) for name, own in value.items()}
+        return {name: rounded(own, digits) for name, own in value.items()}
     if isinstance(value, list | tuple):
-        return [rounded(own) for own in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+        return [rounded(own, digits) for own in value]
+    return float(f"{value:.{digits}g}") if isinstance(value, float) else value
 
 
 def spread(values: Sequence[float]) -> str:
@@ -81,6 +81,14 @@ def judged(run: Run) -> list[dict[str, Any]]:
         }
         for verdict in verdicts
     ]
+
+
+def write_tables(page: Path, tables: str) -> None:
+    """Put a benchmark's tables where their page has its place for them."""
+    before, rest = page.read_text("utf-8").split("<!-- benchmark -->\n", 1)
+    after = rest.split("<!-- end of benchmark -->", 1)[1]
+    text = f"{before}<!-- benchmark -->\n{tables}\n<!-- end of benchmark -->{after}"
+    page.write_text(text, "utf-8")
 
 
 def write_record(path: Path, content: Any) -> None:

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 
 import grokscope as gs
 from grokscope.runs.environment import environment
-from records import rounded
+from records import rounded, write_tables
 
 # Numba's OpenMP, which UMAP may run on, does not survive a fork
 os.environ.setdefault("NUMBA_THREADING_LAYER", "workqueue")
@@ -476,14 +476,6 @@ def tables(results: Mapping[str, Any]) -> str:
     )
 
 
-def write_page(results: Mapping[str, Any]) -> None:
-    """Put the tables into their page."""
-    before, rest = PAGE.read_text("utf-8").split("<!-- benchmark -->\n", 1)
-    after = rest.split("<!-- end of benchmark -->", 1)[1]
-    text = f"{before}<!-- benchmark -->\n{tables(results)}\n<!-- end of benchmark -->{after}"
-    PAGE.write_text(text, "utf-8")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("measures", nargs="*", metavar="MEASURE", help=", ".join(MEASURES))
@@ -504,7 +496,7 @@ def main() -> None:
         }
         RESULT.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
         print(name, file=sys.stderr)
-    write_page({name: results[name] for name in MEASURES if name in results})
+    write_tables(PAGE, tables({name: results[name] for name in MEASURES if name in results}))
 
 
 if __name__ == "__main__":
