@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from itertools import product
 
 import numpy as np
@@ -81,6 +82,17 @@ def test_interval_is_the_same_each_time_and_follows_its_arguments() -> None:
     assert exact([5.0]).interval() is None
     with pytest.raises(ValueError, match=r"level .* got 95"):
         sample.interval(level=95)
+
+
+def test_interval_of_many_seeds_takes_little_memory_for_the_same_draws() -> None:
+    values = np.random.default_rng(0).normal(size=1500)
+    drawn = np.random.default_rng(0).integers(1500, size=(2000, 1500))
+    means = np.sort(values[drawn].mean(axis=1))
+    tracemalloc.start()
+    found = exact(values.tolist()).interval("mean", level=0.5, resamples=2000)
+    assert tracemalloc.get_traced_memory()[1] < 25e6  # 48e6 if all were drawn at once
+    tracemalloc.stop()
+    assert found == Interval(means[499], means[1499])
 
 
 @pytest.mark.parametrize("statistic", ["mean", "median"])

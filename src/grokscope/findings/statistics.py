@@ -28,6 +28,8 @@ from grokscope.shown import shown
 
 Statistic = Literal["median", "mean"]
 
+_MOST_DRAWN = 1_000_000  # values drawn at once for an interval
+
 _STATISTICS: dict[Statistic, Callable[..., NDArray[np.float64]]] = {
     "median": np.median,
     "mean": np.mean,
@@ -220,11 +222,18 @@ class SeedValues:
             raise ValueError(f"level must lie between 0 and 1: got {level}")
         if len(self) < 2:
             return None
-        drawn = np.random.default_rng(seed).integers(len(self), size=(resamples, len(self)))
-        of = _STATISTICS[statistic]
+        of, draw = _STATISTICS[statistic], np.random.default_rng(seed)
+        lows, highs = np.array(self.lows), np.array(self.highs)
+        found = np.empty((2, resamples))
+        # By blocks of draws: all draws of 2,000 seeds at once would take 500 MB, to the same end.
+        rows = max(1, _MOST_DRAWN // len(self))
+        for begin in range(0, resamples, rows):
+            block = slice(begin, min(begin + rows, resamples))
+            drawn = draw.integers(len(self), size=(block.stop - begin, len(self)))
+            found[:, block] = of(lows[drawn], axis=1), of(highs[drawn], axis=1)
         tail = (1 - level) / 2
-        low = np.quantile(of(np.array(self.lows)[drawn], axis=1), tail, method="inverted_cdf")
-        high = np.quantile(of(np.array(self.highs)[drawn], axis=1), 1 - tail, method="inverted_cdf")
+        low = np.quantile(found[0], tail, method="inverted_cdf")
+        high = np.quantile(found[1], 1 - tail, method="inverted_cdf")
         return Interval(float(low), float(high))
 
     def at(self, places: Sequence[int]) -> SeedValues:
