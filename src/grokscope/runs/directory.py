@@ -290,24 +290,11 @@ class Trial(Arrays):
             save_state(self.latest, content)
 
     def finished(self) -> dict[str, Any] | None:
-        """The last checkpoint of a training that is over; None of one that is not.
-
-        Raises:
-            RunError: if rows of it have been lost.
-        """
+        """The last checkpoint of a training that is over; None of one that is not."""
         if not self.latest.exists():
             return None
         state = load_state(self.latest, needs=("step", "finished"))
-        if not state["finished"]:
-            return None
-        last = max((row["step"] for row in self.history()), default=-1)
-        if last < state["step"]:
-            raise RunError(
-                f"{self.run.metrics.path} lacks rows of {self.arm}, seed {self.seed}, which ended "
-                f"at step {state['step']}: put the whole file back, or start again in another "
-                "folder"
-            )
-        return state
+        return state if state["finished"] else None
 
     def history(self) -> History:
         """The rows of this training so far."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from grokscope.runs.directory import Trial
+from grokscope.runs.files import RunError
 from grokscope.runs.history import History
 from grokscope.runs.tensors import load_state, save_state
 
@@ -48,8 +49,20 @@ class TrialGroup:
         sizes = self.run.sizes()
         save_state(self.path, {"step": step, "seeds": seeds, "states": states, "sizes": sizes})
 
+    def histories(self) -> dict[int, History]:
+        """The rows of each training so far, by seed; the file is read once for all of them."""
+        own = {(trial.arm, trial.seed): History() for trial in self.trials}
+        for row in self.run.metrics.read():
+            if (trial := (row["arm"], row["seed"])) in own:
+                own[trial].append(row)
+        return {seed: history for (_, seed), history in own.items()}
+
     def restore(self) -> dict[int, dict[str, Any] | None]:
-        """By seed the state to go on from, with later rows taken back; None at the start."""
+        """By seed the state to go on from, with later rows taken back; None at the start.
+
+        Raises:
+            RunError: if rows from before a checkpoint were changed or lost.
+        """
         saved = self._saved()
         states = {
             trial.seed: {**saved["states"][trial.seed], "step": saved["step"]}
@@ -62,7 +75,21 @@ class TrialGroup:
         elif not all(states.values()):  # stopped before its first checkpoint: nothing counts
             self.run.drop_rows(lambda row: any(trial.owns(row) for trial in self.trials))
             return {trial.seed: None for trial in self.trials}
+        # a checkpoint of those that go on need not stand at the step of a row
+        over = {seed: of for seed, of in states.items() if of and seed not in saved["states"]}
+        self._check_rows({seed: of["step"] for seed, of in over.items()})
         return states
+
+    def _check_rows(self, steps: Mapping[int, int]) -> None:
+        """Raise where a training that is over has no row at its last step."""
+        histories = self.histories() if steps else {}
+        for seed, step in steps.items():
+            if max((row["step"] for row in histories[seed]), default=-1) < step:
+                raise RunError(
+                    f"{self.run.metrics.path} lacks rows of {self.trials[0].arm}, seed {seed}, "
+                    f"which ended at step {step}: put the whole file back, or start again in "
+                    "another folder"
+                )
 
     def rescue(
         self,

@@ -249,9 +249,11 @@ class Loop:
             self._checkpoint(0)
             return 0
         states = {seed: state for seed, state in saved.items() if state is not None}
+        assert self.group is not None  # else nothing was saved
+        histories = self.group.histories()
         for member in self.members:
             member.open_archive()
-            member.restore(states[member.seed])
+            member.restore(states[member.seed], histories[member.seed])
         self._let_go(results)
         if self._alive:
             self.state.load_state_dicts([states[member.seed] for member in self._alive])

@@ -118,11 +118,10 @@ class Member:
         if self.trial is not None and self.monitor is not None:
             self.monitor.keep_in(self.trial, self.evaluation.data.image_shape)
 
-    def restore(self, saved: dict[str, Any]) -> None:
-        """Go on from a checkpoint: all but what the loop moves."""
-        assert self.trial is not None
+    def restore(self, saved: dict[str, Any], history: History) -> None:
+        """Go on from a checkpoint and the rows before it: all but what the loop moves."""
         self.model.load_state_dict(saved["model"])
-        self.history = self.trial.history()
+        self.history = history
         self.train_seconds, self.total_seconds = saved["train_seconds"], saved["total_seconds"]
         self.step, self.stopped = saved["step"], saved["stopped"]
         if self.stopped == "max_steps" and self.settings.max_steps > self.step:
