@@ -131,12 +131,13 @@ def main() -> None:
     for path in arguments.runs:
         found = entry_of(Run(path))
         recorded[f"{found['experiment']} ({found['preset']})"] = found
+    recorded = dict(sorted(recorded.items()))
     text = page(recorded)
     if arguments.check:
         if not target.exists() or target.read_text() != text:
             sys.exit(f"{target} is stale: run python benchmarks/results_index.py")
         return
-    write_record(record, dict(sorted(recorded.items())))
+    write_record(record, recorded)
     target.write_text(text)
 
 
