@@ -200,7 +200,13 @@ def test_files_that_are_no_experiments(tmp_path: Path, text: str, said: str) -> 
         (("digits-grokking", "quick", ["training.lrr=1"]), "did you mean 'lr'"),
         (("digits-grokking", "quick", ["title.x=1"]), "title is a value, not a section"),
         (("digits-grokking", "quick", ["claims.9.says=x"]), "not one of the"),
-        (("digits-grokking", "quick", [], 0), "--seeds must be a positive number: got 0"),
+        (("digits-grokking", "quick", [], 0), "--seeds must be a number from 1 to 100,000: got 0"),
+        (("digits-grokking", "quick", [], 100_001), "from 1 to 100,000: got 100001"),
+        (
+            ("digits-grokking", "quick", ["title=" + "[" * 500]),
+            r"\.\.\.: '\[{80}\.\.\.' is not a Y",
+        ),
+        (("digits-grokking", "quick", ["[" * 500]), r"got '\[{80}\.\.\.'$"),
     ],
 )
 def test_wrong_arguments_are_named(arguments: tuple, said: str) -> None:

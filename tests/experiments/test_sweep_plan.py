@@ -118,7 +118,7 @@ def test_a_run_takes_no_notice_of_the_section(small: str) -> None:
         ("training.lr=fast", "training.lr: "),
         ("training.lr", "--grid takes path=value,value,..., as in training.lr=1e-3,3e-3"),
         ("training.lr=", "--grid takes path=value,value,..., as in training.lr=1e-3,3e-3"),
-        ("training.lr=[1,2", "is not a list of YAML values"),
+        ("training.lr=[1,2", "--grid training.lr=[1,2: the values are no list in YAML"),
         ("training.lr=1e-3,0.001", "make the same experiment"),
         ("training.batch_size=10,50", None),
     ],
@@ -164,3 +164,13 @@ def test_mistakes_in_the_section(small: str, section: str, said: str) -> None:
     with pytest.raises(SpecError) as caught:
         plan_sweep(with_section(small, section))
     assert said in str(caught.value)
+
+
+def test_a_sweep_without_end_is_refused_before_it_is_made(small: str) -> None:
+    values = list(range(101))
+    section = f"{{grid: {{training.lr: {values}, data.train_size: {values}, threads: {values}}}}}"
+    with pytest.raises(SpecError, match="at most 1,000,000 runs: this one has 1,030,301 settings"):
+        plan_sweep(with_section(small, section))
+    Path(small).write_text(SMALL)
+    with pytest.raises(SpecError, match="at most 1,000,000 runs: this one has 1,010,000 runs"):
+        plan_sweep(small, grid=[f"training.lr={values}"[:-1].replace("[", "")], num_seeds=10_000)

@@ -23,6 +23,7 @@ from grokscope.runs import (
     RunError,
     SweepFolder,
     TrialGroup,
+    files,
     open_runs,
 )
 from grokscope.runs.environment import environment
@@ -153,7 +154,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
     for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
-ROW_DAMAGE = [
+# what a file is damaged to: a text, a folder in its place, or a link to something else
+Content = str | bytes | Path | None
+DEVICE = (Path(os.devnull), "is not a file but a device or a pipe")
+ROW_DAMAGE: list[tuple[Content, str]] = [
     ("[1]\n", "line 1 is not a JSON object"),
     ('{"arm": "a"}\n', "it has no seed"),
     (json.dumps({**ROW, "arm": 3}) + "\n", "arm is not a name"),
@@ -168,10 +172,11 @@ ROW_DAMAGE = [
     (json.dumps({**ROW, "x": 10**400}) + "\n", "x is not a finite number"),
     ("[" * 100_000 + "\n", "line 1 is not a JSON object"),
     (b"\xff\xfe\n", "line 1 is not a JSON object"),
+    DEVICE,
     (json.dumps({**ROW, "arm": "../../x"}) + "\n", "'../../x' cannot name a file"),
     (None, "Is a directory"),
 ]
-SPEC_DAMAGE = [
+SPEC_DAMAGE: list[tuple[Content, str]] = [
     ("- a list", "not a mapping"),
     ("arms: [a]", "arms is not a mapping"),
     ("arms: {1: {}}", "arms.1 is not a name"),
@@ -183,13 +188,15 @@ SPEC_DAMAGE = [
     ("&a [*a]", "more than 50 levels deep, or contains itself"),
     ("[" * 20_000, "not valid YAML"),
     ("a: " + "x" * 6_000_000, "larger than 5,000,000 bytes"),
+    DEVICE,
     (None, "Is a directory"),
 ]
-JSON_DAMAGE = [
+JSON_DAMAGE: list[tuple[Content, str]] = [
     ("[]", "does not hold a JSON object"),
     ('{"a": NaN}', "NaN is no number"),
     ("[" * 100_000, "nested too deeply"),
     (b"\xff\xfe", "not a text file"),
+    DEVICE,
     (None, "Is a directory"),
 ]
 DAMAGE = [
@@ -213,11 +220,13 @@ SIDE_DAMAGE = [
 ]
 
 
-def damage(file: Path, content: str | bytes | None) -> None:
-    """Another content of a file, or a folder in its place."""
+def damage(file: Path, content: Content) -> None:
+    """Another content of a file, or a folder or a link in its place."""
     file.unlink()
     if content is None:
         file.mkdir()
+    elif isinstance(content, Path):
+        file.symlink_to(content)
     else:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
 
@@ -232,7 +241,7 @@ def said_once(file: Path, error: RunError, expected: str) -> None:
 
 @pytest.mark.parametrize(("name", "content", "said"), DAMAGE)
 def test_what_a_run_cannot_do_without_is_named(
-    path: Path, name: str, content: str | bytes | None, said: str
+    path: Path, name: str, content: Content, said: str
 ) -> None:
     damage(path / name, content)
     for use in (comparison_data, write_report):
@@ -243,7 +252,7 @@ def test_what_a_run_cannot_do_without_is_named(
 
 @pytest.mark.parametrize(("name", "content", "said"), SIDE_DAMAGE)
 def test_a_file_beside_the_rows_is_named_and_the_rest_is_shown(
-    path: Path, name: str, content: str | bytes | None, said: str
+    path: Path, name: str, content: Content, said: str
 ) -> None:
     damage(path / name, content)
     with pytest.raises(RunError) as caught:
@@ -257,7 +266,7 @@ def test_a_file_beside_the_rows_is_named_and_the_rest_is_shown(
     ("name", "content", "said"), [row for row in SIDE_DAMAGE if row[0] != "results.json"]
 )
 def test_a_run_with_a_damaged_file_is_not_resumed_and_left_as_it_was(
-    path: Path, name: str, content: str | bytes | None, said: str
+    path: Path, name: str, content: Content, said: str
 ) -> None:
     damage(path / name, content)
     before = tree(path)
@@ -278,10 +287,10 @@ def test_a_run_with_a_damaged_file_is_not_resumed_and_left_as_it_was(
         ('{"settings": {}, "seeds": [], "command": "x"}', "command is not a list"),
     ],
 )
-def test_a_damaged_sweep_is_named(tmp_path: Path, content: str | bytes | None, said: str) -> None:
+def test_a_damaged_sweep_is_named(tmp_path: Path, content: Content, said: str) -> None:
     write_sweep(tmp_path, "x", {"s": {}}, {"s": SPEC}, [0], ["grokscope"])
-    if content is None:
-        return  # a folder of that name makes no sweep
+    if content is None or isinstance(content, Path):
+        return  # a folder or a device of that name makes no sweep
     damage(tmp_path / "sweep.json", content)
     for use in (
         lambda: SweepFolder(tmp_path),
@@ -382,6 +391,23 @@ def test_the_digest_of_rows_follows_what_is_written_and_taken_back(tmp_path: Pat
         assert fresh(run)["metrics"] == {"bytes": run.metrics.size(), "sha256": digests[1]}
 
 
+@pytest.mark.parametrize("kind", ["pipe", "device", "stdout"])
+def test_a_device_or_a_pipe_is_not_replaced_by_a_file(
+    path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    place = path / "page.html"
+    if kind == "pipe":
+        os.mkfifo(place)
+    elif kind == "device":
+        place = Path(os.devnull)
+    else:  # a name for what the output goes to, here a file
+        place.symlink_to(path / "spec.yaml")
+        monkeypatch.setattr(files, "_DEVICES", path)
+    monkeypatch.setattr(Path, "replace", pytest.fail)
+    with pytest.raises(RunError, match="it is a device or a pipe; name a file"):
+        write_report([path], place)
+
+
 def test_what_killed_writes_left_is_removed_on_resume(path: Path) -> None:
     left = [path / ".status.json.123.partial", path / "checkpoints/a/.latest.safetensors.9.partial"]
     left[1].parent.mkdir(parents=True)
@@ -409,11 +435,13 @@ def test_a_folder_that_may_not_be_written_can_be_read(path: Path) -> None:
         ("title: &a [*a]", "recursive node"),
         ("title: " + "[" * 20_000, "not valid YAML"),
         ("title: " + "x" * 6_000_000, "larger than 5,000,000 bytes"),
+        DEVICE,
     ],
-    ids=["bomb", "loop", "deep", "large"],
+    ids=["bomb", "loop", "deep", "large", "device"],
 )
-def test_a_spec_that_does_not_end_is_refused(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "spec.yaml").write_text(text)
+def test_a_spec_that_does_not_end_is_refused(tmp_path: Path, text: Content, said: str) -> None:
+    (tmp_path / "spec.yaml").touch()
+    damage(tmp_path / "spec.yaml", text)
     with pytest.raises(SpecError, match=said) as caught:
         load_experiment(os.fspath(tmp_path / "spec.yaml"))
     assert len(str(caught.value)) < 600
@@ -440,3 +468,29 @@ def test_the_settings_of_a_checkout_run_no_program(
     found = environment("cpu", [0])
     assert (found["git_dirty"], len(found["git_commit"])) == (False, 40)
     assert not (tmp_path / "has-run").exists()
+    (checkout / "file").write_text("new")
+    assert environment("cpu", [0])["git_dirty"] is True
+
+
+def test_the_filters_of_a_checkout_are_not_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "run-me"
+    script.write_text(f"#!/bin/sh\ntouch {tmp_path}/has-run\ncat\n")
+    script.chmod(0o755)
+    checkout = tmp_path / "checkout"
+    subprocess.run(["git", "init", "-q", str(checkout)], check=True)
+    (checkout / "file").write_text("old")
+    monkeypatch.chdir(checkout)
+    for command in (
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "x"],
+        ["config", "filter.own.clean", str(script)],
+    ):
+        subprocess.run(["git", *command], check=True)
+    (checkout / ".git/info/attributes").write_text("* filter=own")
+    os.utime("file")
+    assert environment("cpu", [0])["git_dirty"] is None
+    assert not (tmp_path / "has-run").exists()
+    subprocess.run(["git", "status"], check=True, capture_output=True)
+    assert (tmp_path / "has-run").exists()  # git alone does run it

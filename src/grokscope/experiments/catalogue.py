@@ -16,11 +16,12 @@ from typing import Any, Literal, get_args
 
 from grokscope.experiments.errors import SpecError
 from grokscope.experiments.yaml_files import read_yaml, yaml_value
-from grokscope.spelling import unknown_name
+from grokscope.spelling import shortened, unknown_name
 
 Preset = Literal["quick", "paper"]
 PRESETS = get_args(Preset)
 _MAX_SAID = 100  # characters of a path in a mistake
+_MAX_SEEDS = 100_000
 _SECTION = re.compile(r"\w[\w=+-]{0,99}")  # or a field: a part of a path between two dots
 
 
@@ -119,8 +120,8 @@ def raw_experiment(
     for setting in settings:
         _apply(raw, setting)
     if num_seeds is not None:
-        if num_seeds < 1:
-            raise SpecError(f"--seeds must be a positive number: got {num_seeds}")
+        if not 1 <= num_seeds <= _MAX_SEEDS:
+            raise SpecError(f"--seeds must be a number from 1 to {_MAX_SEEDS:,}: got {num_seeds}")
         raw["seeds"] = list(range(num_seeds))
     for part in [raw, *(raw["arms"].values() if isinstance(raw.get("arms"), Mapping) else ())]:
         _place(part, path.parent.resolve())
@@ -194,8 +195,9 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
     """Lay one ``path=value`` over a raw spec."""
     path, equals, text = setting.partition("=")
     if not equals or not path:
-        raise SpecError(f"--set takes path=value, as in training.lr=1e-3: got {setting!r}")
-    given = f"--set {setting}"
+        shown = shortened(setting)
+        raise SpecError(f"--set takes path=value, as in training.lr=1e-3: got {shown!r}")
+    given = shortened(f"--set {setting}", _MAX_SAID)
     _assign(raw, path.strip(), yaml_value(given, text), given)
 
 
@@ -211,7 +213,7 @@ def _assign(raw: dict[str, Any], path: str, value: Any, said: str) -> None:
     for part in (*parents, last):
         if not _SECTION.fullmatch(part):
             raise SpecError(
-                f"{said[:_MAX_SAID]}: {part[:_MAX_SAID]!r} names no section or field: a path is "
+                f"{said}: {part[:_MAX_SAID]!r} names no section or field: a path is "
                 "names with dots between them, as in training.lr"
             )
     arms = raw.get("arms")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from inspect import signature
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -341,8 +342,8 @@ class Experiment(Strict):
     def _differ(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if not seeds:
             raise ValueError("is empty: give at least one seed, as in [0]")
-        for seed in seeds:
-            if seeds.count(seed) > 1:
+        for seed, times in Counter(seeds).items():
+            if times > 1:
                 raise ValueError(f"holds {seed} twice; give each seed once")
         return seeds
 

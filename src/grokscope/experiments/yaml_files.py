@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from grokscope.experiments.errors import SpecError
+from grokscope.runs.files import RunError, read_bytes
 from grokscope.runs.yaml_text import MAX_YAML_BYTES, parse_yaml
+from grokscope.spelling import shortened
 
 
 def yaml_value(given: str, text: str) -> Any:
@@ -14,7 +16,7 @@ def yaml_value(given: str, text: str) -> Any:
     try:
         return parse_yaml(text)
     except ValueError:
-        raise SpecError(f"{given}: {text!r} is not a YAML value") from None
+        raise SpecError(f"{given}: {shortened(text)!r} is not a YAML value") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -24,9 +26,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
         SpecError: if the file is missing, is not YAML, or holds no mapping.
     """
     try:
-        if path.stat().st_size > MAX_YAML_BYTES:
-            raise SpecError(f"{path} is larger than {MAX_YAML_BYTES:,} bytes: it is no experiment")
-        text = path.read_text("utf-8")
+        text = read_bytes(path, MAX_YAML_BYTES).decode()
+    except RunError as error:
+        raise SpecError(f"{error}: it is no experiment") from None
     except OSError as error:
         raise SpecError(f"cannot read {path}: {error.strerror}") from None
     except UnicodeDecodeError:

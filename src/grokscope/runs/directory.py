@@ -34,6 +34,7 @@ from grokscope.runs.files import (
     NAME_TAKES,
     RunError,
     inside,
+    read_bytes,
     write_atomically,
     write_json,
 )
@@ -115,7 +116,7 @@ class RunDirectory:
         run = cls(path)
         try:
             env, run.status = read_side_file(path / ENV), read_side_file(path / STATUS)
-            run._spec = (path / SPEC).read_bytes()
+            run._spec = read_bytes(path / SPEC)
             for partial in path.rglob(".*.partial"):  # what killed writes left
                 partial.unlink()
             run.metrics.trim()

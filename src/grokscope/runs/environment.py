@@ -34,11 +34,23 @@ def _git(folder: Path, *arguments: str) -> str | None:
             encoding="utf-8",
             errors="replace",
             timeout=10,
-            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_ALLOW_PROTOCOL": "none"},
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _is_dirty(folder: Path) -> bool | None:
+    """Whether a checkout has changes.
+
+    None where its own settings name filters: to compare its files, git would run them.
+    """
+    filters = _git(folder, "config", "--show-scope", "--name-only", "--get-regexp", r"^filter\.")
+    if any(not line.startswith(("system", "global")) for line in (filters or "").splitlines()):
+        return None
+    # a submodule has settings of its own: only its commit is looked at
+    return bool(_git(folder, "status", "--porcelain", "--ignore-submodules=dirty"))
 
 
 def _processor() -> str:
@@ -67,7 +79,7 @@ def environment(device: str, seeds: list[int]) -> dict[str, Any]:
         "accelerator": torch.cuda.get_device_name() if device.startswith("cuda") else None,
         "seeds": seeds,
         "git_commit": commit,
-        "git_dirty": bool(_git(Path.cwd(), "status", "--porcelain")) if commit else None,
+        "git_dirty": _is_dirty(Path.cwd()) if commit else None,
         "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
         "started": now(),
     }

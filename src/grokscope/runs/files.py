@@ -17,6 +17,7 @@ from grokscope.spelling import shortened
 # What a spec may name: an experiment, an arm, a milestone. Fit for a folder, and for a column.
 NAME = r"[A-Za-z0-9][A-Za-z0-9._=+-]*"
 NAME_TAKES = "letters, digits and . _ = + -, the first a letter or a digit"
+_DEVICES = Path("/dev")
 _MAX_NAME = 200  # bytes; file systems take 255
 
 
@@ -52,8 +53,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Replace ``path`` by ``content``: readers see the old file or the new one, never a part.
 
     Raises:
-        RunError: if the disk is full or the folder cannot be written; the old file is untouched.
+        RunError: if the disk is full or the folder cannot be written, or what stands there is no
+            file; the old file is untouched.
     """
+    if _is_special(path):  # /dev/stdout would be a plain file from then on
+        raise RunError(f"could not write {path}: it is a device or a pipe; name a file")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
@@ -128,15 +132,34 @@ def read_text(path: Path, max_bytes: int | None = None) -> str:
         RunError: if the file is missing, too large, or cannot be read as text.
     """
     try:
-        if max_bytes is not None and path.stat().st_size > max_bytes:
-            raise RunError(f"{path} is larger than {max_bytes:,} bytes: it is none of ours")
-        return path.read_bytes().decode()
+        return read_bytes(path, max_bytes).decode()
     except FileNotFoundError:
         raise RunError(f"{path} does not exist: is {path.parent} a run directory?") from None
     except UnicodeDecodeError:
         raise RunError(f"{path} is damaged: it is not a text file") from None
     except OSError as error:
         raise RunError(f"could not read {path}: {error.strerror or error}") from None
+
+
+def read_bytes(path: Path, max_bytes: int | None = None) -> bytes:
+    """The content of a file; never that of a device or a pipe, which may not end.
+
+    Raises:
+        RunError: if it is one of those, or larger than ``max_bytes``.
+        OSError: if it cannot be read.
+    """
+    if _is_special(path):
+        raise RunError(f"{path} is not a file but a device or a pipe")
+    if max_bytes is not None and path.stat().st_size > max_bytes:
+        raise RunError(f"{path} is larger than {max_bytes:,} bytes")
+    return path.read_bytes()
+
+
+def _is_special(path: Path) -> bool:
+    """Whether a path is a device or a pipe, or as /dev/stdout a name that stands for one."""
+    if path.is_symlink() and path.parent == _DEVICES:
+        return True
+    return path.exists() and not (path.is_file() or path.is_dir())
 
 
 def _no_number(name: str) -> NoReturn:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from grokscope.runs.files import RunError, write_failure
+from grokscope.runs.files import RunError, read_bytes, write_failure
 
 Row = dict[str, Any]
 
@@ -47,7 +47,7 @@ class RowFile:
     def trim(self) -> None:
         """Cut off a torn last line."""
         if self.path.exists():
-            content = self.path.read_bytes()
+            content = read_bytes(self.path)
             whole = content.rfind(b"\n") + 1
             if whole < len(content):
                 self.truncate(whole)
@@ -109,7 +109,7 @@ class RowFile:
         if not self.path.exists():
             return []
         try:
-            content = self.path.read_bytes()
+            content = read_bytes(self.path)
         except OSError as error:
             raise RunError(f"could not read {self.path}: {error.strerror or error}") from None
         lines = content[: content.rfind(b"\n") + 1].splitlines()

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from grokscope.runs.files import RunError, inside, write_atomically
+from grokscope.runs.files import RunError, inside, read_bytes, write_atomically
 
 _METADATA = "__metadata__"  # safetensors' name of the part of the header for the user's own
 _DIGEST = "__sha256__"
@@ -81,7 +81,7 @@ def load_state(path: Path, needs: Sequence[str] = ()) -> dict[str, Any]:
         RunError: if the file is missing, was changed since, is cut short, or not one of ours.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path)
         header, data = _parts(content)
         metadata = header.get(_METADATA, {})
         digest = metadata.pop(_DIGEST, None)  # none in a file from before there were digests

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from grokscope.experiments.sweep.engine import Job
 from grokscope.findings.sections import Strict
 from grokscope.runs.sweep_folder import SweepFolder, write_sweep
 from grokscope.runs.yaml_text import parse_yaml
+from grokscope.spelling import shortened
 
+_MOST_RUNS = 1_000_000
 _LONGEST_NAME = 120  # of a setting, which names a folder
 
 
@@ -49,6 +52,7 @@ class SweepSpec(Strict):
         for path, values in self.grid.items():
             if not values:
                 raise ValueError(f"grid.{path} has no values")
+        _check_count(math.prod(len(values) for values in self.grid.values()), "settings")
         return self
 
     def combinations(self) -> list[dict[str, Any]]:
@@ -139,6 +143,7 @@ def plan_sweep(
     raw = raw_experiment(name, preset, settings, num_seeds)
     section = _section(raw.pop("sweep", None), grid, name)
     changes = section.combinations() if section else [{}]
+    _check_count(len(changes) * max(1, len(raw.get("seeds") or [])), "runs")
     names = _names(changes)
     found = []
     for label, change in zip(names, changes, strict=True):
@@ -151,6 +156,11 @@ def plan_sweep(
         )
     _differ(found)
     return Plan(found[0].experiment.name, tuple(found), found[0].experiment.seeds)
+
+
+def _check_count(count: int, what: str) -> None:
+    if count > _MOST_RUNS:
+        raise SpecError(f"a sweep has at most {_MOST_RUNS:,} runs: this one has {count:,} {what}")
 
 
 def _section(section: Any, grid: Sequence[str], name: str) -> SweepSpec | None:
@@ -172,14 +182,16 @@ def _parse_grid(texts: Sequence[str]) -> dict[str, list[Any]]:
         path = path.strip()
         if not equals or not path or not values.strip():
             raise SpecError(
-                f"--grid takes path=value,value,..., as in training.lr=1e-3,3e-3: got {text!r}"
+                "--grid takes path=value,value,..., as in training.lr=1e-3,3e-3: got "
+                f"{shortened(text)!r}"
             )
         if path in grid:
             raise SpecError(f"--grid names {path} twice; give all its values at once")
         try:
             grid[path] = parse_yaml(f"[{values}]")
         except ValueError:
-            raise SpecError(f"--grid {text}: {values!r} is not a list of YAML values") from None
+            given = shortened(f"--grid {path}={values}")
+            raise SpecError(f"{given}: the values are no list in YAML") from None
     return grid
 
 
