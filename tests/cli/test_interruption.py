@@ -26,8 +26,7 @@ def stop_after(
     process: subprocess.Popen, metrics: Path, lines: int, how: signal.Signals
 ) -> tuple[int, str]:
     """Send a signal as soon as so many rows are written; the exit code and what was said."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
+    while process.poll() is None:  # pytest's own time limit holds on a machine that is busy
         if metrics.exists() and metrics.read_bytes().count(b"\n") >= lines:
             process.send_signal(how)
             break

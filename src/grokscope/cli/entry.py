@@ -12,7 +12,6 @@ import sys
 from grokscope.cli.interruption import end_on_signals, said
 from grokscope.spelling import shortened
 
-_BROKEN_PIPE = 1  # as click has it
 _OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
 
 
@@ -61,7 +60,7 @@ def _without_output(error: OSError) -> int:
     # What is still in the buffer would be tried again, and complained of, at the very end.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if isinstance(error, BrokenPipeError):
-        return _BROKEN_PIPE
+        return 1  # as click has it
     return _fail(f"could not write the output: {error.strerror or error}")
 
 

@@ -86,7 +86,10 @@ def _table(run: Run) -> Table:
     """A line for each training: how far it is, and its latest values."""
     from grokscope.report.wording import metric_name, metric_value
 
-    latest = {key: _latest(history.rows) for key, history in run.histories.items()}
+    latest: dict[Any, dict[str, Any]] = {}
+    for key, history in run.histories.items():  # a row need not have every column
+        known = (item for row in history.rows for item in row.items() if item[1] is not None)
+        latest[key] = dict(known)
     names = [name for name in _METRICS if any(name in row for row in latest.values())][:_MOST]
     table = Table(box=None, pad_edge=False, header_style="dim")
     for head in ("condition", "", "step", *map(metric_name, names), ""):
@@ -110,14 +113,6 @@ def _line(runs: Sequence[Run]) -> str:
         for (arm, seed), history in run.histories.items()
     ]
     return "; ".join(told) or "no evaluation yet"
-
-
-def _latest(rows: Sequence[Any]) -> dict[str, Any]:
-    """The last value of every column."""
-    found: dict[str, Any] = {}
-    for row in rows:
-        found |= {name: value for name, value in row.items() if value is not None}
-    return found
 
 
 def _max_steps(run: Run, arm: str) -> int | None:

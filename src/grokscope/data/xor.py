@@ -10,8 +10,6 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from grokscope.data.dataset import Dataset
 from grokscope.spelling import unknown_name
@@ -56,17 +54,11 @@ def load_xor(
     splits = []
     for stream, size in enumerate((train_size, test_size)):
         generator = torch.Generator().manual_seed(2 * seed + stream)
-        x = _signs(size, dimension, generator, dtype)
+        bits = torch.randint(2, (size, dimension), dtype=torch.int8, generator=generator)
+        x = bits.to(dtype).mul_(2).sub_(1)
         y = x[:, 0] * x[:, 1]
         x[:, 2:] *= noise
         splits.append((x, y if targets == "sign" else (y > 0).long()))
     (train_x, train_y), (test_x, test_y) = splits
     num_classes = None if targets == "sign" else 2
     return Dataset("xor", train_x, train_y, test_x, test_y, num_classes=num_classes)
-
-
-def _signs(
-    size: int, dimension: int, generator: torch.Generator, dtype: torch.dtype
-) -> Float[Tensor, "n d"]:
-    bits = torch.randint(2, (size, dimension), dtype=torch.int8, generator=generator)
-    return bits.to(dtype).mul_(2).sub_(1)

@@ -27,7 +27,6 @@ from grokscope.experiments.from_spec import (
 )
 from grokscope.experiments.spec import (
     Experiment,
-    TrainingSpec,
     TrialSpec,
     as_now,
 )
@@ -185,18 +184,11 @@ def train(
         device=device,
         out=trials,
         on_evaluation=evaluated,
-        **_settings(how),
-    )
-
-
-def _settings(how: TrainingSpec) -> dict[str, Any]:
-    """The arguments of ``fit`` that a spec gives."""
-    return {
         **how.model_dump(exclude={"stop_at", "evaluate", "dtype"}),
-        "stop_at": how.stop_at and how.stop_at.goal,
-        "evaluate": Schedule(**how.evaluate.model_dump()),
-        "dtype": getattr(torch, how.dtype),
-    }
+        stop_at=how.stop_at and how.stop_at.goal,
+        evaluate=Schedule(**how.evaluate.model_dump()),
+        dtype=getattr(torch, how.dtype),
+    )
 
 
 @contextmanager

@@ -184,12 +184,18 @@ def _phase(name: str, since: int, curves: Curves, row: int, wait: Wait | None) -
     alignment = curves.alignment.stretch(row, step, 2.0)
     # A network that was settled before stays so though the rule may wait for a moment again.
     waiting = wait if name != "settled" else None
+    if waiting is not None:
+        reason = waiting.reason
+    elif name == "settled":
+        reason = "generalization and alignment have settled"
+    else:
+        reason = "given up: neither test accuracy nor alignment moves"
     return Phase(
         name=name,
         since=since,
         step=int(step),
         waits_for=None if waiting is None else waiting.quantity,
-        reason=_nothing(name) if waiting is None else waiting.reason,
+        reason=reason,
         train_accuracy=curves.train.last(row),
         test_accuracy=curves.test.last(row),
         test_accuracy_gain=test.gain,
@@ -198,12 +204,6 @@ def _phase(name: str, since: int, curves: Curves, row: int, wait: Wait | None) -
         aligning=None if math.isnan(alignment.gain) else alignment.gain >= STEADY,
         gain_since=(test.since, alignment.since),
     )
-
-
-def _nothing(name: str) -> str:
-    if name == "settled":
-        return "generalization and alignment have settled"
-    return "given up: neither test accuracy nor alignment moves"
 
 
 def _gain(value: float, form: str, unit: str, since: float) -> str:

@@ -74,21 +74,19 @@ def section_of(
     arguments = [name for name in signature(function).parameters if name not in without]
     called = vars(function)["__init__"] if isinstance(function, type) else function
     hints = get_type_hints(called)
+    defaults = {name: own.default for name, own in signature(function).parameters.items()}
     fields: dict[str, Any] = {}
     for name in [*(name for name in written if name not in arguments), *arguments]:
         of = written.get(name, _written(hints.get(name, Any)))
-        fields[name] = of if isinstance(of, tuple) else (of, _default(function, name))
+        if not isinstance(of, tuple):
+            of = of, ... if defaults[name] is Parameter.empty else defaults[name]
+        fields[name] = of
     return create_model(f"{function.__name__}Section", __base__=base, **fields)
 
 
 def one_of(*types: Any) -> Any:
     """The union of types that are not known before the program runs."""
     return reduce(or_, types)
-
-
-def _default(function: Callable[..., Any], name: str) -> Any:
-    default = signature(function).parameters[name].default
-    return ... if default is Parameter.empty else default
 
 
 def _written(hint: Any) -> Any:

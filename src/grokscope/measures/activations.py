@@ -30,7 +30,6 @@ from grokscope.measures.view import explained_call
 
 # Layers that only pass on or reshape what an earlier layer computed.
 _PASSING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
-_COMPILED = "_orig_mod."
 
 
 @checked_arguments
@@ -184,7 +183,7 @@ def _chosen_modules(model: nn.Module, layers: Sequence[str] | None) -> dict[str,
             if not any(module.children()) and not isinstance(module, _PASSING)
         }
     # a compiled model lists its layers under the name that torch.compile gives the module inside
-    layers = [name.replace(_COMPILED, "") for name in layers]
+    layers = [name.replace("_orig_mod.", "") for name in layers]
     for name in layers:
         if name not in modules:
             close = difflib.get_close_matches(name, modules, n=3, cutoff=0.3)

@@ -163,9 +163,13 @@ def manifold_geometry(
             columns = principal_coordinates(points, rank_reduced_dimension)
         else:
             columns = thin_coordinates(points)
+        # The center is the origin of the axes and one more coordinate, which is 1 for every point:
+        # a hyperplane's offset along it is then one more weight, and needs no term of its own.
         columns = torch.cat([columns, columns.new_ones(1, columns.shape[1])])
         if t is None:
-            vectors = _normal(num_samples, len(columns), generator).to(columns.device)
+            shape, device = (num_samples, len(columns)), generator.device
+            vectors = torch.randn(shape, generator=generator, dtype=torch.float64, device=device)
+            vectors = vectors.to(columns.device)
         else:
             vectors = _check_vectors(t[i], len(columns), f"t[{i}]").to(columns)
         anchors = _anchor_points(columns, vectors, margin, chunk_size, f"manifolds[{i}]")
@@ -197,11 +201,6 @@ def _check_vectors(vectors: Tensor, num_rows: int, name: str) -> Tensor:
     if not bool(torch.isfinite(vectors).all()):
         raise ValueError(f"{name} holds NaN or infinity")
     return vectors.detach().mT
-
-
-def _normal(num_rows: int, num_columns: int, generator: torch.Generator) -> Tensor:
-    shape = (num_rows, num_columns)
-    return torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
 
 
 def _structure(
@@ -239,6 +238,9 @@ def _anchor_points(
     for part in vectors.split(chunk_size or len(vectors)):
         shifted = part.clone()
         shifted[:, -1] += margin
+        # min |v - t|^2 with <v, s> + margin <= 0 on every point s is a projection onto a polar
+        # cone: by Moreau t - v = S a with a >= 0, and a is the non-negative least squares of t by
+        # the points. The margin moves t along the center's axis, as each point is 1 there.
         solution = nonnegative_least_squares(columns, shifted)
         residual = float(solution.residual.max())
         if residual > _LARGEST_RESIDUAL:
@@ -246,6 +248,7 @@ def _anchor_points(
                 f"{name}: the anchor points did not converge (optimality violated by "
                 f"{residual:.1e}); its points may be nearly equal at very large distance"
             )
+        # lambda of the paper: t - v is it times the anchor, a convex combination of the points
         weight = solution.coefficients.sum(1, keepdim=True)
         # where t itself is feasible no point bears weight: the anchor is the support point, as
         # defined
@@ -259,6 +262,7 @@ def _anchor_points(
 def _geometry(anchors: Tensor, vectors: Tensor, margin: float) -> Float[Tensor, "3"]:
     """Capacity, radius and dimension from anchor points and their vectors, (T, D + 1) each."""
     field = ((anchors * vectors).sum(1) + margin).clamp_min(0.0)
+    # |t - v|^2 by the anchor alone: (<t, s> + margin)_+^2 / |s|^2, and 1 / alpha is its mean
     capacity = 1 / (field.square() / anchors.square().sum(1)).mean()
     axes, directions = anchors[:, :-1], vectors[:, :-1]
     radius = (axes - axes.mean(0)).square().sum(1).mean().sqrt()

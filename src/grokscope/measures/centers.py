@@ -38,7 +38,6 @@ from grokscope.measures.center_search import Array, evaluate, minima, polish
 from grokscope.measures.inputs import check_batch, check_count
 from grokscope.shown import shown
 
-_STREAM = 0  # of the random starts
 _STARTS = 1000  # over the number of centers; 10, as published, at least and 100 at most
 _GRID = 2.0**28  # of the rounded Gram matrix: far above float64's errors, far below what matters
 _FINAL_GRADIENT = 1e-11
@@ -143,7 +142,7 @@ def center_structure(
 
 def _ranks(centers: Array, num_starts: int) -> tuple[list[Array], list[RankCandidates]]:
     """For ranks 1, 2, ...: the frame kept and the minima met; ends as published."""
-    stream = np.random.default_rng(_STREAM)
+    stream = np.random.default_rng(0)  # of the random starts: the same at every call
     rank = centers.shape[1]
     kept: list[Array] = []
     candidates: list[RankCandidates] = []

@@ -116,6 +116,8 @@ def activation_fold(
 ) -> tuple[Tensor, Tensor | None]:
     """Slope and intercept, read off the activation's output; at a kink the ones autograd uses."""
     if isinstance(activation, nn.Hardtanh):
+        # strict: a saturated output is its limit, and at the limit itself autograd's slope is zero
+        # too
         inside = (output > activation.min_val) & (output < activation.max_val)
         slope = inside.to(output.dtype)
         return slope, output * (1 - slope)
@@ -153,6 +155,7 @@ def chain_of(model: Model, x: Tensor) -> Chain | None:
     leaves = leaves_of(model)
     if not leaves:
         return None
+    # how a network with one output often ends: it makes (n,) of (n, 1)
     squeezed = type(leaves[-1]) is nn.Flatten and leaves[-1].start_dim == 0
     stages: list[Stage] = []
     flat = x.ndim == 2
@@ -186,6 +189,7 @@ def leaves_of(module: nn.Module) -> list[nn.Module] | None:
     if not isinstance(module, nn.Sequential):
         return [module]
     kind = type(module)
+    # a subclass that changes either one may skip a layer, or run it twice
     if kind.forward is not nn.Sequential.forward or kind.__iter__ is not nn.Sequential.__iter__:
         return None
     leaves: list[nn.Module] = []

@@ -158,6 +158,8 @@ def _anchors(
     signs, count = labels[:, owner], labels.shape[1]
     solution = nonnegative_least_squares(columns, vectors, signs)
     weight = solution.coefficients
+    # the cone is that of the points times their labels: signs belong to the points, so that the
+    # anchors below, which are points of the manifolds, are built without them
     projection = (weight * signs) @ columns.mT
     # The anchor of manifold i is the mean of its points weighted by the solution; where none bears
     # weight, the point of least margin, to which the weight would go first.
@@ -180,6 +182,8 @@ def _measures(anchors: Tensor, vectors: Tensor, squared: Tensor) -> GlueGeometry
     field = (axes @ vectors.unsqueeze(2)).squeeze(2)
     spread = axes @ axes.mT
     floor = _NO_EXTENT * float(anchors.square().sum(2).max()) * count
+    # a: the length of the projection; b: as if the centers were not there; c: centers and axes in
+    # one Gram matrix. Dimension, radius and utility are ratios of these three means.
     b = _quadratic(field, spread, floor).mean()
     c = _quadratic(field, spread + centers @ centers.mT, floor).mean()
     a = squared.mean()

@@ -199,7 +199,8 @@ def over_batch(
     """``measure(local map, leaf it is by)`` for every chunk of a batch, joined along the batch."""
 
     def measured(part: Batch, key: Key, company: Company | None, start: int) -> tuple[Tensor, ...]:
-        local = _local_map(model, part)
+        chain = _chain(model, part)
+        local = AutogradMap(model, part) if chain is None else ChainMap(chain, leaf_at(part, None))
         if company is not None:
             company.check(local.outputs, start)
         return measure(local, wide(leaf_at(part, key)))
@@ -234,7 +235,8 @@ def in_chunks(
         leaf = leaf_at(x, key)
         check_finite(leaf, key)
         with full_precision(leaf):
-            x = map_leaves(_constant, x)
+            # without a graph, and not of inference mode, which autograd refuses to save
+            x = map_leaves(lambda own: own.clone() if own.is_inference() else own.detach(), x)
             company = None
             if _chain(model, x) is None:
                 company = Company(model, x, chunk_size=chunk_size)
@@ -253,11 +255,6 @@ def fresh_leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
 
 
-def _constant(leaf: Tensor) -> Tensor:
-    """The tensor without a graph, and not of inference mode, which autograd refuses to save."""
-    return leaf.clone() if leaf.is_inference() else leaf.detach()
-
-
 def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
     """Autocast switched off, at no cost where it is off already."""
     device = tensor.device.type
@@ -272,11 +269,6 @@ def _chain(model: Model, x: Batch) -> Chain | None:
 def _widened(point: ChainPoint, first_product: Tensor) -> ChainPoint:
     folds = [Fold(*(None if part is None else wide(part) for part in f)) for f in point.folds]
     return ChainPoint(wide(point.outputs), first_product, folds)
-
-
-def _local_map(model: Model, x: Batch) -> LocalMap:
-    chain = _chain(model, x)
-    return AutogradMap(model, x) if chain is None else ChainMap(chain, leaf_at(x, None))
 
 
 def differentiable_outputs(model: Model, x: Batch, key: Key = None) -> Float[Tensor, "n k"]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import TypeGuard
 from weakref import WeakKeyDictionary
 
 import torch
@@ -57,7 +56,9 @@ def autograd_terms(
         with_offset: whether offsets are wanted, which a difference does not give.
     """
     wants_graph, draw = torch.is_grad_enabled(), _once(draw)
-    with torch.inference_mode(False), torch.enable_grad(), _own_passes():
+    # inside torch.compile the penalty is compiled together with what is around it
+    passes = nullcontext() if torch.compiler.is_compiling() else eagerly()
+    with torch.inference_mode(False), torch.enable_grad(), passes:
         found = None
         if estimator != "difference":
             insist = estimator == "derivative"
@@ -71,11 +72,6 @@ def autograd_terms(
             found = _by_difference(networks, x, kept, draw)
     norms, offsets = found if wants_graph else (found[0].detach(), found[1].detach())
     return norms, offsets
-
-
-def _own_passes() -> AbstractContextManager[None]:
-    # inside torch.compile the penalty is compiled together with what is around it
-    return nullcontext() if torch.compiler.is_compiling() else eagerly()
 
 
 def _once(draw: Draw) -> Draw:
@@ -236,12 +232,9 @@ def _is_coupled(networks: Networks) -> bool:
 
 def _draws(module: nn.Module) -> bool:
     """Whether a module's outputs depend on chance, as those of dropout in training mode do."""
-    rate = getattr(module, "dropout", getattr(module, "p", 0.0))
-    return module.training and (isinstance(module, nn.RReLU) or (_is_rate(rate) and rate > 0))
-
-
-def _is_rate(value: object) -> TypeGuard[float]:
-    return isinstance(value, float | int)
+    rate = getattr(module, "dropout", getattr(module, "p", 0.0))  # which may be a module instead
+    draws = isinstance(module, nn.RReLU) or (isinstance(rate, float | int) and rate > 0)
+    return module.training and draws
 
 
 def _repeating(device: torch.device) -> Callable[[], AbstractContextManager[None]]:

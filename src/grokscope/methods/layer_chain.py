@@ -207,6 +207,9 @@ def layer_squared_norms(made: LayerPass, directions: Float[Tensor, "n r k"]) -> 
 def layer_squared_offsets(made: LayerPass) -> Float[Tensor, " n"]:
     """||b_x||^2 for b_x = f(x) - A_x x: the affine map that the network is near x, at zero."""
     with full_precision(made.x):
+        # the affine map itself at zero, so each linear layer runs with its bias; activations and
+        # pools stay the linear maps that they are near x, and would choose otherwise if they were
+        # run
         t = torch.zeros_like(made.x)
         for layer, given, output in zip(made.layers, made.inputs, made.outputs, strict=True):
             if isinstance(layer, (*_ACTIVATIONS, *_MAX_POOLS)):
@@ -255,6 +258,7 @@ def _linear_part(layer: nn.Module, given: Tensor, output: Tensor, t: Tensor) -> 
         case nn.Conv1d() | nn.Conv2d() | nn.Conv3d():
             return layer._conv_forward(t, layer.weight, None)
         case nn.Linear():
+            # without the bias: a tangent is a difference, and biases cancel in it
             return F.linear(t, layer.weight)
         case nn.BatchNorm1d() | nn.BatchNorm2d() | nn.BatchNorm3d():
             return t * _per_channel(layer.weight * _inverse_deviation(layer), t)
@@ -279,6 +283,8 @@ def _picked(layer: nn.Module, given: Tensor, t: Tensor) -> Tensor:
     pool = cast(nn.MaxPool2d, layer)
     dims = _MAX_POOLS.index(type(pool)) + 1
     function: Callable[..., tuple[Tensor, Tensor]] = getattr(F, f"max_pool{dims}d_with_indices")
+    # the choices are taken again: to keep the indices of the training's own pass would need a
+    # forward of ours in place of the user's layer
     _, index = function(
         given, pool.kernel_size, pool.stride, pool.padding, pool.dilation, pool.ceil_mode
     )
@@ -296,6 +302,8 @@ def _transposed(layer: nn.Module, given: Tensor, h: Tensor) -> Tensor:
     if type(layer) in _CONVOLUTIONS:
         return _convolution_gradient(layer, given, h, to_input=True)
     with torch.enable_grad():
+        # backpropagation through the layer alone is L^T, whatever L is; only the few layers up to
+        # the first weight come here, the others went back with the training's own graph
         leaf = given.clone().requires_grad_()
         output = layer(leaf.clone())
         (found,) = torch.autograd.grad(output, leaf, h)
@@ -305,8 +313,11 @@ def _transposed(layer: nn.Module, given: Tensor, h: Tensor) -> Tensor:
 def _weight_gradient(layer: nn.Module, t: Tensor, h: Tensor) -> Tensor:
     """What backpropagation gives the layer's weight for input t and output gradient h."""
     if isinstance(layer, nn.Linear):
+        # ds/dW = sum over examples, and over positions where a layer runs on several, of h t^T
         return h.flatten(0, -2).mT @ t.flatten(0, -2)
     if isinstance(layer, _BATCH_NORMS):
+        # in eval mode y = w (x - mean) / deviation + b, so dy/dw is t / deviation for a tangent t,
+        # to which the mean does not belong
         products = t * h * _per_channel(_inverse_deviation(layer), t)
         return products.sum([0, *range(2, t.ndim)])
     return _convolution_gradient(layer, t, h, to_input=False)

@@ -150,7 +150,8 @@ class OneNetwork(Networks):
     """
 
     def __init__(self, model: Model) -> None:
-        self.model = _uncompiled(model)
+        # compiled code differentiates only once: what takes derivatives asks the model behind it
+        self.model: Model = getattr(model, "_orig_mod", model)
         self._called = model
         self.models = [model] if isinstance(model, nn.Module) else []
         self._capture = ForwardCapture(enabled=False)
@@ -334,8 +335,3 @@ def own_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 def _without_axis(x: Batch) -> Batch:
     """A batch of one network's as the model takes it."""
     return map_leaves(lambda leaf: leaf.squeeze(0), x)
-
-
-def _uncompiled(model: Model) -> Model:
-    """The model behind ``torch.compile``, whose compiled code differentiates only once."""
-    return getattr(model, "_orig_mod", model)

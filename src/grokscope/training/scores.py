@@ -53,7 +53,9 @@ class Scores:
         if self._scores is None:
             return {}
         parts = chunks(x, chunk_size or _AT_ONCE)
-        outputs = torch.cat([_wide(outputs_of(model, part)) for part in parts])
+        outputs = torch.cat([outputs_of(model, part) for part in parts])
+        if outputs.is_floating_point():  # half precision is too coarse for a mean over examples
+            outputs = wide(outputs)
         if callable(self._scores):
             return _named(self._scores(outputs, y))
         return self._automatic(outputs, y)
@@ -64,11 +66,6 @@ class Scores:
         if are_classes(outputs, y):
             found["accuracy"] = share_correct(objective.correct(outputs, y), y)
         return found
-
-
-def _wide(outputs: Tensor) -> Tensor:
-    """Outputs in float32 or wider."""
-    return wide(outputs) if outputs.is_floating_point() else outputs
 
 
 def are_classes(outputs: Tensor, y: Tensor) -> bool:

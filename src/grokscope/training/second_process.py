@@ -97,7 +97,9 @@ class SecondProcess:
             wait_for(waiting[:1])
         step = row["step"]
         with _telling(step):
-            measured = self._pool.submit(_measure, step, _snapshot(model))
+            # copied now: the training goes on while the process measures
+            now = {name: own.detach().to("cpu", copy=True) for name, own in _tensors(model).items()}
+            measured = self._pool.submit(_measure, step, now)
         self._waiting.append(_Entry(row, measured))
 
     def add(self, row: dict[str, Any]) -> None:
@@ -124,7 +126,10 @@ class SecondProcess:
                 continue
             with _telling(entry.row["step"]):
                 changes = entry.measured.result()
-            _apply(changes, archive)
+            for name in changes.dropped:
+                archive.drop_arrays(name)
+            for name, arrays in changes.kept.items():
+                archive.save_arrays(name, arrays)
             yield {**entry.row, **changes.figures, **entry.row}, True
 
     def memory(self) -> dict[str, Any]:
@@ -150,22 +155,11 @@ def _telling(step: int | None = None) -> Iterator[None]:
         ) from error
 
 
-def _snapshot(model: nn.Module) -> dict[str, Tensor]:
-    return {name: own.detach().to("cpu", copy=True) for name, own in _tensors(model).items()}
-
-
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers, those that state_dict leaves out among them."""
     named: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
     named.update(model.named_buffers(remove_duplicate=False))
     return named
-
-
-def _apply(changes: _Changes, archive: Any) -> None:
-    for name in changes.dropped:
-        archive.drop_arrays(name)
-    for name, arrays in changes.kept.items():
-        archive.save_arrays(name, arrays)
 
 
 class _Noting(MemoryArchive):

@@ -47,15 +47,14 @@ def _difference(models: Sequence[nn.Module]) -> str | None:
         type(model) is not type(models[0]) or repr(model) != repr(models[0]) for model in models
     ):
         return "the networks differ in their architecture"
-    forms = [_form(model) for model in models]
+    named = ([*model.named_parameters(), *model.named_buffers()] for model in models)
+    forms = [
+        [(name, own.shape, own.dtype, own.device, own.requires_grad) for name, own in tensors]
+        for tensors in named
+    ]
     if any(form != forms[0] for form in forms):
         return "the networks differ in the shapes of their parameters, or in which are trained"
     return None
-
-
-def _form(model: nn.Module) -> list[tuple[object, ...]]:
-    named = [*model.named_parameters(), *model.named_buffers()]
-    return [(name, own.shape, own.dtype, own.device, own.requires_grad) for name, own in named]
 
 
 def _hooked(models: Sequence[nn.Module]) -> str | None:

@@ -193,7 +193,8 @@ class StackedNetworks(Networks):
         for row, model in enumerate(self.models):
             # a copy of its own, or a network that is done would be trained on with the rest
             if row not in rows:
-                _release(model)
+                for parameter in model.parameters():
+                    parameter.data = parameter.data.clone()
         self.models = [self.models[row] for row in rows]
         self._inputs, self._outputs_of_activations = None, []
         for parameter in self.parameters.values():
@@ -295,8 +296,3 @@ def _width(leaves: list[nn.Module]) -> int | None:
     """Outputs of the last linear layer."""
     widths = [leaf.out_features for leaf in leaves if type(leaf) is nn.Linear]
     return widths[-1] if widths else None
-
-
-def _release(model: nn.Module) -> None:
-    for parameter in model.parameters():
-        parameter.data = parameter.data.clone()

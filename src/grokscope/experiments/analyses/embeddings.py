@@ -31,7 +31,7 @@ def embeddings(
     for arm in run.arms if arms is None else arms:
         seed, data = run.seeds(arm)[0], trained.data[arm]
         kept = run.checkpoint_steps(arm, seed)
-        chosen = sorted({_nearest(kept, step) for step in steps})
+        chosen = sorted({min(kept, key=lambda at: abs(at - step)) for step in steps})
         of_classes = torch.nonzero(data.test_y < classes).flatten()[:num_points]
         pictures = []
         for step in chosen:
@@ -49,7 +49,3 @@ def embeddings(
         }
         trained.save_arrays(arm, seed, "embedding", arrays)
     return ""
-
-
-def _nearest(kept: Sequence[int], step: int) -> int:
-    return min(kept, key=lambda at: abs(at - step))

@@ -50,7 +50,8 @@ def modular_arithmetic(trained: AnalysisInput, *, num_frequencies: int = 5) -> d
         data = trained.data[arm]
         if data.name != "modular":
             raise ValueError(f"modular_arithmetic is of the data modular: {arm} has {data.name}")
-        keys = _keys(trained, arm, seed, num_frequencies)
+        weight = residue_weights(trained.model(arm, seed))["neuron_logit"]
+        keys = key_frequencies(weight, len(weight), num_frequencies)
         columns = _progress(trained, arm, seed, data, keys)
         found[arm][seed] = columns
         _save_spectra(trained, arm, seed)
@@ -72,12 +73,6 @@ def modular_arithmetic(trained: AnalysisInput, *, num_frequencies: int = 5) -> d
         "last": last,
         "table": table,
     }
-
-
-def _keys(trained: AnalysisInput, arm: str, seed: int, number: int) -> list[int]:
-    """The key frequencies of a network as it is at its last step."""
-    weight = residue_weights(trained.model(arm, seed))["neuron_logit"]
-    return key_frequencies(weight, weight.shape[0], number)
 
 
 def _progress(

@@ -56,7 +56,7 @@ def representation(
         "finding": _finding(run),
         "onsets": _onsets(run),
         "onset_spread": _spread(run, lambda history: onset(history).start),
-        "kernel_spread": _spread(run, _last_kernel_distance),
+        "kernel_spread": _spread(run, lambda history: last_value(history, KERNEL)),
         "delay_order": _delay_order(run),
         "capacity_by_layer": _capacity_by_layer(run),
         **correlations(run),
@@ -107,10 +107,6 @@ def _spread(run: Run, value: Callable[[History], float | None]) -> dict[str, flo
         for arm in run.arms
     }
     return {arm: max(of) / min(of) for arm, of in values.items() if len(of) > 1}
-
-
-def _last_kernel_distance(history: History) -> float | None:
-    return last_value(history, KERNEL)
 
 
 def _delay_order(run: Run) -> dict[str, dict[str, float]]:

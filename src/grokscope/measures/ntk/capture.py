@@ -90,6 +90,7 @@ def captured(source: Source, terms: Sequence[Term], directions: Tensor, chunk: i
             if names:
                 write([views[t].e for t in names], some, list(names.values()), directions)
         for t, piece in _one_pass(some, terms, directions, views).items():
+            # a batch in one chunk is kept as it is: only several need room to be put together in
             if len(piece.a) == n:
                 apart[t] = piece
             else:
@@ -247,6 +248,8 @@ def _backward(
     together = together if together >= _LEAST_TOGETHER else 1
     while start < total:
         at = slice(start, min(start + together, total))
+        # the same direction for every example: their gradients do not mix, which `company` has
+        # checked, so one pass serves the whole batch
         cotangent = directions[at].unsqueeze(1).expand(-1, *outputs.shape)
         batched = len(cotangent) > 1
         try:
@@ -345,6 +348,7 @@ def _by_copies(
     serves the whole batch. A model that ``vmap`` does not support is run example by example.
     """
     parameters = [source.model.get_parameter(name).detach() for name in names]
+    # expanded, not copied: autograd gives each row its gradient although all share one memory
     leaves = [p.expand(len(source), *p.shape).requires_grad_() for p in parameters]
 
     def outputs_of_one(own: list[Tensor], example: Batch) -> Tensor:
@@ -398,6 +402,8 @@ def pushing_forward(
     """
     with sdpa_kernel(SDPBackend.MATH):  # the only attention kernel with a second derivative
         outputs = outputs_at(model, x)
+        # J^T w is linear in w, so where w stands does not matter: zeros will do (the
+        # double-backward trick; forward mode would need a rule for every operation of the model)
         w = torch.zeros_like(outputs, requires_grad=True)
         pulled = torch.autograd.grad(
             outputs, list(parameters.values()), w, create_graph=True, allow_unused=True

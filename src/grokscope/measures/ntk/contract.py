@@ -73,12 +73,17 @@ class Factored:
         # one row of one example rules most positions out; only the others are looked at whole
         idle = ~self.g[0, 0].any(dim=1) if self.positions > 1 else self.g.new_zeros(0).bool()
         suspects = idle.nonzero().flatten().tolist()
+        # Exact zeros alone: causal masks and last-token readouts make them. A small cotangent still
+        # counts, for a kernel is a sum of products over all pairs of positions.
         drop = {s for s in suspects if not bool(self.g[:, :, s].any())}
         keep = [s for s in range(self.positions) if s not in drop] or [0]
         if len(keep) < self.positions:
+            # once more, for one position that is left may turn out to have unit cotangents
             return Factored(self.a[:, keep], self.g[:, :, keep], self.bias).slimmed()
         if self.positions == 1:
             rows, width = self.g.shape[0], self.g.shape[3]
+            # Behind the last layer the cotangent of output j is e_j, at every example: then g g^T
+            # is the identity, and rows j and q of the kernel share nothing where they differ.
             unit = torch.eye(rows, dtype=self.g.dtype, device=self.g.device)
             same = rows == width and bool((self.g[:, :, 0] == unit[:, None]).all())
             return Factored(self.a, self.g, self.bias, orthogonal=same)
@@ -176,6 +181,8 @@ def _add_upper_half(kernel: Tensor, e: Tensor) -> None:
     if rows * n <= _LEAST_ROWS or e.shape[axis] == 1:
         _add_products(kernel, e, e, alpha=0.5)
         return
+    # K = [[A, B], [B^T, C]]: B whole, in one product, A and C by the same rule; what is below the
+    # diagonal `symmetrize` adds. An alpha of 1/2 makes the leaves' own double count right.
     half = e.shape[axis] // 2
     parts = (slice(0, half), slice(half, None))
     places = [(part,) if axis == 0 else (slice(None), part) for part in parts]

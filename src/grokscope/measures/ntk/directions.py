@@ -47,6 +47,9 @@ def directions_of(
         one = readout.features(first, chunk_size)
         two = one if second is None or one is None else readout.features(second, chunk_size)
         if one is not None and two is not None:
+            # for each of the k - r directions u outside the span W^T u = 0: nothing below the
+            # readout moves, and df/dW = u h^T, df/db = u leave <h, h'> + 1, the same for all of
+            # them
             beyond = (k - len(readout.basis)) * (one @ two.T)
             return readout.basis, (beyond + beyond.T) / 2 if second is None else beyond
     return torch.eye(k, dtype=outputs.dtype, device=outputs.device), None
@@ -104,6 +107,7 @@ class Readout:
             return None
         g = own.rule.cotangents(none[0], call.output_axis).to(found.dtype)
         outside = outside.to(found.dtype)
+        # one for a plain readout; a scale after it (logits over a temperature) shows up here
         factor = (g @ outside) / outside.square().sum()
         # the claim is tested, not assumed: outside of the basis the map's cotangent is the
         # direction itself, up to a factor, and nothing before the map has a gradient

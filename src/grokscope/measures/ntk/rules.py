@@ -171,6 +171,7 @@ class ConvRule(Rule):
 
     def inputs(self, axis: BatchAxis) -> Tensor:
         patches = self.window.patches(self.window.pixels(self.input))
+        # with folded positions patches are regrouped as outputs are, their channels on axis 1
         return patches if axis.fold == 1 else self.cotangents(patches.transpose(1, 2), axis)
 
     def cotangents(self, grad: Tensor, axis: BatchAxis) -> Tensor:
@@ -330,6 +331,9 @@ def _attention(
         wholes = [linear(x, in_proj_weight, in_proj_bias) for x in (query, key, value)]
         q, k, v = (whole[..., i * width : (i + 1) * width] for i, whole in enumerate(wholes))
         bias = None
+    # PyTorch's own function goes on from here, masks, heads and dropout included: it multiplies by
+    # its projections whatever is done, so these are unit matrices and the real ones are calls above
+    # and below, which the recorder sees
     unit = torch.eye(width, dtype=q.dtype, device=q.device)
     mixed, weights = F.multi_head_attention_forward(
         q,
@@ -355,6 +359,7 @@ def _attention(
 
 
 def _lstm_step(given: Tensor, own: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    # PyTorch's order of the gates: input, forget, cell, output
     i, f, g, o = (given + own).chunk(4, dim=1)
     cell = f.sigmoid() * state[1] + i.sigmoid() * g.tanh()
     return o.sigmoid() * cell.tanh(), cell
@@ -362,6 +367,8 @@ def _lstm_step(given: Tensor, own: Tensor, state: tuple[Tensor, ...]) -> tuple[T
 
 def _gru_step(given: Tensor, own: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     (r, z, n), (own_r, own_z, own_n) = given.chunk(3, dim=1), own.chunk(3, dim=1)
+    # the reset gate multiplies the product with its bias, as PyTorch has it, not the state before
+    # it
     new = (n + (r + own_r).sigmoid() * own_n).tanh()
     return (new + (z + own_z).sigmoid() * (state[0] - new),)
 
@@ -407,6 +414,7 @@ def _one_way(
     """One direction of one recurrent layer, (T, n, H), and the state that it ends with."""
     input_weight, own_weight, *biases = weights
     input_bias, own_bias = biases or (None, None)
+    # all time steps at once, as cuDNN has it: only the product with the state must wait its turn
     given = linear(x, input_weight, input_bias)
     order = range(len(x) - 1, -1, -1) if backwards else range(len(x))
     outs = {}

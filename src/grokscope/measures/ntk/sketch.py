@@ -57,9 +57,11 @@ def sketched_kernel(
     if second is not None:
         two = _projected(second, reduce, directions, seed, chunk_size)
     # squares of squares follow: of numbers below one they stay within float32
+    # one scale for both sides, undone as its square: the ratio between them must not change
     scale = float(max(one.abs().max(), two.abs().max())) or 1.0
     one, two = one / scale, two / scale
     mean, square = (_of_outputs if reduce == "trace" else _of_pairs)(one, two)
+    # of the mean, so (E x^2 - (E x)^2) m / (m - 1) / m; rounding may leave it below zero
     variance = (square - mean.square()).clamp_(min=0) / (directions - 1)
     return SketchedKernel(*(_shaped(t, one, two, reduce, scale) for t in (mean, variance.sqrt())))
 
@@ -92,6 +94,8 @@ def _projected(
 
 def _signs(chosen: Mapping[str, nn.Parameter], seed: int) -> dict[str, Tensor]:
     """A direction of plus and minus ones, the same for every chunk and on every device."""
+    # on the CPU, from the seed alone: drawn anew for each chunk in place of being kept, and both
+    # sides of a kernel must meet the same directions
     generator = torch.Generator().manual_seed(seed)
     return {
         name: torch.randint(2, p.shape, generator=generator, dtype=torch.int8).mul_(2).sub_(1).to(p)
@@ -110,6 +114,9 @@ def _of_outputs(one: Tensor, two: Tensor) -> tuple[Tensor, Tensor]:
     k, _, m = one.shape
     mean = square = one.new_zeros(one.shape[1], two.shape[1])
     for t in range(m):
+        # The outputs of one direction share its signs, so their products are not independent: the
+        # error is taken from the mean over outputs, direction by direction, and not from all k m
+        # products.
         product = one[:, :, t].T @ two[:, :, t] / k
         mean, square = mean + product, square + product.square()
     return mean / m, square / m

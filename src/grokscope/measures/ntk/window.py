@@ -42,6 +42,8 @@ class Axis:
 
     def ranges(self, k: int) -> tuple[slice, slice]:
         """The places whose kernel's entry ``k`` lies on the image, and the pixels it lies on."""
+        # the pixel under entry k at place p is p * stride + shift, and -(shift // stride) the least
+        # p for which that is not negative
         shift = k * self.dilation - self.low
         first = max(0, -(shift // self.stride))
         last = min(self.places - 1, (self.size - 1 - shift) // self.stride)
@@ -83,10 +85,12 @@ class Window:
     def patches(self, pixels: Tensor) -> Tensor:
         """(n, H W, C) as (n, S, I), in the order of a weight's entries (C, *kernel)."""
         x = pixels.transpose(1, 2).unflatten(2, [axis.size for axis in self.axes])
+        # F.pad counts axes from the last
         widths = [width for axis in reversed(self.axes) for width in (axis.low, axis.high)]
         x = F.pad(x, widths) if any(widths) else x
         for d, axis in enumerate(self.axes):
             reach = axis.dilation * (axis.kernel - 1) + 1
+            # a view, each axis's window behind all others; the flatten below makes the only copy
             x = x.unfold(2 + d, reach, axis.stride)[..., :: axis.dilation]
         spatial = len(self.axes)
         places = range(2, 2 + spatial)
@@ -105,6 +109,10 @@ class Window:
             shape = list(gram.shape)
             shape[here] = shape[there] = axis.places
             total = gram.new_zeros(shape)
+            # sum_k of pixel(place + k) against pixel'(place' + k): both sides move by the same k,
+            # so one axis of the kernel is a sum along a diagonal of the Gram matrix, and the axes
+            # follow one another; K_1 + K_2 passes in place of K_1 K_2. Padding is left out, being
+            # zero.
             for k in range(axis.kernel):
                 places, pixels = axis.ranges(k)
                 if places.start < places.stop:

@@ -119,6 +119,7 @@ class _Arranger:
         edge, function = _set_bits((a[:, 0] & b[:, 1]) | (a[:, 1] & b[:, 0]))
         ends = self.mesh.edges[edge]
         low, high = self.values[ends[:, 0], function], self.values[ends[:, 1], function]
+        # signs differ strictly here, so that 0 < t < 1 and nothing is divided by zero
         t = low / (low - high)
         order = np.lexsort((t, edge))
         edge, function, t = edge[order], function[order], t[order]
@@ -195,6 +196,8 @@ class _Arranger:
         other = runs(np.arange(len(reach)) + 1, reach)
         crossing = self.second[other] > self.second[one]
         one, other = one[crossing], other[crossing]
+        # a meeting has a place on both chords, each read from the other chord's function along it:
+        # the two orders must agree with one drawing, which `trace_parts` checks by counting
         u, u_width = self._along(one, other)
         w, w_width = self._along(other, one)
         chord, along = np.concatenate([one, other]), np.concatenate([u, w])
@@ -280,6 +283,7 @@ class _Arranger:
         if len(left):
             at_cuts = between(values, a, b, self.cut_t)
             at_cuts[np.arange(len(cuts)), self.cut_function] = 0
+            # no cell that is left has a meeting for a corner: what stands here is never read
             none = np.zeros((len(meetings), values.shape[1]))
             values = np.concatenate([values, at_cuts, none])
         count = len(finer.rings)
@@ -292,6 +296,7 @@ class _Arranger:
         edges, start = self.mesh.edges.copy(), self.start
         cut = self.mesh.num_vertices + np.arange(len(self.cut_edge))
         ends = np.append(cut[1:], 0)
+        # each piece ends where the next cut of its edge begins one, the last at the edge's own end
         final = start[self.cut_edge + 1] - 1 == np.arange(len(cut))
         ends = np.where(final, edges[self.cut_edge, 1], ends)
         some = np.nonzero(np.diff(start))[0]

@@ -322,8 +322,12 @@ def _term_sizes(
     known: dict[fx.Node, Any] = {graph.input: rows(*(_spread(v) for v in (size, 0 * size)))}
     for node in depends_on(graph.nodes, list(wanted), {graph.input}):
         nonlinear = node in graph.nonlinear
-        given = {source: _magnitude(known[source]) for source in node.all_input_nodes}
-        value = execute(graph, node, given if nonlinear else known)
+        # a nonlinearity would cut off the probes that are drawn negative: it gets magnitudes
+        given = known
+        if nonlinear:
+            inputs = {source: known[source] for source in node.all_input_nodes}
+            given = {s: v.abs() if isinstance(v, Tensor) else v for s, v in inputs.items()}
+        value = execute(graph, node, given)
         known[node] = value
         if node in graph.data and isinstance(value, Tensor) and len(value) == _ROWS:
             linear = value - value[-1:]  # without the biases, which are terms of all rows alike
@@ -338,10 +342,6 @@ def _term_sizes(
 
 def _spread(value: Tensor) -> Tensor:
     return value.expand(_PROBES, *value.shape)
-
-
-def _magnitude(value: Any) -> Any:
-    return value.abs() if isinstance(value, Tensor) else value
 
 
 def _sizes(value: Tensor) -> Tensor:

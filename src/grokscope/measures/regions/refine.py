@@ -53,7 +53,8 @@ def refine(
     for units, inputs in _groups(mesh, network, layer, order):
         features, kinks = layer.kinks.select(units)
         if inputs is None:  # a group before this one has made further vertices
-            inputs = _inputs_at(mesh, network, layer, features)
+            whole = network.layer_inputs(layer, mesh.vertices)
+            inputs = torch.cat([part[:, features.to(network.device)] for part in whole])
         scale = network.scale(layer)[features.to(network.device)]
         group = _Group(units, kinks, scale, index, width, on_round)
         mesh, within = group.split(mesh, inputs)
@@ -92,12 +93,6 @@ def _groups(
 
 def _fits(mesh: Mesh, num_features: int) -> bool:
     return mesh.num_vertices * num_features <= _BLOCK_ENTRIES
-
-
-def _inputs_at(mesh: Mesh, network: Network, layer: Layer, features: Tensor) -> Tensor:
-    """(V, features), some of a layer's inputs at the vertices."""
-    chosen = features.to(network.device)
-    return torch.cat([part[:, chosen] for part in network.layer_inputs(layer, mesh.vertices)])
 
 
 def _with_kinks(mesh: Mesh, possible: NDArray[np.uint8], num_units: int) -> NDArray[np.bool_]:

@@ -71,7 +71,8 @@ def _rank_one(generator: torch.Generator) -> float:
 
 def _excess(bias: bool, generator: torch.Generator) -> float:
     """By how much the radius of a network's own answers exceeds |x|, relative to |x|."""
-    model = MLP(6, [16, 12], 4, bias=bias, seed=_seed(generator)).double()
+    seed = int(torch.randint(2**31, (), generator=generator))
+    model = MLP(6, [16, 12], 4, bias=bias, seed=seed).double()
     x = torch.randn(100, 6, dtype=torch.float64, generator=generator)
     radius = robust_radius(model, x, model(x).argmax(1)) / x.norm(dim=1)
     # Infinite where every unit is off and only biases speak: too easy a case to be the worst one.
@@ -82,7 +83,3 @@ def _linear(weight: Tensor) -> nn.Module:
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
     layer.weight.data.copy_(weight)
     return layer
-
-
-def _seed(generator: torch.Generator) -> int:
-    return int(torch.randint(2**31, (), generator=generator))
