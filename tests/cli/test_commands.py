@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from grokscope.cli.reproduce import reproduce
+from grokscope.cli.run import default_folder
 from grokscope.experiments import reproducible, shipped
 from tests.cli.running import EXPERIMENT, environment, grokscope
 
@@ -62,6 +64,19 @@ def test_a_second_run_takes_the_next_free_folder(finished) -> None:
     settings = ["--set", "training.max_steps=5", "--set", "arms={baseline: {}}"]
     assert grokscope("run", "small.yaml", *settings, folder=folder).returncode == 0
     assert (folder / "runs" / "small-2" / "report.html").exists()
+
+
+def test_the_folder_is_the_next_free_one_and_to_resume_the_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = [Path("runs/small"), Path("runs/small-2"), Path("runs/small-3")]
+    assert default_folder("small", resume=False) == default_folder("small", resume=True) == runs[0]
+    for last, following in pairwise(runs):
+        last.mkdir(parents=True)
+        (last / "spec.yaml").touch()
+        assert default_folder("small", resume=False) == following
+        assert default_folder("small", resume=True) == last
 
 
 def test_a_finished_run_resumes_to_itself(finished) -> None:

@@ -148,8 +148,13 @@ def test_fit_stops_where_the_history_says_so_and_resumes_to_the_same(tmp_path: P
 
 def test_fit_needs_a_monitor_for_it() -> None:
     data = gs.load_data("digits", train_size=100)
-    with pytest.raises(ValueError, match="StopWhenSettled"):
-        gs.fit(gs.MLP(64, [8], 10), data, stop_at=gs.StopWhenSettled(), max_steps=5)
+    model = gs.MLP(64, [8], 10)
+    with pytest.raises(ValueError, match=r"looks at alignment: pass monitor=gs\.Monitor"):
+        gs.fit(model, data, stop_at=gs.StopWhenSettled(), max_steps=1)
+    monitor = gs.Monitor(model, data, measures=["jacobian_alignment"])
+    assert gs.fit(model, data, stop_at=gs.StopWhenSettled(), monitor=monitor, max_steps=1).steps
+    blind = gs.StopWhenSettled(use_alignment=False)
+    assert gs.fit(model, data, stop_at=blind, max_steps=1).steps == 1
 
 
 def test_curves_have_not_risen_before_there_is_anything_to_rise() -> None:

@@ -31,6 +31,11 @@ def test_an_optimizer_state_comes_back_exactly(tmp_path: Path) -> None:
         assert torch.equal(fresh.state[model.weight][key], value)
 
 
+def test_a_state_may_hold_no_tensor(tmp_path: Path) -> None:
+    save_state(tmp_path / "state.safetensors", {"step": 7, "seeds": [0]})
+    assert load_state(tmp_path / "state.safetensors") == {"step": 7, "seeds": [0]}
+
+
 def test_tied_and_transposed_tensors_are_stored_apart(tmp_path: Path) -> None:
     weight = torch.randn(2, 3)
     save_state(tmp_path / "state.safetensors", {"a": weight, "b": weight, "c": weight.T})
