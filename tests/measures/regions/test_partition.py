@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -324,6 +325,29 @@ def test_float32_and_float64_models_agree() -> None:
     assert next(model.parameters()).dtype == torch.float32
     double = gs.linear_regions(model.double(), plane)
     assert torch.equal(single.vertices, double.vertices)
+
+
+def scaled_forward(layers: nn.Sequential, x: torch.Tensor) -> torch.Tensor:
+    return nn.Sequential.forward(layers, 3 * x - 1)
+
+
+@pytest.mark.parametrize("way", ["pre-hook", "forward"])
+def test_a_sequence_that_computes_more_than_its_layers_is_traced(way: str) -> None:
+    torch.manual_seed(0)
+    first, *others = nn.Linear(2, 5), nn.ReLU(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 2)
+    part = nn.Sequential(*others[:2])
+    model = nn.Sequential(first, part, *others[2:])
+    scaled = nn.Linear(2, 5)
+    scaled.weight.data, scaled.bias.data = 3 * first.weight.data, 3 * first.bias.data - 1
+    if way == "pre-hook":
+        part.register_forward_pre_hook(lambda _, inputs: (3 * inputs[0] - 1,))
+    else:
+        vars(part)["forward"] = MethodType(scaled_forward, part)
+    plane = gs.Slice(torch.zeros(2), torch.eye(2), half_width=2.0)
+    found = gs.linear_regions(model, plane)
+    expected = gs.linear_regions(nn.Sequential(scaled, *others), plane)
+    assert len(found) == len(expected)
+    torch.testing.assert_close(found.areas, expected.areas, atol=1e-5, rtol=0)
 
 
 def test_the_model_is_left_as_it_was() -> None:
