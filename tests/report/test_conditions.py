@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.patches import Polygon
 
+from grokscope.report.figure_files import plot_figure
 from grokscope.report.plotting import MARKERS, NUM_ARM_COLORS, dash, marker
 from grokscope.report.templating import source
 from grokscope.runs import RunDirectory
@@ -105,3 +108,29 @@ def test_twelve_conditions_have_twelve_looks(tmp_path: Path) -> None:
     # The legend shows what the line does.
     shown = {(key.color, key.dash, key.marker) for key in drawing.keys}
     assert shown == looks
+
+
+def test_bars_of_more_conditions_than_colors_have_the_markers_of_their_lines(
+    tmp_path: Path,
+) -> None:
+    arms = {f"arm-{i}": {"title": f"Condition {i}"} for i in range(NUM_ARM_COLORS + 1)}
+    with RunDirectory.create(tmp_path / "run", made_up_runs.spec(arms=arms), "cpu", [0]) as run:
+        for i, arm in enumerate(arms):
+            trial = run.trial(arm, 0)
+            for step in (0, 10, 20 + i, 40):
+                accuracies = {"train_accuracy": step / 10, "test_accuracy": step / (20 + i)}
+                row = {name: min(1.0, value) for name, value in accuracies.items()}
+                trial.append({"step": step, **row}, {})
+    (drawing,) = draw(
+        tmp_path / "run", kind="curves", title="A", columns=["test_accuracy"], spans="delay"
+    )
+    figure_of(drawing)
+    shapes = drawing.figure["layout"]["shapes"]
+    marks = [shape["path"] for shape in shapes if shape["type"] == "path"]
+    assert len(marks) == len(set(marks)) == NUM_ARM_COLORS + 1
+    pale = {shape["fillcolor"] for shape in shapes if shape.get("layer") == "below"}
+    assert {color.split("/")[1] for color in pale} == {"0.0444"}
+    canvas = plot_figure(drawing)
+    canvas.savefig(io.BytesIO(), format="svg")
+    patches = [p for p in canvas.axes[0].patches if isinstance(p, Polygon)]
+    assert len(patches) == NUM_ARM_COLORS + 1

@@ -128,3 +128,19 @@ def test_paper_is_light_whatever_the_screen_and_has_all_that_is_folded(
     paper = base64.b64decode(tab.call("Page.printToPDF", printBackground=False)["data"])
     assert 2 <= len(re.findall(rb"/Type\s*/Page\b", paper)) <= 12
     assert tab.complaints() == []
+
+
+@pytest.mark.browser
+def test_no_table_is_cut_on_paper(browser: Browser, runs: Path, tmp_path: Path) -> None:
+    page = write_report([runs / "three-seeds"], tmp_path / "page.html")
+    tab = browser.open(page, 1280, 900)
+    tab.call("Emulation.setEmulatedMedia", media="print")
+    tab.evaluate("dispatchEvent(new Event('beforeprint'))")
+    edges = tab.evaluate(
+        "[...document.querySelectorAll('main, table.values td span')]"
+        ".map((cell) => cell.getBoundingClientRect().right)"
+    )
+    assert len(edges) > 20
+    assert max(edges[1:]) <= edges[0]
+    shown = "getComputedStyle(document.querySelector('.specification')).display"
+    assert tab.evaluate(shown) == "none"

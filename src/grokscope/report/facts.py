@@ -95,20 +95,15 @@ def common_settings(run: Run) -> dict[str, str]:
     return shared_settings([arm_settings(run, arm) for arm in run.arms])
 
 
-def _figures(reproduces: Any) -> str:
-    """The figures that a spec reproduces: one, or a list of them."""
-    return ", ".join([reproduces] if isinstance(reproduces, str) else reproduces or [])
-
-
 def run_facts(run: Run) -> dict[str, str]:
     """Versions, machine, command, times."""
     env = run.env
-    packages = env.get("packages")
+    packages, figures = env.get("packages"), run.spec.get("reproduces") or []
     facts = {
         "command": " ".join(map(str, env.get("command") or [])),
         "folder": str(run.path),
         "kept": env.get("kept"),
-        "reproduces": _figures(run.spec.get("reproduces")),
+        "reproduces": figures if isinstance(figures, str) else ", ".join(figures),
         "preset": run.spec.get("preset"),
         "seeds": ", ".join(map(str, run.spec.get("seeds") or env.get("seeds") or [])),
         "state": run.state,

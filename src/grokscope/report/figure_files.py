@@ -26,6 +26,8 @@ from grokscope.runs import Run, RunError
 
 FORMATS = ("pdf", "png", "svg", "csv")
 _DPI = 200
+# by format, what leaves the date out, so that the same run gives the same bytes
+_UNDATED: dict[str, Any] = {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}
 _INCHES = 1 / 96  # of a pixel of the page
 _WIDTH = 620
 _FONT = 0.75  # points of a pixel
@@ -69,7 +71,7 @@ def write_figures(run: str | Path, folder: str | Path, file_format: str = "pdf")
             if file_format == "csv":
                 path.write_text(csv_text(drawing), "utf-8")
             else:
-                plot_figure(drawing).savefig(path, dpi=_DPI, metadata=_metadata(file_format))
+                plot_figure(drawing).savefig(path, dpi=_DPI, metadata=_UNDATED[file_format])
             written.append(path)
     except OSError as error:
         raise RunError(
@@ -95,11 +97,6 @@ def _free(folder: Path, name: str, file_format: str, taken: list[Path]) -> Path:
         path = folder / f"{name}-{number}.{file_format}"
         number += 1
     return path
-
-
-def _metadata(file_format: str) -> dict[str, Any]:
-    """Without the date, so that the same run gives the same bytes."""
-    return {"pdf": {"CreationDate": None}, "svg": {"Date": None}, "png": {}}[file_format]
 
 
 def csv_text(drawing: Drawing) -> str:
@@ -161,7 +158,8 @@ def plot_figure(drawing: Drawing) -> Any:
     _set_axis(ax, "x", layout["xaxis"])
     _set_axis(ax, "y", layout["yaxis"])
     if layout["yaxis"].get("scaleanchor"):
-        ax.set_aspect("equal", adjustable="datalim" if _hidden(layout) else "box")
+        hidden = layout["xaxis"].get("visible") is False
+        ax.set_aspect("equal", adjustable="datalim" if hidden else "box")
     for shape in layout["shapes"]:
         _draw_shape(ax, shape)
     for note in layout["annotations"]:
@@ -271,6 +269,9 @@ def _draw_shape(ax: Any, shape: dict[str, Any]) -> None:
     from matplotlib.patches import Rectangle
 
     transform = _transform(ax, shape.get("xref", "x"), shape.get("yref", "y"))
+    if shape["type"] == "path":
+        _draw_outline(ax, shape, transform)
+        return
     (x0, x1), (y0, y1) = (shape["x0"], shape["x1"]), (shape["y0"], shape["y1"])
     line = shape["line"]
     if shape["type"] == "rect":
@@ -291,6 +292,18 @@ def _draw_shape(ax: Any, shape: dict[str, Any]) -> None:
     ax.plot([x0, x1], [y0, y1], color=_color(line["color"]), transform=transform, **look)
     ax.set_xlim(*limits[0])
     ax.set_ylim(*limits[1])
+
+
+def _draw_outline(ax: Any, shape: dict[str, Any], transform: Any) -> None:
+    """A marker of pixels around an anchor."""
+    from matplotlib.patches import Polygon
+    from matplotlib.transforms import Affine2D, ScaledTranslation
+
+    points = [tuple(map(float, point.split(","))) for point in shape["path"][1:-1].split("L")]
+    pixels = Affine2D().scale(_INCHES) + ax.figure.dpi_scale_trans
+    place = pixels + ScaledTranslation(shape["xanchor"], shape["yanchor"], transform)
+    color = _color(shape["fillcolor"])
+    ax.add_patch(Polygon(points, facecolor=color, linewidth=0, transform=place, clip_on=False))
 
 
 def _draw_annotation(ax: Any, note: dict[str, Any], layout: Figure) -> None:
@@ -319,10 +332,6 @@ def _transform(ax: Any, xref: str, yref: str) -> Any:
     x = ax.transAxes if xref == "paper" else ax.transData
     y = ax.transAxes if yref == "paper" else ax.transData
     return x if xref == yref.replace("y", "x") else blended_transform_factory(x, y)
-
-
-def _hidden(layout: Figure) -> bool:
-    return layout["xaxis"].get("visible") is False
 
 
 def _finish(canvas: Any, ax: Any, drawing: Drawing) -> None:

@@ -32,6 +32,7 @@ from grokscope.report.templating import (
     render,
     source,
 )
+from grokscope.report.wording import NOTHING
 from grokscope.runs import Run, RunError, open_runs
 from grokscope.runs.files import write_atomically
 
@@ -123,7 +124,7 @@ def page(runs: Sequence[Run], refresh: int | None = None, plotly: str | None = N
         scripts.insert(0, plotly_script())
     return render(
         "report.html.j2",
-        title=_page_title(sections),
+        title=f"{len(runs)} runs side by side" if several else sections[0].run.title,
         sections=sections,
         several=several,
         refresh=refresh if going_on else None,
@@ -137,6 +138,7 @@ def page(runs: Sequence[Run], refresh: int | None = None, plotly: str | None = N
         name_of=lambda drawing: numbered[id(drawing)],
         css_color=css_color,
         marker_path=marker_path,
+        nothing=NOTHING,
         style=Markup(source("report.css")),
         scripts=[Markup(script) for script in scripts],
         plotly=plotly if plotted else None,
@@ -191,9 +193,3 @@ def _drawings(context: Context) -> tuple[list[Drawing], list[str]]:
             title = data.get("title") if isinstance(data, dict) else None
             complaints.append(f"{title or f'Panel {place}'} could not be drawn: {error}")
     return drawings, complaints
-
-
-def _page_title(sections: list[Section]) -> str:
-    if len(sections) == 1:
-        return sections[0].run.title
-    return f"{len(sections)} runs side by side"

@@ -84,6 +84,16 @@ def arm_color(index: int, opacity: float | None = None) -> str:
     return name if opacity is None else f"{name}/{opacity:g}"
 
 
+def shade(opacity: float, number: int) -> float:
+    """The opacity of one of so many areas that lie on each other: together they hide no curve.
+
+    Example:
+        >>> shade(0.1, 3), shade(0.1, 8)
+        (0.1, 0.05)
+    """
+    return round(opacity * min(1.0, 4 / max(1, number)), 4)
+
+
 def layer_color(place: int, length: int) -> str:
     """The name of the n-th of so many colors on a perceptual scale (viridis).
 

@@ -97,21 +97,25 @@ def plot_regions(
         ax = pyplot.figure(figsize=(6, 5), layout="constrained").add_subplot()
     if values is not None:
         outlines = [np.asarray(polygon) for polygon in regions.polygons]
-        fill = PolyCollection(outlines, array=values, cmap=cmap or _map_for(color), linewidth=0)
+        named = isinstance(color, str) and color in ("class", "layer")
+        cmap = cmap or ("tab10" if named else "viridis")
+        fill = PolyCollection(outlines, array=values, cmap=cmap, linewidth=0)
         fill.set_antialiased(False)
         ax.add_collection(fill)
         if label and color != "class":
             ax.figure.colorbar(fill, ax=ax, label=label)
     if edges:
-        lines = LineCollection(
-            list(_segments(regions)), colors="black", linewidths=_line_width(regions), alpha=0.6
-        )
+        sides = np.asarray(regions.vertices)[np.asarray(regions.edges)]
+        # thinner lines for more cells, so that the fill stays visible
+        width = float(np.clip(12 / np.sqrt(len(regions.polygons)), 0.05, 0.8))
+        lines = LineCollection(list(sides), colors="black", linewidths=width, alpha=0.6)
         ax.add_collection(lines)
     if decision_boundary:
         pieces = np.asarray(regions.decision_boundary().segments)
         ax.add_collection(LineCollection(list(pieces), colors="crimson", linewidths=1.5))
     _mark(ax, points, point_classes, centroids)
-    low, high = _extent(regions)
+    vertices = np.asarray(regions.vertices)
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
     ax.set_xlim(low[0], high[0])
     ax.set_ylim(low[1], high[1])
     ax.set_aspect("equal")
@@ -128,22 +132,3 @@ def _mark(ax: Any, points: Any, classes: Any, centroids: Any) -> None:
         ax.scatter(
             *np.asarray(centroids).T, c="gold", marker="*", edgecolors="black", s=90, zorder=5
         )
-
-
-def _map_for(color: Any) -> str:
-    return "tab10" if isinstance(color, str) and color in ("class", "layer") else "viridis"
-
-
-def _line_width(regions: Any) -> float:
-    """Thinner lines for more cells, so that the fill stays visible."""
-    return float(np.clip(12 / np.sqrt(len(regions.polygons)), 0.05, 0.8))
-
-
-def _segments(regions: Any) -> Floats:
-    """(E, 2, 2), the ends of all sides, the frame's too."""
-    return np.asarray(regions.vertices)[np.asarray(regions.edges)]
-
-
-def _extent(regions: Any) -> tuple[Floats, Floats]:
-    vertices = np.asarray(regions.vertices)
-    return vertices.min(axis=0), vertices.max(axis=0)

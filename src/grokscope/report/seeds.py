@@ -13,7 +13,6 @@ from grokscope.report.wording import NOTHING, count, duration, number, percent, 
 
 HEAD = ("over seeds", "median", "mean", "reached", "speedup", "p-values")
 
-_FINAL = "test_accuracy"
 _UNITS: tuple[tuple[Unit, str, Callable[[float], str]], ...] = (
     ("steps", "steps", count),
     ("seconds", "training time", duration),
@@ -69,7 +68,7 @@ def seed_rows(summary: RunSummary, least: int = 2) -> list[SeedRow]:
                 SeedRow(summary.name, arm.arm, arm.title, name, values, write, True, against)
             )
     for arm in arms:
-        if final := arm.final.get(_FINAL):
+        if final := arm.final.get("test_accuracy"):
             name = "final test accuracy"
             found.append(SeedRow(summary.name, arm.arm, arm.title, name, final, percent, False))
     return found

@@ -13,6 +13,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from grokscope.report.wording import unbroken
+
 
 @cache
 def _environment() -> Environment:
@@ -29,7 +31,7 @@ def _environment() -> Environment:
 def _unbroken(value: Any) -> Any:
     """Plain text with its units kept on the line of their number."""
     if isinstance(value, str) and not isinstance(value, Markup):
-        return value.replace(" %", "\N{NO-BREAK SPACE}%")
+        return unbroken(value)
     return value
 
 

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 
 from grokscope.findings.statistics import Interval, SeedValues
 
 NOTHING = "–"
+_UNIT = re.compile(r"(?<=\d) (?=(?:%|s|ms|min|h)(?!\w))")
+
+
+def unbroken(text: str) -> str:
+    r"""A text with its units kept on the line of their number.
+
+    Example:
+        >>> unbroken("3.8 s, 90 % of 5 seeds").split(" ")
+        ['3.8\xa0s,', '90\xa0%', 'of', '5', 'seeds']
+    """
+    return _UNIT.sub("\N{NO-BREAK SPACE}", text)
 
 
 def count(value: float) -> str:

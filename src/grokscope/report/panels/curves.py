@@ -31,6 +31,7 @@ from grokscope.report.plotting import (
     marker,
     numbers,
     plain,
+    shade,
 )
 from grokscope.report.wording import count, metric_value
 from grokscope.runs import History
@@ -115,7 +116,8 @@ def _plot(panel: Curves, context: Context, arms: list[str], title: str) -> Drawi
         if panel.band != "none":
             ends = range_ends if panel.band == "range" else deviation_ends
             positive = panel.y_scale == "log"
-            figure["data"] += area(ends(histories, column), axis, pen, positive=positive)
+            opacity = shade(0.16, len(found))
+            figure["data"] += area(ends(histories, column), axis, pen, opacity, positive=positive)
         figure["data"] += lines(histories, column, axis, pen)
     draw_spans(figure, spans, axis)
     _draw_reference(panel, figure)
@@ -292,7 +294,9 @@ def deviation_ends(histories: list[History], column: str) -> Ends | None:
     return steps, middle - half, middle + half
 
 
-def area(ends: Ends | None, axis: StepAxis, pen: Pen, *, positive: bool) -> list[Trace]:
+def area(
+    ends: Ends | None, axis: StepAxis, pen: Pen, opacity: float, *, positive: bool
+) -> list[Trace]:
     """A band; ``positive`` on log axes. Nothing where there is none to draw."""
     if ends is None:
         return []
@@ -312,7 +316,7 @@ def area(ends: Ends | None, axis: StepAxis, pen: Pen, *, positive: bool) -> list
             "customdata": [count(step) for step in [*known, *reversed(known)]],
             "y": numbers([*top[whole], *reversed(bottom[whole])]),
             "fill": "toself",
-            "fillcolor": pen.faint(0.16),
+            "fillcolor": pen.faint(opacity),
             "hoverinfo": "skip",
         }
     ]

@@ -147,7 +147,9 @@ def _plot(
         ],
         "layout": layout(
             axis,
-            {**axis, "scaleanchor": "x"} if rows is None else _row_axis(panel),
+            {**axis, "scaleanchor": "x"}
+            if rows is None
+            else {"title": axis_title(str(panel.rows)), **axis_style(), "showgrid": False},
             height=_HEIGHT,
             columns=("step", panel.rows or "other step", panel.value),
         ),
@@ -170,10 +172,6 @@ def _plot(
         alt=f"{title}. {said}",
         wide=panel.wide,
     )
-
-
-def _row_axis(panel: HeatMap) -> dict[str, Any]:
-    return {"title": axis_title(str(panel.rows)), **axis_style(), "showgrid": False}
 
 
 def _marks(panel: HeatMap, context: Context, arm: str) -> list[tuple[float, str]]:

@@ -22,7 +22,7 @@ from grokscope.findings.panels import Regions
 from grokscope.report.panels.drawing import Context, Drawing, NothingToDraw
 from grokscope.report.panels.pictures import label_text, metrics_at, scaled, seed_note, thinned
 from grokscope.report.templating import render
-from grokscope.report.wording import count, number
+from grokscope.report.wording import count, number, unbroken
 
 GRID = 2047  # across the slice; corners are whole numbers from 0
 NEAR_GRID = 255  # across the square around a point
@@ -145,7 +145,7 @@ def _told(frame: Frame, metrics: str) -> str:
     low, high = map(number, frame.norms)
     own = f"{count(frame.count)} regions, operator norm {low} to {high}"
     told = f"{metrics}; {own}" if metrics else own
-    return told.replace(" %", "\N{NO-BREAK SPACE}%")
+    return unbroken(told)
 
 
 def _alike(context: Context) -> int:

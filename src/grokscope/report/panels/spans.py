@@ -12,7 +12,16 @@ from grokscope.findings import Onset, onset
 from grokscope.findings.panels import PanelError
 from grokscope.findings.summary import END, START
 from grokscope.report.panels.drawing import Context
-from grokscope.report.plotting import Figure, StepAxis, lane_place, plain
+from grokscope.report.plotting import (
+    MARKERS,
+    NUM_ARM_COLORS,
+    Figure,
+    StepAxis,
+    lane_place,
+    marker,
+    plain,
+    shade,
+)
 from grokscope.report.wording import count
 
 _ROOM = 0.4  # the share of the axis that a label takes on a phone
@@ -20,13 +29,14 @@ _ROOM = 0.4  # the share of the axis that a label takes on a phone
 
 @dataclass(frozen=True)
 class Span:
-    """From one step to another; ``target`` names what hides it."""
+    """From one step to another; ``target`` names what hides it, ``marker`` stands by its bar."""
 
     start: float
     end: float
     label: str
     color: str
     target: str
+    marker: str = ""
 
 
 def delay_spans(context: Context, arms: list[str]) -> list[Span]:
@@ -49,8 +59,15 @@ def delay_spans(context: Context, arms: list[str]) -> list[Span]:
             length, words = delay.high, f"delay: {delay.text(count)} steps"
         else:
             length, words = delay.low, f"delay: over {count(delay.low)} steps"
-        spans.append(Span(start, start + length, words, context.color(name), name))
+        spans.append(_of_arm(context, name, start, start + length, words))
     return spans
+
+
+def _of_arm(context: Context, arm: str, start: float, end: float, words: str) -> Span:
+    """A span of an arm, with its marker where there are more arms than colors."""
+    several = len(context.colors) > NUM_ARM_COLORS
+    shape = marker(context.place(arm)) if several else ""
+    return Span(start, end, words, context.color(arm), arm, shape)
 
 
 def onsets(context: Context, arm: str) -> list[Onset]:
@@ -77,7 +94,7 @@ def onset_spans(context: Context, arms: list[str]) -> list[Span]:
         start = median(starts)
         end = median(ends) if over else max(one.last for one in found)
         words = f"onset: {count(start)} to {count(end)}" if over else f"onset: from {count(start)}"
-        spans.append(Span(start, end, words, context.color(arm), arm))
+        spans.append(_of_arm(context, arm, start, end, words))
     return spans
 
 
@@ -96,7 +113,7 @@ def result_spans(context: Context, arms: list[str], name: str, label: str) -> li
         if not isinstance(entry, Mapping) or not {"start", "end"} <= set(entry):
             raise PanelError(f"spans: {name}.{arm} in results.json needs start and end")
         words = f"{context.run.arm_title(arm)}: {label}" if len(arms) > 1 else label
-        spans.append(Span(entry["start"], entry["end"], words, context.color(arm), arm))
+        spans.append(_of_arm(context, arm, entry["start"], entry["end"], words))
     return spans
 
 
@@ -107,12 +124,15 @@ def draw_spans(figure: Figure, spans: list[Span], axis: StepAxis) -> None:
         bottom, top = lane_place(lanes - 1 - place)
         ends: dict[str, Any] = {"type": "rect", "xref": "x", "yref": "paper", "name": span.target}
         ends |= {"x0": max(span.start, axis.zero), "x1": span.end}
-        pale, strong = (f"{span.color}/{opacity}" for opacity in (0.1, 0.3))
+        pale, strong = f"{span.color}/{shade(0.1, lanes)}", f"{span.color}/0.3"
         figure["layout"]["shapes"] += [
             {**ends, "y0": 0, "y1": 1, "fillcolor": pale, "line": {"width": 0}, "layer": "below"},
             {**ends, "y0": bottom, "y1": top, "fillcolor": strong, "line": {"width": 0}},
         ]
-        figure["layout"]["annotations"].append(_label(span, axis, (bottom + top) / 2))
+        label = _label(span, axis, (bottom + top) / 2)
+        figure["layout"]["annotations"].append(label)
+        if span.marker:
+            figure["layout"]["shapes"].append(_marker(span, label))
 
 
 def _label(span: Span, axis: StepAxis, height: float) -> dict[str, Any]:
@@ -130,11 +150,30 @@ def _label(span: Span, axis: StepAxis, height: float) -> dict[str, Any]:
         "x": place,
         "xref": "x",
         "xanchor": anchor,
-        "xshift": -3 if anchor == "right" else 3,
+        "xshift": (-1 if anchor == "right" else 1) * (17 if span.marker else 3),
         "y": height,
         "yref": "paper",
         "yanchor": "middle",
         "showarrow": False,
         "font": {"color": "@ink", "size": 12},
+        "name": span.target,
+    }
+
+
+def _marker(span: Span, label: dict[str, Any]) -> dict[str, Any]:
+    """The arm's marker between a bar and its label, of the same size whatever the axes are."""
+    shift = label["xshift"] / 2
+    outline = "L".join(f"{x + shift:g},{y:g}" for x, y in MARKERS[span.marker])
+    return {
+        "type": "path",
+        "path": f"M{outline}Z",
+        "xref": "x",
+        "yref": "paper",
+        "xsizemode": "pixel",
+        "ysizemode": "pixel",
+        "xanchor": 10 ** label["x"],
+        "yanchor": label["y"],
+        "fillcolor": span.color,
+        "line": {"width": 0},
         "name": span.target,
     }
