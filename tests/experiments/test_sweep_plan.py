@@ -158,6 +158,8 @@ def test_naming_a_path_twice_is_a_mistake(small: str) -> None:
         ("{gird: {training.lr: [1]}}", "unknown field 'gird'; did you mean 'grid'?"),
         ("[1, 2]", "sweep"),
         ("{grid: {seeds: [1, 2]}}", "give them by --seeds"),
+        ("{grid: {title.x: [1, 2]}}", "sweep: title.x: title is a value, not a section"),
+        ("{settings: [{/abs: 1}]}", "sweep: /abs: '/abs' names no section or field"),
     ],
 )
 def test_mistakes_in_the_section(small: str, section: str, said: str) -> None:

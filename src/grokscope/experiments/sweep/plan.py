@@ -145,11 +145,12 @@ def plan_sweep(
     changes = section.combinations() if section else [{}]
     _check_count(len(changes) * max(1, len(raw.get("seeds") or [])), "runs")
     names = _names(changes)
+    asked = "--grid" if grid else "sweep:"
     found = []
     for label, change in zip(names, changes, strict=True):
         varied = dict(raw)
         for path, value in change.items():
-            varied = assign(varied, path, value, f"--grid {path}")
+            varied = assign(varied, path, value, f"{asked} {path}")
         said = ", ".join(f"{path}={value}" for path, value in change.items())
         found.append(
             Setting(label, change, resolve(varied, f"{name} with {said}" if said else name))
