@@ -232,6 +232,8 @@ class SeedValues:
             drawn = draw.integers(len(self), size=(block.stop - begin, len(self)))
             found[:, block] = of(lows[drawn], axis=1), of(highs[drawn], axis=1)
         tail = (1 - level) / 2
+        # inverted_cdf takes one of the draws: interpolation between a finite draw and infinity
+        # could be NaN
         low = np.quantile(found[0], tail, method="inverted_cdf")
         high = np.quantile(found[1], 1 - tail, method="inverted_cdf")
         return Interval(float(low), float(high))
@@ -280,6 +282,8 @@ class SeedValues:
 
     def _of(self, statistic: Statistic) -> Interval:
         of = _STATISTICS[statistic]
+        # median and mean grow with each value, so the ends of the values give the ends of the
+        # statistic
         return Interval(float(of(self.lows)), float(of(self.highs)))
 
 
@@ -304,6 +308,7 @@ def wilcoxon_p(a: SeedValues, b: SeedValues) -> Interval:
     p-value. With n pairs no p-value is less than 2^(1-n): five seeds cannot reach 0.05.
     """
     pairs = list(zip(a.intervals, b.intervals, strict=True))
+    # each difference between its own ends; all at their least give the least rank sum
     least = np.array([ours.low - theirs.high for ours, theirs in pairs])
     most = np.array([ours.high - theirs.low for ours, theirs in pairs])
     (p_least, side_least), (p_most, side_most) = map(_signed_rank, (_finite(least), _finite(most)))
@@ -328,6 +333,7 @@ def _finite(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     """Infinite differences as finite ones, larger than all others: ranks are all that counts."""
     infinite = np.isinf(differences)
     largest = np.abs(differences[~infinite]).max(initial=0.0)
+    # all different: with ties there is no exact distribution, and scipy would take another
     beyond = np.sign(differences) * (largest + 1 + np.arange(len(differences)))
     return np.where(infinite, beyond, differences)
 

@@ -50,15 +50,23 @@ def difference_squared_norms(
     x, norms = leaf.detach(), torch.zeros_like(outputs[:, 0])
     step = _step(x)
     for u in directions.unbind(1):
+        # a first derivative only, on the graph that the training has: retained, as training needs
+        # it
         (h,) = torch.autograd.grad(outputs, leaf, u, retain_graph=True, materialize_grads=True)
         squares = h.flatten(1).square().sum(1)
         length = squares.sqrt()
         if coupled:
+            # behind BatchNorm an example's outputs move with the others' inputs: the batch moves as
+            # one
             length = squares.mean().sqrt().expand_as(length)
         wide = (step / length.clamp_min(torch.finfo(h.dtype).tiny)).view(-1, *[1] * (h.ndim - 1))
         with torch.enable_grad():
             moved = function(x + wide * h)
+            # 2 ||h|| u . (f(x + e h / ||h||) - f(x)) / e; h is held constant, as h = A^T u makes
+            # the derivative of ||h||^2 that of 2 u . A h at fixed h
             along = (2 * u * (moved - outputs)).sum(1) * (length / step)
+            # the value from the derivative, exact; the difference is zero in value and gives the
+            # gradient
             norms = norms + squares + (along - along.detach())
     return norms
 

@@ -83,6 +83,7 @@ class GradientNoise(Method):
             networks.from_host(step, partial(self._noise, own.shape[1:], own.device, own.dtype))
             for own in gradients
         ]
+        # all parameters in one call: on small networks the calls are what costs
         torch._foreach_add_(gradients, noise)
 
     def _noise(

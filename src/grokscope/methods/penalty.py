@@ -226,6 +226,8 @@ class _Draw:
             return normal_numbers(generators, (n, r, k), device)
 
         normal = self.networks.from_host(self.step, drawn).to(like.dtype)
+        # on the sphere: E u u^T is a multiple of the identity as for Gaussian u, and the variance
+        # of |u|^2 is left out of the estimate's
         lengths = torch.linalg.vector_norm(normal, dim=3, keepdim=True)
         return (normal / lengths).mul_((k / r) ** 0.5)
 

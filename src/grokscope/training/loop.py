@@ -82,6 +82,7 @@ class Loop:
         finally:
             for method in methods:
                 method.finish()
+            # views of a stack would keep all of it in memory for as long as one network is kept
             networks.keep([])
         if self.group is not None:
             self.group.close()
@@ -137,6 +138,8 @@ class Loop:
                 "model cannot be trained: its loss has no gradient to any parameter; it runs under "
                 "torch.no_grad, detaches on the way or returns a constant"
             )
+        # the sum over networks: no network's loss depends on another's parameters, so each gets its
+        # own gradient from the one pass
         loss.backward()
         for method in methods:
             method.filter_gradients(step, networks)
@@ -148,6 +151,7 @@ class Loop:
         (x, y), number = self._data, len(networks)
         if index is not None:
             flat = index.reshape(-1)
+            # one gather for all networks, whose batches are different examples of the same data
             x = map_leaves(lambda leaf: leaf.index_select(0, flat), x)
             y = y.index_select(0, flat)
         # views are dear to a small step
@@ -210,6 +214,7 @@ class Loop:
     def _let_go(self, results: dict[int, FitResult]) -> None:
         """Take the networks out that have come to their end; the others go on."""
         staying = [row for row, member in enumerate(self._alive) if member.stopped is None]
+        # before the stack shrinks, which takes the rows of those that have ended away
         results |= {id(member): member.result() for member in self._alive if member.stopped}
         if 0 < len(staying) < len(self._alive):
             self.state.keep(staying)
@@ -224,6 +229,8 @@ class Loop:
 
     def _clock(self, begin: float) -> None:
         """Give each network its share of the time since ``begin``, which the steps took."""
+        # a GPU runs behind the host: without waiting, the time would be that of asking for the
+        # steps
         synchronize(self.state.device)
         taken = time.perf_counter() - begin
         for member in self._alive:

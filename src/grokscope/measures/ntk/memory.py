@@ -94,8 +94,11 @@ class Pairs:
         for i, one in enumerate(blocks1):
             first = self._parts(group, self.first, one)
             for j, two in enumerate(blocks2):
+                # blocks below the diagonal are the transposes of those above, which `symmetrize`
+                # writes
                 if self.second is None and j < i:
                     continue
+                # a trace sums rows with themselves: blocks of different rows have no part in it
                 if self.summed is not None and one.rows != two.rows:
                     continue
                 same = self.second is None and i == j
@@ -208,6 +211,7 @@ def check_fits(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device)
 def free_bytes(device: torch.device) -> int | None:
     """Bytes free on ``device``; None where the system does not say."""
     if device.type == "cuda":
+        # what the allocator keeps for itself is free to us, though the driver calls it taken
         cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + cached
     if device.type != "cpu":
@@ -242,4 +246,5 @@ def _left_in_group() -> int | None:
         )
     except (OSError, ValueError, StopIteration):
         return None
+    # pages of files that are not in use count as used, and are given back when asked for
     return None if most == "max" else int(most) - used + cached

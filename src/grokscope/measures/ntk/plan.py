@@ -192,9 +192,13 @@ def _factored_cost(
     one row per example the Gram matrix of the cotangents comes cheaper.
     """
     pairs, rows = problem.n1 * problem.n2, problem.rows
+    # _PASS stands for each pass over numbers in memory beside the multiplications: at small widths
+    # it is the passes that cost
     gram = pairs * _gram_cost(positions, features, window)
     if problem.diagonal or rows == 1:
         return gram + pairs * positions**2 * (rows * outputs + _PASS)
+    # one position: the Gram matrix is a number for each pair, so the cotangents' own products are
+    # met with it directly and nothing is spread
     if positions == 1:
         return gram + pairs * rows**2 * (outputs + _PASS)
     spread = pairs * rows * positions * outputs * (positions + _PASS)
@@ -203,6 +207,8 @@ def _factored_cost(
 
 def _explicit_cost(positions: int, numel: int, problem: Problem) -> float:
     """Multiplications to form every example's gradient and contract those."""
+    # positions count here once for each example, where the factored order pays for their square at
+    # every pair: so this wins for many positions of few parameters, as in early convolutions
     formed = (problem.n1 + problem.n2) * problem.rows * (positions * numel + _PASS * numel)
     pairs = problem.n1 * problem.n2
     return formed + pairs * problem.rows * numel * (1 if problem.diagonal else problem.rows)
@@ -282,6 +288,8 @@ def _obstacle(
     if not uses:
         owner = found.model.get_submodule(name.rpartition(".")[0])
         return f"no rule for the way {type(owner).__name__} uses it"
+    # autograd counts every use, also those by operations without a rule: a rule for some of them
+    # would give a part of the gradient
     if found.num_uses[id(parameter)] != len(uses):
         return "used outside the calls that there are rules for as well"
     for index, _ in uses:
@@ -289,6 +297,8 @@ def _obstacle(
             return found.calls[index].reason
     if len({role for _, role in uses}) > 1:
         return "used both as a weight and as a bias"
+    # W and W^T of tied layers: their inputs and cotangents have changed places, and a Gram matrix
+    # over both would mix them up
     if len({found.calls[index].rule.transposed for index, _ in uses}) > 1:
         return "used both as it is and transposed"
     return ""
@@ -390,6 +400,8 @@ def copies(parameter: Tensor, way: int, count: int) -> Tensor:
 def _ways_to_expand(parameters: Mapping[str, nn.Parameter], found: Inspection) -> dict[str, int]:
     """Those of ``parameters`` that may be expanded, and how; tried out on three examples."""
     first_try = {n: _LEADING if p.shape[:1] == (1,) else 0 for n, p in parameters.items()}
+    # mostly all go the usual way, which is two passes to see; else each is tried beside those that
+    # are known to work
     if first_try and _works(first_try, parameters, found):
         return first_try
     ways: dict[str, int] = {}
@@ -407,6 +419,8 @@ def _works(
     ways: Mapping[str, int], parameters: Mapping[str, nn.Parameter], found: Inspection
 ) -> bool:
     """Whether outputs and the first example's gradients stay what they are."""
+    # two and three examples: a way that works for one count by accident (a width of two, say) fails
+    # for the other
     for x in (rows(found.three, slice(0, 2)), found.three):
         count = batch_size(x)
         leaves = {name: copies(parameters[name], way, count) for name, way in ways.items()}
