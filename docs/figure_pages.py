@@ -182,7 +182,7 @@ def _experiment(figure: str, entry: Any, claims: Mapping[str, Any]) -> Iterator[
             for claim in claims_about(figure, run)
         ]
         if rows:
-            yield "| claim | value | verdict |\n|---|---|---|\n" + "\n".join(rows)
+            yield "{.verdicts}\n| claim | value | verdict |\n|---|---|---|\n" + "\n".join(rows)
         else:
             yield "Its claims are about other figures."
     if not runs:
