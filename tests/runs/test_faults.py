@@ -28,6 +28,7 @@ from grokscope.runs import (
 )
 from grokscope.runs.environment import environment
 from grokscope.runs.files import inside
+from grokscope.runs.rows import RowFile
 from grokscope.runs.sweep_folder import write_sweep
 
 SPEC: dict[str, Any] = {
@@ -108,6 +109,25 @@ def test_a_trial_writes_nowhere_else(path: Path, name: str) -> None:
             with pytest.raises(RunError, match="cannot name a file"):
                 use()
         assert tree(path.parent) == before
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "timing.jsonl", "after_training/a/seed-0.jsonl"])
+def test_rows_are_not_written_through_a_link(path: Path, tmp_path: Path, name: str) -> None:
+    outside = tmp_path / "outside"
+    outside.write_text('{"step": 1}\nhalf a line')
+    (path / name).unlink()
+    (path / name).symlink_to(outside)
+    rows = RowFile(path / name)
+    for use in (
+        lambda: LaterRows(path, "a", 0).open()
+        if "after" in name
+        else RunDirectory.resume(path, "cpu"),
+        lambda: rows.append({"step": 2}),
+        lambda: rows.truncate(3),
+    ):
+        with pytest.raises(RunError, match=f"{name} is a link, through which no rows are written"):
+            use()
+    assert outside.read_text() == '{"step": 1}\nhalf a line'
 
 
 def test_arrays_are_dropped_whether_or_not_they_are_there(path: Path) -> None:

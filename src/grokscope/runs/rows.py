@@ -54,6 +54,7 @@ class RowFile:
 
     def truncate(self, size: int) -> None:
         """Keep the first ``size`` bytes."""
+        self._check_place()
         self._hash, self._hashed = hashlib.sha256(), 0
         if self.path.exists():
             with self.path.open("r+b") as file:
@@ -72,7 +73,12 @@ class RowFile:
         return self.path.stat().st_size if self.path.exists() else 0
 
     def append(self, row: Mapping[str, Any]) -> None:
-        """Write one row; a row that does not fit on the disk is taken back whole."""
+        """Write one row; a row that does not fit on the disk is taken back whole.
+
+        Raises:
+            RunError: if the file is a link, or cannot be written.
+        """
+        self._check_place()
         line = json.dumps({key: _plain(value) for key, value in row.items()}) + "\n"
         before = self.size()
         try:
@@ -114,6 +120,14 @@ class RowFile:
             raise RunError(f"could not read {self.path}: {error.strerror or error}") from None
         lines = content[: content.rfind(b"\n") + 1].splitlines()
         return [self._row(line, number) for number, line in enumerate(lines, 1)]
+
+    def _check_place(self) -> None:
+        """Raise where what is written would go through a link, perhaps out of the run."""
+        if self.path.is_symlink():
+            raise RunError(
+                f"{self.path} is a link, through which no rows are written: put the file itself "
+                "there"
+            )
 
     def _row(self, line: bytes, number: int) -> Row:
         try:
