@@ -131,6 +131,26 @@ def test_what_a_machine_refuses_is_one_line(
     assert told.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["report"], "Missing argument 'RUN...'."),
+        (["list", "--jsn"], "No such option: --jsn"),
+    ],
+)
+def test_a_mistake_in_a_command_is_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    said: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["grokscope", *arguments])
+    assert entry._run() == 2
+    told = capsys.readouterr().err
+    assert told.startswith(f"grokscope: {said}")
+    assert told.count("\n") == 1
+
+
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def fails() -> int:
         raise RuntimeError("shapes do not fit")
