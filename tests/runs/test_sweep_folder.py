@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import multiprocessing
 from collections.abc import Sequence
+from io import StringIO
 from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from grokscope.findings import Claim, judge
+from grokscope.report import print_sweep, write_report
 from grokscope.runs import Run, RunDirectory, RunError, SeedRuns, open_runs
 from grokscope.runs.sweep_folder import (
     SweepFolder,
@@ -64,6 +67,33 @@ def test_a_setting_that_has_changed_is_refused_and_left_as_it_was(tmp_path: Path
     with pytest.raises(RunError, match=r"lr=1 is of another experiment \(it differs in: title\)"):
         write(tmp_path, title="other", seeds=[7])
     assert (tmp_path / "lr=1/experiment.yaml").read_bytes() == before
+
+
+@pytest.mark.parametrize("file", ["metrics.jsonl", "timing.jsonl"])
+def test_a_page_draws_the_seeds_that_are_whole_and_names_the_others(
+    tmp_path: Path, file: str
+) -> None:
+    sweep = write(tmp_path)
+    for setting in ("lr=1", "lr=2"):
+        for seed in (0, 1):
+            run(tmp_path / setting, seed, 1.0 + seed)
+    damaged = tmp_path / "lr=1/seed-0" / file
+    damaged.write_text("[[[\n[\n")
+    one, other = open_runs([tmp_path], lenient=True)
+    assert list(one.histories) == [("a", 1)]
+    assert list(other.histories) == [("a", 0), ("a", 1)]
+    assert one.state != "finished"
+    assert other.state == "finished"
+    assert [str(damaged) in problem for problem in one.problems] == [True]
+    assert "seed 0 is left out" in write_report([tmp_path]).read_text("utf-8")
+    console = Console(record=True, width=500, file=StringIO())
+    print_sweep(sweep.runs(), console)
+    assert "seed 0 is left out" in console.export_text()
+    with pytest.raises(RunError, match=file):  # to read it strictly is an error as before
+        _ = [at.histories for at in sweep.runs()[0].runs.values()]
+    (tmp_path / "lr=1/seed-1" / file).write_text("[[[\n[\n")
+    with pytest.raises(RunError, match=file):  # nothing of that setting is left to draw
+        write_report([tmp_path])
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

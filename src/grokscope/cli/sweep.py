@@ -175,6 +175,6 @@ def _sweep_data(folder: Path, page: Path, states: Mapping[Job, RunState]) -> dic
             }
             for job, state in states.items()
         ],
-        "settings": [judged_data(setting) for setting in SweepFolder(folder).runs()],
+        "settings": [judged_data(of.lenient()) for of in SweepFolder(folder).runs()],
         "conditions": comparison_data([folder]),
     }

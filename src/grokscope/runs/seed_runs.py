@@ -27,7 +27,8 @@ class SeedRuns(Run):
     Args:
         path: the folder of the setting.
         command: what was typed to run the sweep.
-        lenient: that of ``Run``, for the run of each seed.
+        lenient: that of ``Run``, for the run of each seed; one whose rows cannot be read is then
+            left out and named in ``problems``, as long as another can be.
 
     Raises:
         RunError: if the folder holds no setting of a sweep.
@@ -39,6 +40,7 @@ class SeedRuns(Run):
         self.path = Path(path)
         self.command = list(command)
         self._lenient = lenient
+        self._left_out: list[str] = []
         if not (self.path / EXPERIMENT).exists():
             raise RunError(f"{path} is no setting of a sweep: there is no {EXPERIMENT} in it")
 
@@ -55,9 +57,17 @@ class SeedRuns(Run):
     def runs(self) -> dict[int, Run]:
         """The runs that have been started, by seed."""
         folders = {seed: self.path / f"seed-{seed}" for seed in self.spec.get("seeds", [])}
-        return {
+        runs = {
             seed: Run(at, lenient=self._lenient) for seed, at in folders.items() if holds_run(at)
         }
+        faults = {seed: _fault(run) for seed, run in runs.items()} if self._lenient else {}
+        whole = {seed: run for seed, run in runs.items() if not faults.get(seed)}
+        if not whole:  # then its fault is told where it is met
+            return runs
+        self._left_out = [
+            f"seed {seed} is left out: {fault}" for seed, fault in faults.items() if fault
+        ]
+        return whole
 
     @cached_property
     def env(self) -> dict[str, Any]:
@@ -101,7 +111,8 @@ class SeedRuns(Run):
     @property
     def problems(self) -> list[str]:
         """What could not be read of the runs, a sentence each."""
-        return [problem for run in self.runs.values() for problem in run.problems]
+        of_seeds = [problem for run in self.runs.values() for problem in run.problems]
+        return [*self._left_out, *of_seeds]
 
     def arrays(self, arm: str, seed: int, name: str) -> dict[str, Any] | None:
         """Tensors stored under a name, or None."""
@@ -128,6 +139,15 @@ class SeedRuns(Run):
         if states and set(states) == {"finished"} and len(states) == len(self.spec["seeds"]):
             return "finished"
         return next((state for state in _STATES if state in states), "interrupted")
+
+
+def _fault(run: Run) -> str | None:
+    """What is wrong with a run's rows, which are kept once they are read."""
+    try:
+        _ = run.histories
+    except RunError as error:
+        return str(error)
+    return None
 
 
 def write_experiment(folder: Path, spec: Mapping[str, Any]) -> None:
