@@ -41,7 +41,7 @@ SHOWN = {
     "grokalign/theorems": "The theorems on random networks, and where they need a condition",
     "rich-regime/fig1": "Delayed generalization and the tangent kernel on MNIST",
     "rich-regime/fig2": "Kernel and geometry of each layer, 1,000 images",
-    "rich-regime/fig3": "Kernel and geometry of each layer, output scale 0.5",
+    "rich-regime/fig3": "Kernel and geometry, output scale 0.5 against 0.001",
     "rich-regime/fig4": "What probes read on MNIST after training on EMNIST",
     "rich-regime/figA5": "Standard initialization, without a delay",
     "rich-regime/figA6": "The kernel at other images",

@@ -60,7 +60,7 @@ def _legend(figure: Any, places: Sequence[Any]) -> None:
 
 def _columns(arms: Mapping[str, Any], metric: str) -> dict[str, Curve]:
     """A metric of every condition, from a record of columns."""
-    return {arm["title"]: (arm["step"], arm[metric]) for arm in arms.values() if metric in arm}
+    return {arm["title"]: (arm["step"], arm[metric]) for arm in arms.values() if arm.get(metric)}
 
 
 def _rows(rows: Rows, metric: str) -> Curve:
@@ -109,7 +109,7 @@ CURVES: dict[str, tuple[str, dict[str, str]]] = {
     ),
     **{
         figure: (
-            f"{figure}-quick",
+            f"{figure}-paper",
             {
                 "unseen_accuracy": "accuracy on pairs unseen in either order",
                 "jacobian_norm": "Jacobian norm",
@@ -165,7 +165,7 @@ def _xor() -> None:
 
 
 def _cifar() -> None:
-    arms = _arms_of(recorded("cifar")["quick"])
+    arms = _arms_of(recorded("cifar")["paper"])
     titles = {
         "robust_accuracy": "accuracy under attack",
         "jacobian_pc1": "PC1 of the Jacobians",
@@ -324,8 +324,17 @@ def _adam() -> None:
 
 def _emnist() -> None:
     record = recorded("rich-emnist")
-    for figure, arm in (("fig2", "images-1000"), ("fig3", "outputs-half")):
-        draw(f"rich-regime-{figure}", _geometry(record, arm))
+    draw("rich-regime-fig2", _geometry(record, "images-1000"))
+    titles = {
+        "test_accuracy": "test accuracy",
+        "ntk_distance_init": "kernel distance from step 0",
+        "test_capacity/linear4": "capacity of the output",
+    }
+    both_scales = ["outputs-half", "outputs-thousandth"]
+    draw(
+        "rich-regime-fig3",
+        {title: _arms(record, metric, both_scales) for metric, title in titles.items()},
+    )
     plots = {
         title: _arms(record, metric, ["weights-1"])
         for metric, title in {
@@ -355,13 +364,15 @@ def _probes(record: Any) -> None:
     """Accuracy on MNIST of probes of two layers of networks that learned EMNIST."""
     layers = {"linear4": "output", "activation3": "second-to-last layer"}
     probes = {"sgd": "SGD probe", "ridge": "ridge probe"}
+    scales = {"outputs-half": "output scale 0.5", "outputs-thousandth": "output scale 0.001"}
     draw(
         "rich-regime-fig4",
         {
             f"probe accuracy on MNIST, {layer}": {
-                probe: (found["steps"], found["upright"])
+                f"{scale}, {probe}": (found["steps"], found["upright"])
+                for arm, scale in scales.items()
                 for kind, probe in probes.items()
-                for found in [record["shift"][f"{name}_{kind}"]["outputs-half"]]
+                for found in [record["shift"][f"{name}_{kind}"][arm]]
             }
             for name, layer in layers.items()
         },
