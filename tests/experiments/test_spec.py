@@ -219,3 +219,17 @@ def test_a_claim_about_an_arm_that_is_not_there(tmp_path: Path) -> None:
         "claims: [{says: so, quantity: {kind: steps_to, arm: grokalgn, target: 1}, at_least: 1}]"
     )
     assert "did you mean 'grokalign'" in broken(tmp_path, "arms:", f"{claim}\narms:")
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_folder_that_cannot_be_used_is_noticed_before_data_are_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    def download(*_args: object) -> None:
+        pytest.fail("data were loaded")
+
+    monkeypatch.setattr("grokscope.experiments.runner.load_dataset", download)
+    taken = tmp_path / "file"
+    taken.touch()
+    with pytest.raises(RunError, match="is a file; name a folder with --out"):
+        run_experiment(load_experiment("digits-grokking"), taken, resume=resume, device="cpu")

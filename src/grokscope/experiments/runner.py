@@ -81,7 +81,9 @@ def run_experiment(
         DataError: if the data are missing or damaged.
     """
     place = resolve_device(device)
-    # Data come first: a run that cannot have them leaves no directory behind.
+    if not (resume and holds_run(Path(out))):
+        RunDirectory.check_free(Path(out))  # before anything is downloaded
+    # Data come next: a run that cannot have them leaves no directory behind.
     data = {
         arm: load_dataset(trial.data, trial.training.dtype, data_dir)
         for arm, trial in experiment.arms.items()

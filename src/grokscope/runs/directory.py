@@ -83,6 +83,22 @@ class RunDirectory:
             RunError: if the folder holds a run already, is in use, or cannot be written.
         """
         path = Path(path)
+        cls.check_free(path)
+        try:
+            run = cls(path)
+        except OSError as error:
+            raise RunError(f"could not create {path}: {error.strerror or error}") from error
+        run._spec = dump_yaml(spec).encode()
+        run._begin(environment(device, seeds))
+        return run
+
+    @staticmethod
+    def check_free(path: Path) -> None:
+        """Raise where no run could be started in a folder, existing or not.
+
+        Raises:
+            RunError: if it is a file, or holds a run or rows of one.
+        """
         if path.exists() and not path.is_dir():
             raise RunError(f"{path} is a file; name a folder with --out")
         if not holds_run(path) and (path / METRICS).exists():
@@ -95,13 +111,6 @@ class RunDirectory:
                 f"{path} holds a run already; go on with --resume, or name another folder "
                 "with --out"
             )
-        try:
-            run = cls(path)
-        except OSError as error:
-            raise RunError(f"could not create {path}: {error.strerror or error}") from error
-        run._spec = dump_yaml(spec).encode()
-        run._begin(environment(device, seeds))
-        return run
 
     @classmethod
     def resume(cls, path: str | Path, device: str) -> RunDirectory:
