@@ -163,7 +163,7 @@ def by_hand(
     return scores
 
 
-@pytest.mark.parametrize("batch_size", [N, 8])
+@pytest.mark.parametrize("batch_size", [N, 8, 1])
 @pytest.mark.parametrize("name", CASES)
 def test_fit_trains_as_a_hand_written_loop(name: str, batch_size: int) -> None:
     case = CASES[name]

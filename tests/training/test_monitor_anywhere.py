@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -156,6 +157,17 @@ def test_the_first_examples_of_any_source(name: str) -> None:
     assert torch.equal(y, Y if whole else Y[:7])
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1]
+
+
+@pytest.mark.parametrize("most", [3, 4, 5])
+def test_a_stream_gives_as_many_examples_as_are_asked_for(most: int) -> None:
+    class Stream(IterableDataset[Any]):
+        def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+            return iter(zip(X, Y, strict=True))
+
+    x, y = examples("probe", DataLoader(Stream(), batch_size=3), most)
+    assert torch.equal(x, X[:most])
+    assert torch.equal(y, Y[:most])
 
 
 def test_a_loader_that_samples_gives_its_own_examples_and_keeps_its_generator() -> None:
