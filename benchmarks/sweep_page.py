@@ -22,6 +22,7 @@ from typing import Any
 
 from bench_sweep_workers import SPEC
 from grokscope.experiments.sweep import ProcessEngine, plan_sweep, work_through
+from grokscope.runs.rows import METRICS, TIMING
 from records import write_record
 
 MADE = 4
@@ -43,7 +44,7 @@ def fill(folder: Path, runs: int) -> None:
     for seed in range(MADE, runs):
         place, before = folder / f"sweep/seed-{seed}", seed % MADE
         shutil.copytree(folder / f"sweep/seed-{before}", place, ignore=tensors)
-        for name in ("metrics.jsonl", "timing.jsonl"):
+        for name in (METRICS, TIMING):
             _replace(place / name, f'"seed": {before},', f'"seed": {seed},')
         _replace(place / "status.json", f'/seed-{before}"', f'/seed-{seed}"')
         _replace(place / "spec.yaml", f"seeds:\n- {before}\n", f"seeds:\n- {seed}\n")

@@ -467,24 +467,30 @@ def test_a_spec_that_does_not_end_is_refused(tmp_path: Path, text: Content, said
     assert len(str(caught.value)) < 600
 
 
+def hostile_checkout(tmp_path: Path, setting: str, *script: str) -> Path:
+    """A checkout of a commit, and in its settings a program of its own, which says that it ran."""
+    program, checkout = tmp_path / "run-me", tmp_path / "checkout"
+    program.write_text("\n".join(["#!/bin/sh", f"touch {tmp_path}/has-run", *script, ""]))
+    program.chmod(0o755)
+    subprocess.run(["git", "init", "-q", str(checkout)], check=True)
+    (checkout / "file").write_text("old")
+    for command in (
+        ["add", "."],
+        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "x"],
+        ["config", setting, str(program)],
+    ):
+        subprocess.run(["git", "-C", str(checkout), *command], check=True)
+    return checkout
+
+
 def test_the_settings_of_a_checkout_run_no_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = tmp_path / "run-me"
-    script.write_text(f"#!/bin/sh\ntouch {tmp_path}/has-run\n")
-    script.chmod(0o755)
-    checkout = tmp_path / "checkout"
-    identity = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    for command in (
-        ["init", "-q", str(checkout)],
-        ["-C", str(checkout), *identity, "commit", "-q", "--allow-empty", "-m", "x"],
-        ["-C", str(checkout), "config", "core.fsmonitor", str(script)],
-    ):
-        subprocess.run(["git", *command], check=True)
-    subprocess.run(["git", "-C", str(checkout), "status"], check=True, capture_output=True)
+    checkout = hostile_checkout(tmp_path, "core.fsmonitor")
+    monkeypatch.chdir(checkout)
+    subprocess.run(["git", "status"], check=True, capture_output=True)
     assert (tmp_path / "has-run").exists()  # git alone does run it
     (tmp_path / "has-run").unlink()
-    monkeypatch.chdir(checkout)
     found = environment("cpu", [0])
     assert (found["git_dirty"], len(found["git_commit"])) == (False, 40)
     assert not (tmp_path / "has-run").exists()
@@ -495,19 +501,8 @@ def test_the_settings_of_a_checkout_run_no_program(
 def test_the_filters_of_a_checkout_are_not_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = tmp_path / "run-me"
-    script.write_text(f"#!/bin/sh\ntouch {tmp_path}/has-run\ncat\n")
-    script.chmod(0o755)
-    checkout = tmp_path / "checkout"
-    subprocess.run(["git", "init", "-q", str(checkout)], check=True)
-    (checkout / "file").write_text("old")
+    checkout = hostile_checkout(tmp_path, "filter.own.clean", "cat")
     monkeypatch.chdir(checkout)
-    for command in (
-        ["add", "."],
-        ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-q", "-m", "x"],
-        ["config", "filter.own.clean", str(script)],
-    ):
-        subprocess.run(["git", *command], check=True)
     (checkout / ".git/info/attributes").write_text("* filter=own")
     os.utime("file")
     assert environment("cpu", [0])["git_dirty"] is None

@@ -81,7 +81,8 @@ def run_experiment(
         DataError: if the data are missing or damaged.
     """
     place = resolve_device(device)
-    if not (resume and holds_run(Path(out))):
+    resume = resume and holds_run(Path(out))
+    if not resume:
         RunDirectory.check_free(Path(out))  # before anything is downloaded
     # Data come next: a run that cannot have them leaves no directory behind.
     data = {
@@ -206,7 +207,7 @@ def _threads(number: int | None) -> Iterator[None]:
 
 def _directory(experiment: Experiment, out: Path, device: str, resume: bool) -> RunDirectory:
     spec = experiment.model_dump(mode="json")
-    if not (resume and holds_run(out)):
+    if not resume:
         return RunDirectory.create(out, spec, device, list(experiment.seeds))
     before = as_now(Run(out).spec)
     if before != spec:

@@ -111,7 +111,7 @@ def print_sweep(runs: Sequence[Run], console: Console) -> None:
         _sentence(console, f"{run.name}: {finding(summaries[run.name]).headline}")
         if run.state != "finished":
             _sentence(console, f"{run.name} is not complete: {run.state}", "yellow")
-        for problem in run.problems:
+        for problem in summaries[run.name].problems:
             _sentence(console, f"{run.name}: {problem}", "yellow")
 
 

@@ -40,7 +40,6 @@ class SeedRuns(Run):
         self.path = Path(path)
         self.command = list(command)
         self._lenient = lenient
-        self._left_out: list[str] = []
         if not (self.path / EXPERIMENT).exists():
             raise RunError(f"{path} is no setting of a sweep: there is no {EXPERIMENT} in it")
 
@@ -55,19 +54,24 @@ class SeedRuns(Run):
 
     @cached_property
     def runs(self) -> dict[int, Run]:
-        """The runs that have been started, by seed."""
+        """The runs that have been started and can be read, by seed."""
+        return {seed: run for seed, run in self._started.items() if seed not in self._left_out}
+
+    @cached_property
+    def _started(self) -> dict[int, Run]:
         folders = {seed: self.path / f"seed-{seed}" for seed in self.spec.get("seeds", [])}
-        runs = {
+        return {
             seed: Run(at, lenient=self._lenient) for seed, at in folders.items() if holds_run(at)
         }
-        faults = {seed: _fault(run) for seed, run in runs.items()} if self._lenient else {}
-        whole = {seed: run for seed, run in runs.items() if not faults.get(seed)}
-        if not whole:  # then its fault is told where it is met
-            return runs
-        self._left_out = [
-            f"seed {seed} is left out: {fault}" for seed, fault in faults.items() if fault
-        ]
-        return whole
+
+    @cached_property
+    def _left_out(self) -> dict[int, str]:
+        """By seed what is wrong with rows that cannot be read."""
+        if not self._lenient:
+            return {}
+        faults = {seed: fault for seed, run in self._started.items() if (fault := _fault(run))}
+        # of none that is whole the fault is told where it is met
+        return faults if len(faults) < len(self._started) else {}
 
     @cached_property
     def env(self) -> dict[str, Any]:
@@ -111,8 +115,8 @@ class SeedRuns(Run):
     @property
     def problems(self) -> list[str]:
         """What could not be read of the runs, a sentence each."""
-        of_seeds = [problem for run in self.runs.values() for problem in run.problems]
-        return [*self._left_out, *of_seeds]
+        left_out = [f"seed {seed} is left out: {fault}" for seed, fault in self._left_out.items()]
+        return [*left_out, *(problem for run in self.runs.values() for problem in run.problems)]
 
     def arrays(self, arm: str, seed: int, name: str) -> dict[str, Any] | None:
         """Tensors stored under a name, or None."""
