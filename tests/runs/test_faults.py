@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -29,7 +31,8 @@ from grokscope.runs import (
 from grokscope.runs.environment import environment
 from grokscope.runs.files import inside
 from grokscope.runs.rows import RowFile
-from grokscope.runs.sweep_folder import write_sweep
+from grokscope.runs.side_files import AFTER_TRAINING, ARRAYS, CHECKPOINTS, KEPT
+from grokscope.runs.sweep_folder import is_finished, write_sweep
 
 SPEC: dict[str, Any] = {
     "name": "small",
@@ -111,23 +114,106 @@ def test_a_trial_writes_nowhere_else(path: Path, name: str) -> None:
         assert tree(path.parent) == before
 
 
-@pytest.mark.parametrize("name", ["metrics.jsonl", "timing.jsonl", "after_training/a/seed-0.jsonl"])
+@pytest.mark.parametrize("name", ["metrics.jsonl", "after_training/a/seed-0.jsonl"])
 def test_rows_are_not_written_through_a_link(path: Path, tmp_path: Path, name: str) -> None:
-    outside = tmp_path / "outside"
-    outside.write_text('{"step": 1}\nhalf a line')
+    within = path / "arrays/rows"
+    within.parent.mkdir()
+    within.write_text('{"step": 1}\nhalf a line')
     (path / name).unlink()
-    (path / name).symlink_to(outside)
+    (path / name).symlink_to(within)
     rows = RowFile(path / name)
-    for use in (
-        lambda: LaterRows(path, "a", 0).open()
-        if "after" in name
-        else RunDirectory.resume(path, "cpu"),
-        lambda: rows.append({"step": 2}),
-        lambda: rows.truncate(3),
-    ):
+    for use in (rows.trim, lambda: rows.append({"step": 2}), lambda: rows.truncate(3)):
         with pytest.raises(RunError, match=f"{name} is a link, through which no rows are written"):
             use()
-    assert outside.read_text() == '{"step": 1}\nhalf a line'
+    assert within.read_text() == '{"step": 1}\nhalf a line'
+
+
+FOLDERS = (ARRAYS, CHECKPOINTS, AFTER_TRAINING)
+LINKED = [
+    *(name for name in KEPT if name not in FOLDERS),
+    *(f"{top}{below}" for top in (ARRAYS, CHECKPOINTS) for below in ("", "/a", "/a/seed-0")),
+    *(f"{AFTER_TRAINING}{below}" for below in ("", "/a", "/a/seed-0.jsonl")),
+    "arrays/a/seed-0/x.safetensors",
+    "checkpoints/a/seed-0/latest.safetensors",
+    "checkpoints/a/resume.safetensors",
+]
+OPENED: dict[str, Callable[[Path], object]] = {
+    "Run": Run,
+    "Run, leniently": lambda run: Run(run, lenient=True),
+    "report": lambda run: write_report([run]),
+    "compare": lambda run: comparison_data([run]),
+    "resume": lambda run: RunDirectory.resume(run, "cpu"),
+    "sweep": is_finished,
+}
+
+
+@pytest.mark.parametrize("kind", ["there", "missing"])
+@pytest.mark.parametrize("name", LINKED)
+def test_nothing_in_a_run_is_read_or_written_through_a_link_out_of_it(
+    path: Path, tmp_path: Path, name: str, kind: str
+) -> None:
+    place, outside = path / name, tmp_path / "outside" / name
+    outside.parent.mkdir(parents=True)
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists():
+        place.rename(outside)
+    elif name in FOLDERS or name.endswith("seed-0"):
+        outside.mkdir()
+    else:
+        outside.touch()
+    place.symlink_to(outside)
+    if kind == "missing":
+        outside.rename(tmp_path / "elsewhere")
+        if name == "spec.yaml":
+            return  # there is no run in such a folder
+    before = tree(tmp_path)
+    said = f"{place} is a link that leads out of the run, to {outside}: put what is there in its"
+    for use in OPENED.values():
+        with pytest.raises(RunError, match=re.escape(said)):
+            use(path)
+    assert tree(tmp_path) == before
+
+
+def test_no_run_is_begun_in_a_folder_with_a_link_out_of_it(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoints").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(RunError, match="checkpoints is a link that leads out of the run"):
+        RunDirectory.create(tmp_path / "run", SPEC, "cpu", [0])
+
+
+def test_links_to_runs_and_within_them_are_followed(path: Path, tmp_path: Path) -> None:
+    """Whole run directories may be links, also those of a sweep; so may a user's own files."""
+    with RunDirectory.resume(path, "cpu") as run:
+        run.trial("a", 0).save_arrays("x", {"v": torch.ones(1)})
+    (path / "arrays/b").symlink_to("a")
+    (path / "notes").symlink_to(tmp_path)
+    write_sweep(tmp_path / "sweep", "x", {"s": {}}, {"s": SPEC}, [0], ["grokscope"])
+    (tmp_path / "sweep/s/seed-0").symlink_to(path)
+    (tmp_path / "linked").symlink_to(tmp_path / "sweep")
+    for folder in (path, tmp_path / "sweep/s/seed-0", tmp_path / "linked"):
+        (opened,) = open_runs([folder])
+        assert opened.state == "finished"
+        assert opened.array_names("b", 0) == ["x"]
+    assert is_finished(tmp_path / "linked/s/seed-0")
+    RunDirectory.resume(tmp_path / "linked/s/seed-0", "cpu").close("finished")
+
+
+def test_a_seed_with_a_link_out_of_it_is_left_out_and_named(path: Path, tmp_path: Path) -> None:
+    write_sweep(tmp_path / "sweep", "x", {"s": {}}, {"s": SPEC}, [0, 1], ["grokscope"])
+    one, other = (tmp_path / f"sweep/s/seed-{seed}" for seed in (0, 1))
+    shutil.copytree(path, one)
+    shutil.copytree(path, other)
+    (other / "arrays").symlink_to(tmp_path)
+    (opened,) = open_runs([tmp_path / "sweep"], lenient=True)
+    assert list(opened.histories) == [("a", 0), ("b", 0)]
+    assert [problem.split(":")[0] for problem in opened.problems] == ["seed 1 is left out"]
+    assert f"{other}/arrays is a link that leads out of the run" in opened.problems[0]
+    with pytest.raises(RunError, match="leads out of the run"):
+        _ = open_runs([tmp_path / "sweep"])[0].histories
+    (one / "arrays").symlink_to(tmp_path)
+    with pytest.raises(RunError, match="seed-0/arrays is a link"):
+        write_report([tmp_path / "sweep"])
 
 
 def test_arrays_are_dropped_whether_or_not_they_are_there(path: Path) -> None:
@@ -174,9 +260,10 @@ BOMB = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
     for before, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
-# what a file is damaged to: a text, a folder in its place, or a link to something else
-Content = str | bytes | Path | None
-DEVICE = (Path(os.devnull), "is not a file but a device or a pipe")
+# what a file is damaged to: a text, a folder in its place, or a pipe
+PIPE = object()
+Content = Any
+PIPED = (PIPE, "is not a file but a device or a pipe")
 ROW_DAMAGE: list[tuple[Content, str]] = [
     ("[1]\n", "line 1 is not a JSON object"),
     ('{"arm": "a"}\n', "it has no seed"),
@@ -192,7 +279,7 @@ ROW_DAMAGE: list[tuple[Content, str]] = [
     (json.dumps({**ROW, "x": 10**400}) + "\n", "x is not a finite number"),
     ("[" * 100_000 + "\n", "line 1 is not a JSON object"),
     (b"\xff\xfe\n", "line 1 is not a JSON object"),
-    DEVICE,
+    PIPED,
     (json.dumps({**ROW, "arm": "../../x"}) + "\n", "'../../x' cannot name a file"),
     (None, "Is a directory"),
 ]
@@ -208,7 +295,7 @@ SPEC_DAMAGE: list[tuple[Content, str]] = [
     ("&a [*a]", "more than 50 levels deep, or contains itself"),
     ("[" * 20_000, "not valid YAML"),
     ("a: " + "x" * 6_000_000, "larger than 5,000,000 bytes"),
-    DEVICE,
+    PIPED,
     (None, "Is a directory"),
 ]
 JSON_DAMAGE: list[tuple[Content, str]] = [
@@ -216,7 +303,7 @@ JSON_DAMAGE: list[tuple[Content, str]] = [
     ('{"a": NaN}', "NaN is no number"),
     ("[" * 100_000, "nested too deeply"),
     (b"\xff\xfe", "not a text file"),
-    DEVICE,
+    PIPED,
     (None, "Is a directory"),
 ]
 DAMAGE = [
@@ -241,12 +328,12 @@ SIDE_DAMAGE = [
 
 
 def damage(file: Path, content: Content) -> None:
-    """Another content of a file, or a folder or a link in its place."""
+    """Another content of a file, or a folder or a pipe in its place."""
     file.unlink()
     if content is None:
         file.mkdir()
-    elif isinstance(content, Path):
-        file.symlink_to(content)
+    elif content is PIPE:
+        os.mkfifo(file)
     else:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
 
@@ -309,8 +396,8 @@ def test_a_run_with_a_damaged_file_is_not_resumed_and_left_as_it_was(
 )
 def test_a_damaged_sweep_is_named(tmp_path: Path, content: Content, said: str) -> None:
     write_sweep(tmp_path, "x", {"s": {}}, {"s": SPEC}, [0], ["grokscope"])
-    if content is None or isinstance(content, Path):
-        return  # a folder or a device of that name makes no sweep
+    if content is None or content is PIPE:
+        return  # a folder or a pipe of that name makes no sweep
     damage(tmp_path / "sweep.json", content)
     for use in (
         lambda: SweepFolder(tmp_path),
@@ -455,9 +542,9 @@ def test_a_folder_that_may_not_be_written_can_be_read(path: Path) -> None:
         ("title: &a [*a]", "recursive node"),
         ("title: " + "[" * 20_000, "not valid YAML"),
         ("title: " + "x" * 6_000_000, "larger than 5,000,000 bytes"),
-        DEVICE,
+        PIPED,
     ],
-    ids=["bomb", "loop", "deep", "large", "device"],
+    ids=["bomb", "loop", "deep", "large", "pipe"],
 )
 def test_a_spec_that_does_not_end_is_refused(tmp_path: Path, text: Content, said: str) -> None:
     (tmp_path / "spec.yaml").touch()

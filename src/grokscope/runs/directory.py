@@ -40,7 +40,17 @@ from grokscope.runs.files import (
 )
 from grokscope.runs.history import History
 from grokscope.runs.rows import KEYS, METRICS, TIMING, RowFile
-from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, holds_run, read_side_file
+from grokscope.runs.side_files import (
+    CHECKPOINTS,
+    ENV,
+    LOCK,
+    RESULTS,
+    SPEC,
+    STATUS,
+    check_links,
+    holds_run,
+    read_side_file,
+)
 from grokscope.runs.tensors import Arrays, load_state, save_state
 from grokscope.runs.yaml_text import dump_yaml
 from grokscope.shown import shown
@@ -61,7 +71,8 @@ class RunDirectory:
         self.status: dict[str, Any] = {}
         self._spec = b""
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path / ".lock")
+        check_links(path)
+        self._lock = FileLock(path / LOCK)
         try:
             self._lock.acquire(timeout=0)
         except Timeout:
@@ -80,7 +91,8 @@ class RunDirectory:
         """Start a run in a new or empty folder.
 
         Raises:
-            RunError: if the folder holds a run already, is in use, or cannot be written.
+            RunError: if the folder holds a run already, is in use, or cannot be written, or a link
+                in it leads out of it.
         """
         path = Path(path)
         cls.check_free(path)
@@ -117,7 +129,8 @@ class RunDirectory:
         """Open a run that was stopped or killed, its torn last lines trimmed.
 
         Raises:
-            RunError: if there is no run in the folder, or another process works on it.
+            RunError: if there is no run in the folder, another process works on it, or a link in
+                it leads out of it.
         """
         path = Path(path)
         if not (path / SPEC).exists():
@@ -269,7 +282,7 @@ class Trial(Arrays):
         self.run = run
         self.arm = arm
         self.seed = seed
-        self._checkpoints = inside(run.path, "checkpoints", arm, f"seed-{seed}")
+        self._checkpoints = inside(run.path, CHECKPOINTS, arm, f"seed-{seed}")
 
     @property
     def latest(self) -> Path:

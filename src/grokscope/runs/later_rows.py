@@ -15,6 +15,7 @@ from typing import Any
 
 from grokscope.runs.files import inside
 from grokscope.runs.rows import Row, RowFile
+from grokscope.runs.side_files import AFTER_TRAINING
 from grokscope.runs.tensors import Arrays
 
 
@@ -29,7 +30,7 @@ class LaterRows(Arrays):
 
     def __init__(self, run: Path, arm: str, seed: int) -> None:
         super().__init__(run, arm, seed)
-        self._file = RowFile(inside(run, "after_training", arm, f"seed-{seed}.jsonl"), ["step"])
+        self._file = RowFile(inside(run, AFTER_TRAINING, arm, f"seed-{seed}.jsonl"), ["step"])
 
     def open(self) -> list[Row]:
         """Prepare for writing after a stop at any moment; the whole rows that there are."""

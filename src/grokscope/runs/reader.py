@@ -13,7 +13,17 @@ from grokscope.runs.files import RunError, inside, read_yaml_mapping
 from grokscope.runs.history import History
 from grokscope.runs.later_rows import LaterRows
 from grokscope.runs.rows import KEYS, METRICS, TIMING, Row, RowFile
-from grokscope.runs.side_files import ENV, RESULTS, SPEC, STATUS, holds_run, read_side_file
+from grokscope.runs.side_files import (
+    CHECKPOINTS,
+    ENV,
+    LOCK,
+    RESULTS,
+    SPEC,
+    STATUS,
+    check_links,
+    holds_run,
+    read_side_file,
+)
 from grokscope.runs.tensors import Arrays, load_state
 from grokscope.shown import shown
 
@@ -36,7 +46,8 @@ class Run:
             rows have to be whole in either case.
 
     Raises:
-        RunError: if the folder is missing or holds no run.
+        RunError: if the folder is missing or holds no run, or something in it is a link that leads
+            out of it.
     """
 
     def __init__(self, path: str | Path, *, lenient: bool = False) -> None:
@@ -46,6 +57,7 @@ class Run:
             raise RunError(f"{path} is no folder; name a run directory, as in runs/digits-grokking")
         if not holds_run(self.path):
             raise RunError(f"{path} holds no run: there is no {SPEC} in it")
+        check_links(self.path)
 
     def _shown(self) -> dict[str, Any]:
         rows = sum(map(len, self.histories.values()))
@@ -218,12 +230,12 @@ class Run:
         """The kept checkpoint of a step, or the latest one."""
         name = "latest" if step is None else f"step-{step:08d}"
         return load_state(
-            inside(self.path, "checkpoints", arm, f"seed-{seed}", f"{name}.safetensors")
+            inside(self.path, CHECKPOINTS, arm, f"seed-{seed}", f"{name}.safetensors")
         )
 
     def checkpoint_steps(self, arm: str, seed: int) -> list[int]:
         """The steps whose checkpoints were kept."""
-        folder = inside(self.path, "checkpoints", arm, f"seed-{seed}")
+        folder = inside(self.path, CHECKPOINTS, arm, f"seed-{seed}")
         names = (path.stem.removeprefix("step-") for path in folder.glob("step-*.safetensors"))
         return sorted(int(name) for name in names if name.isdecimal())
 
@@ -245,7 +257,7 @@ class Run:
 
     def _in_use(self) -> bool:
         try:
-            with FileLock(self.path / ".lock", timeout=0):
+            with FileLock(self.path / LOCK, timeout=0):
                 return False
         except Timeout:
             return True

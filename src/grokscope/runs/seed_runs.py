@@ -55,23 +55,28 @@ class SeedRuns(Run):
     @cached_property
     def runs(self) -> dict[int, Run]:
         """The runs that have been started and can be read, by seed."""
-        return {seed: run for seed, run in self._started.items() if seed not in self._left_out}
+        return {seed: run for seed, run in self._started.items() if isinstance(run, Run)}
 
     @cached_property
-    def _started(self) -> dict[int, Run]:
+    def _started(self) -> dict[int, Run | RunError]:
+        """By seed the run, or what is wrong with one that is left out."""
         folders = {seed: self.path / f"seed-{seed}" for seed in self.spec.get("seeds", [])}
-        return {
-            seed: Run(at, lenient=self._lenient) for seed, at in folders.items() if holds_run(at)
-        }
+        started = {seed: self._opened(at) for seed, at in folders.items() if holds_run(at)}
+        faults = [of for of in started.values() if isinstance(of, RunError)]
+        if faults and len(faults) == len(started):  # of none that is whole there is nothing to show
+            raise faults[0]
+        return started
 
-    @cached_property
-    def _left_out(self) -> dict[int, str]:
-        """By seed what is wrong with rows that cannot be read."""
-        if not self._lenient:
-            return {}
-        faults = {seed: fault for seed, run in self._started.items() if (fault := _fault(run))}
-        # of none that is whole the fault is told where it is met
-        return faults if len(faults) < len(self._started) else {}
+    def _opened(self, folder: Path) -> Run | RunError:
+        try:
+            run = Run(folder, lenient=self._lenient)
+            if self._lenient:
+                _ = run.histories  # which are kept once they are read
+        except RunError as error:
+            if not self._lenient:
+                raise
+            return error
+        return run
 
     @cached_property
     def env(self) -> dict[str, Any]:
@@ -115,7 +120,11 @@ class SeedRuns(Run):
     @property
     def problems(self) -> list[str]:
         """What could not be read of the runs, a sentence each."""
-        left_out = [f"seed {seed} is left out: {fault}" for seed, fault in self._left_out.items()]
+        left_out = [
+            f"seed {seed} is left out: {fault}"
+            for seed, fault in self._started.items()
+            if isinstance(fault, RunError)
+        ]
         return [*left_out, *(problem for run in self.runs.values() for problem in run.problems)]
 
     def arrays(self, arm: str, seed: int, name: str) -> dict[str, Any] | None:
@@ -143,15 +152,6 @@ class SeedRuns(Run):
         if states and set(states) == {"finished"} and len(states) == len(self.spec["seeds"]):
             return "finished"
         return next((state for state in _STATES if state in states), "interrupted")
-
-
-def _fault(run: Run) -> str | None:
-    """What is wrong with a run's rows, which are kept once they are read."""
-    try:
-        _ = run.histories
-    except RunError as error:
-        return str(error)
-    return None
 
 
 def write_experiment(folder: Path, spec: Mapping[str, Any]) -> None:

@@ -25,11 +25,9 @@ from filelock import FileLock, Timeout
 from grokscope.runs.files import RunError, inside, read_json_object, write_json
 from grokscope.runs.reader import Run
 from grokscope.runs.seed_runs import SeedRuns, read_experiment, write_experiment
-from grokscope.runs.side_files import STATUS, holds_run
+from grokscope.runs.side_files import CLAIM, STATUS, check_links, holds_run
 
 SWEEP = "sweep.json"
-CLAIM = ".claim"
-LOG = "output.log"
 
 
 class SweepFolder:
@@ -195,7 +193,12 @@ def is_claimed(run: Path) -> bool:
 
 
 def is_finished(run: Path) -> bool:
-    """Whether a run is over and done with."""
+    """Whether a run is over and done with.
+
+    Raises:
+        RunError: if its status is damaged, or something in it is a link that leads out of it.
+    """
+    check_links(run)
     if not holds_run(run) or not (run / STATUS).exists():
         return False
     return bool(read_json_object(run / STATUS).get("state") == "finished")

@@ -18,6 +18,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from grokscope.runs.files import RunError, inside, read_bytes, write_atomically
+from grokscope.runs.side_files import ARRAYS
 
 _METADATA = "__metadata__"  # safetensors' name of the part of the header for the user's own
 _DIGEST = "__sha256__"
@@ -149,7 +150,7 @@ class Arrays:
     """
 
     def __init__(self, run: Path, arm: str, seed: int) -> None:
-        self._arrays = inside(run, "arrays", arm, f"seed-{seed}")
+        self._arrays = inside(run, ARRAYS, arm, f"seed-{seed}")
 
     def save_arrays(self, name: str, arrays: Mapping[str, Tensor]) -> None:
         """Write tensors under a name."""

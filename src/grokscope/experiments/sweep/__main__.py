@@ -20,7 +20,7 @@ from grokscope.experiments.sweep.engine import Job
 from grokscope.experiments.sweep.processes import BUSY, FAILED, INTERRUPTED
 from grokscope.experiments.sweep.work import work
 from grokscope.runs import RunError
-from grokscope.runs.sweep_folder import LOG
+from grokscope.runs.side_files import LOG
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
-from grokscope.runs.sweep_folder import LOG
+from grokscope.runs.side_files import LOG
 
 LAST_LINES = 6
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from grokscope.experiments.sweep.engine import Job, Outcome, last_lines
-from grokscope.runs.sweep_folder import LOG
+from grokscope.runs.side_files import LOG
 from grokscope.training.device import resolve_device
 
 BUSY, FAILED, INTERRUPTED = 75, 1, 130
