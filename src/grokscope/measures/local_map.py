@@ -27,6 +27,7 @@ from grokscope.measures.batches import (
 )
 from grokscope.measures.chain import Chain, ChainPoint, Fold, chain_of, gram, pull_back
 from grokscope.measures.company import Company
+from grokscope.measures.gradients import gradients_or_zeros
 from grokscope.measures.guard import undisturbed
 from grokscope.measures.inputs import (
     NO_GRADIENT,
@@ -177,12 +178,8 @@ class AutogradMap:
             yield self._pull_back(direction)
 
     def _pull_back(self, v: Float[Tensor, "n k"]) -> Float[Tensor, "n d"]:
-        (gradient,) = torch.autograd.grad(
-            self._outputs,
-            self._leaf,
-            v.to(self._outputs),
-            retain_graph=True,
-            materialize_grads=True,
+        (gradient,) = gradients_or_zeros(
+            self._outputs, [self._leaf], v.to(self._outputs), retain_graph=True
         )
         return wide(gradient).flatten(1)
 

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, Key, leaf_at, map_leaves, with_leaf, wrt_key
+from grokscope.measures.gradients import gradients_or_zeros
 from grokscope.measures.inputs import (
     NO_GRADIENT,
     check_batch,
@@ -213,7 +214,7 @@ def _uphill(
         value = loss(networks(with_leaf(x, key, leaf)), y)
         if not value.requires_grad:
             raise ValueError(NO_GRADIENT)
-        (gradient,) = torch.autograd.grad(value, leaf, materialize_grads=True)
+        (gradient,) = gradients_or_zeros(value, [leaf])
     return gradient.sign()
 
 

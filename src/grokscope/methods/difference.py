@@ -24,6 +24,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from grokscope.measures.gradients import gradients_or_zeros
+
 
 def difference_squared_norms(
     function: Callable[[Tensor], Tensor],
@@ -52,7 +54,7 @@ def difference_squared_norms(
     for u in directions.unbind(1):
         # a first derivative only, on the graph that the training has: retained, as training needs
         # it
-        (h,) = torch.autograd.grad(outputs, leaf, u, retain_graph=True, materialize_grads=True)
+        (h,) = gradients_or_zeros(outputs, [leaf], u, retain_graph=True)
         squares = h.flatten(1).square().sum(1)
         length = squares.sqrt()
         if coupled:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from grokscope.measures.attacks.pgd import Logits
+from grokscope.measures.gradients import gradients_or_zeros
 from grokscope.measures.inputs import NO_GRADIENT
 
 # (outputs at points, examples (n, *d), their classes (n,)) -> perturbed examples (n, *d)
@@ -143,7 +144,5 @@ class _InputOnly(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (slope,) = torch.autograd.grad(
-            ctx.outputs, ctx.leaf, gradient, retain_graph=True, materialize_grads=True
-        )
+        (slope,) = gradients_or_zeros(ctx.outputs, [ctx.leaf], gradient, retain_graph=True)
         return slope, None

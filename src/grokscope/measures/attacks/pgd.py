@@ -16,6 +16,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from grokscope.measures.attacks.ball import Ball
+from grokscope.measures.gradients import gradients_or_zeros
 from grokscope.measures.inputs import NO_GRADIENT
 
 # (points (m, *d), which examples they are (m,)) -> outputs (m, k)
@@ -74,5 +75,5 @@ def outputs_and_slope(
         if not outputs.requires_grad:
             raise ValueError(NO_GRADIENT)
         losses = loss(outputs, y)
-        (slope,) = torch.autograd.grad(losses.sum(), leaf, materialize_grads=True)
+        (slope,) = gradients_or_zeros(losses.sum(), [leaf])
     return outputs.detach(), losses.detach(), slope

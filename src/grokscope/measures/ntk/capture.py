@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from grokscope.measures.batches import Batch, batch_size, map_leaves, rows
 from grokscope.measures.company import Company, outputs_at
+from grokscope.measures.gradients import gradients_or_zeros
 from grokscope.measures.ntk.contract import Explicit, Factored, Part
 from grokscope.measures.ntk.inspect import Call, Inspection, Record, Recorder
 from grokscope.measures.ntk.plan import Term, copies, outputs_with
@@ -382,13 +383,8 @@ def _write_rows(
 ) -> None:
     """Write to ``outs`` (r, c, p) the gradients of every combination of ``outputs`` (c, k)."""
     for r, direction in enumerate(directions):
-        grads = torch.autograd.grad(
-            outputs,
-            leaves,
-            direction.expand_as(outputs),
-            retain_graph=r < len(directions) - 1,
-            materialize_grads=True,
-        )
+        more = r < len(directions) - 1
+        grads = gradients_or_zeros(outputs, leaves, direction.expand_as(outputs), retain_graph=more)
         for out, grad in zip(outs, grads, strict=True):
             out[r] = (grad.to_dense() if grad.is_sparse else grad).reshape(out[r].shape)
 
@@ -418,8 +414,6 @@ def pushing_forward(
         if not grads:
             return torch.zeros_like(outputs)
         values = [tangents[name] for name in grads]
-        return torch.autograd.grad(
-            list(grads.values()), w, values, retain_graph=True, materialize_grads=True
-        )[0]
+        return gradients_or_zeros(list(grads.values()), [w], values, retain_graph=True)[0]
 
     return outputs.detach(), push

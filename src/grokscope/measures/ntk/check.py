@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from grokscope.measures.batches import Batch, batch_size, rows
 from grokscope.measures.centroid import is_noise, weights_across
 from grokscope.measures.company import outputs_at
+from grokscope.measures.gradients import gradients_or_zeros
 from grokscope.measures.magnitudes import inner_product
 from grokscope.measures.ntk.capture import CallsChanged, pushing_forward
 from grokscope.measures.ntk.memory import Pairs
@@ -217,12 +218,8 @@ def _pulled_back(
 def _gradients(
     outputs: Tensor, parameters: Mapping[str, nn.Parameter], cotangent: Tensor
 ) -> dict[str, Tensor]:
-    grads = torch.autograd.grad(
-        outputs,
-        list(parameters.values()),
-        cotangent.to(outputs),
-        retain_graph=True,
-        materialize_grads=True,
+    grads = gradients_or_zeros(
+        outputs, list(parameters.values()), cotangent.to(outputs), retain_graph=True
     )
     dense = [grad.to_dense() if grad.is_sparse else grad for grad in grads]
     return dict(zip(parameters, dense, strict=True))

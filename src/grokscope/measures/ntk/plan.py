@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from grokscope.measures.batches import Batch, batch_size, rows
+from grokscope.measures.gradients import gradients_or_zeros
 from grokscope.measures.inputs import check_outputs
 from grokscope.measures.ntk.inspect import Inspection, close
 from grokscope.measures.ntk.window import Window
@@ -430,9 +430,7 @@ def _works(
             return False
         if outputs.shape[1] != found.num_outputs or not close(outputs, found.outputs[:count]):
             return False
-    grads = torch.autograd.grad(
-        (outputs * found.weights).sum(), list(leaves.values()), materialize_grads=True
-    )
+    grads = gradients_or_zeros((outputs * found.weights).sum(), list(leaves.values()))
     # of all examples' derivatives the first copy must get the first example's and no other
     return all(
         id(parameters[name]) in found.gradients

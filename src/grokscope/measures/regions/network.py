@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, fx
 
+from grokscope.measures.gradients import gradients_or_zeros
 from grokscope.measures.inputs import check_outputs
 from grokscope.measures.regions.kinks import KinkFunctions, kink_functions
 from grokscope.measures.regions.mesh import Floats
@@ -155,7 +156,7 @@ class Network:
             with torch.enable_grad():
                 x = self.inputs(chunk).requires_grad_()
                 total = self.outputs_of(x).sum()
-                yield torch.autograd.grad(total, x, materialize_grads=True)[0]
+                yield gradients_or_zeros(total, [x])[0]
 
     def _shapes(self) -> dict[fx.Node, torch.Size]:
         """What shape each tensor has without its batch axis, from a run on two inputs."""
@@ -283,10 +284,7 @@ def _map_at(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Te
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         outputs = function(x)
-        rows = [
-            torch.autograd.grad(output, x, retain_graph=True, materialize_grads=True)[0]
-            for output in outputs.sum(0)
-        ]
+        rows = [gradients_or_zeros(output, [x], retain_graph=True)[0] for output in outputs.sum(0)]
     # examples do not mix, so one backward pass of a summed output gives its row at every example
     jacobian = torch.stack(rows, dim=1)
     linear = (jacobian * x.detach().unsqueeze(1)).flatten(2).sum(2)
