@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from grokscope.findings.summary import RunSummary, run_summary
+from grokscope.findings.summary import run_summary
 from grokscope.report.comparison import comparison_columns, summary_table
 from grokscope.report.finding import Judgement, finding, judgement, time_sentences
 from grokscope.report.seeds import seed_rows, seed_table, sweep_table
@@ -36,7 +36,8 @@ def print_summary(run: Run | Path, console: Console) -> None:
     summary = run_summary(run)
     found = finding(summary)
     if summary.arms:
-        console.print(_table(_summary_rows(summary), console.width))
+        head, *rows = summary_table(summary)
+        console.print(_table([[*head[:-1], "test"], *rows], console.width))
     if over_seeds := seed_table(seed_rows(summary)):
         console.print(_table(over_seeds, console.width))
     _sentence(console, found.headline, "bold")
@@ -113,11 +114,6 @@ def print_sweep(runs: Sequence[Run], console: Console) -> None:
             _sentence(console, f"{run.name} is not complete: {run.state}", "yellow")
         for problem in summaries[run.name].problems:
             _sentence(console, f"{run.name}: {problem}", "yellow")
-
-
-def _summary_rows(summary: RunSummary) -> list[list[str]]:
-    head, *rows = summary_table(summary)
-    return [[*head[:-1], "test"], *rows]
 
 
 def _table(rows: list[list[str]], width: int) -> RenderableType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from grokscope.findings.panels import PanelError, Published, ResultTable, TimeToTarget
 from grokscope.findings.statistics import SeedValues
@@ -42,17 +42,23 @@ def _table(
 ) -> Markup:
     named = any(name is not None for name, _ in rows)
     head = [panel.row_title or "Name"] if named else []
-    lines = [_row("th", 'scope="col"', [*head, *headings.values()])]
+    lines = []
     for name, row in rows:
         cells = Markup().join(
             Markup("<td>{}</td>").format(_text(panel, field, row.get(field))) for field in headings
         )
         own = Markup('<th scope="row">{}</th>').format(name or "") if named else Markup()
         lines.append(Markup("<tr>{}{}</tr>").format(own, cells))
+    return _framed(panel.title, [*head, *headings.values()], lines)
+
+
+def _framed(title: str, headings: list[str], rows: list[Markup]) -> Markup:
+    """A table that scrolls, with its title for those who do not see the heading above it."""
+    heads = Markup().join(map(Markup('<th scope="col">{}</th>').format, headings))
     return Markup(
         '<div class="scroll" tabindex="0"><table class="values"><caption class="unseen">{}'
-        "</caption><thead>{}</thead><tbody>{}</tbody></table></div>"
-    ).format(panel.title, lines[0], Markup("\n").join(lines[1:]))
+        "</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
+    ).format(title, heads, Markup("\n").join(rows))
 
 
 def _text(panel: ResultTable, field: str, value: Any) -> str:
@@ -76,13 +82,6 @@ def _rows(value: Any, name: str) -> list[tuple[str | None, Mapping[str, Any]]]:
     raise PanelError(f"results: {name} is neither a list of mappings nor a mapping")
 
 
-def _row(tag: str, attributes: str, cells: list[str]) -> Markup:
-    inner = Markup().join(
-        Markup(f"<{tag} {attributes}>{{}}</{tag}>").format(escape(cell)) for cell in cells
-    )
-    return Markup("<tr>{}</tr>").format(inner)
-
-
 def draw_time_to_target(panel: TimeToTarget, context: Context) -> list[Drawing]:
     """A row for each arm: steps and time to the target, and the speedup over the baseline."""
     arms = context.arms(panel.arms)
@@ -98,11 +97,7 @@ def draw_time_to_target(panel: TimeToTarget, context: Context) -> list[Drawing]:
         )
         for arm in arms
     ]
-    heads = Markup().join(map(Markup('<th scope="col">{}</th>').format, _heads(panel)))
-    html = Markup(
-        '<div class="scroll" tabindex="0"><table class="values"><caption class="unseen">{}'
-        "</caption><thead><tr>{}</tr></thead><tbody>{}</tbody></table></div>"
-    ).format(panel.title, heads, Markup("\n").join(rows))
+    html = _framed(panel.title, _heads(panel), rows)
     return [Drawing(title=panel.title, caption=panel.caption, html=html, wide=panel.wide)]
 
 
