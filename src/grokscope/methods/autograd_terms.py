@@ -23,6 +23,7 @@ from grokscope.measures.batches import Batch, detached, leaf_at, with_leaf, wrt_
 from grokscope.measures.guard import eagerly
 from grokscope.measures.local_map import differentiable_outputs
 from grokscope.measures.view import wrt_of
+from grokscope.methods.convolutions import cheap_second_derivatives
 from grokscope.methods.difference import difference_squared_norms
 from grokscope.methods.networks import Networks
 
@@ -115,7 +116,8 @@ def _by_double_backward(
         return None
     key = wrt_key(x, wrt_of(networks.model))
     leaf = leaf_at(x, key).detach().clone().requires_grad_()
-    with sdpa_kernel(SDPBackend.MATH):  # the fused attention kernels differentiate only once
+    # the fused attention kernels differentiate only once
+    with sdpa_kernel(SDPBackend.MATH), cheap_second_derivatives(networks.models):
         given = with_leaf(detached(x), key, leaf)
         outputs = differentiable_outputs(networks.function, given, key)
     directions = draw(outputs.shape[1], outputs)

@@ -27,6 +27,7 @@ from grokscope.measures.chain import (
     leaves_of,
 )
 from grokscope.measures.view import Model, output_tensor
+from grokscope.methods.convolutions import OnConvolution, convolutions_of
 from grokscope.methods.layer_chain import LayerPass, layers_of
 
 
@@ -73,6 +74,8 @@ class ForwardCapture:
         self._activations = activations_of(model) or []
         handles = [model.register_forward_pre_hook(_OnInput(self))]
         handles += [layer.register_forward_hook(_OnLayer(self)) for layer in self._activations]
+        cheap = OnConvolution(self.is_differentiable)
+        handles += [layer.register_forward_hook(cheap) for layer in convolutions_of(model)]
         self._handles = [*handles, model.register_forward_hook(_OnOutput(self))]
 
     def detach(self) -> None:
@@ -107,6 +110,10 @@ class ForwardCapture:
             return None
         self._last = None
         return last.leaf, last.outputs
+
+    def is_differentiable(self) -> bool:
+        """Whether a pass is being recorded that is to be differentiated twice."""
+        return self._open is not None and self._open.leaf is not None
 
     def _matching(self, model: Model, x: Tensor) -> _Recording | None:
         """The pass kept, if it was of ``model``, unchanged since, on ``x``."""
