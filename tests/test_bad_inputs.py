@@ -306,6 +306,7 @@ CALLS: dict[str, Call] = {
         "estimator": "auto",
         "generator": _generator(),
     },
+    "keep_freed_memory": dict,
     "kernel_alignment": lambda: {"K": _kernel(), "y": _labels(5), "centered": True},
     "kernel_distance": lambda: {"K1": _kernel(), "K2": _kernel().square()},
     "kernel_distance_matrix": lambda: {"kernels": [_kernel(), _kernel().square()]},

@@ -73,6 +73,7 @@ from grokscope.training import (
     StopWhenSettled,
     fit,
     fit_seeds,
+    keep_freed_memory,
     measure,
 )
 
@@ -139,6 +140,7 @@ __all__ = [
     "jacobian_norm",
     "jacobian_pc1",
     "jacobian_penalty",
+    "keep_freed_memory",
     "kernel_alignment",
     "kernel_distance",
     "kernel_distance_matrix",

@@ -22,6 +22,7 @@ import torch
 from grokscope.experiments.from_spec import build_model, build_monitor, load_dataset
 from grokscope.experiments.spec import Experiment, TrialSpec
 from grokscope.runs import History, LaterRows, Run
+from grokscope.training.host_memory import keep_freed_memory
 
 OnMeasured = Callable[[str, int], None]
 
@@ -72,6 +73,7 @@ def measure_after_training(
 def _measure_in_process(
     written: dict[str, Any], path: Path, arm: str, seed: int, data_dir: str | Path | None
 ) -> None:
+    keep_freed_memory()
     experiment = Experiment.model_validate(written)
     torch.set_num_threads(experiment.threads or 1)
     measure_checkpoints(experiment.arms[arm], path, arm, seed, data_dir)

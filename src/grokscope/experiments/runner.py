@@ -34,6 +34,7 @@ from grokscope.runs import Run, RunDirectory, Trial
 from grokscope.runs.side_files import holds_run
 from grokscope.training.device import resolve_device
 from grokscope.training.fit import fit_seeds
+from grokscope.training.host_memory import keep_freed_memory
 from grokscope.training.member import FitResult
 from grokscope.training.schedule import Schedule
 
@@ -66,6 +67,8 @@ def run_experiment(
 ) -> Run:
     """Train every arm with every seed, and return the run directory for reading.
 
+    On a CPU this process keeps the memory that it frees, from now on (`keep_freed_memory`).
+
     Args:
         experiment: what to run.
         out: the run directory.
@@ -81,6 +84,8 @@ def run_experiment(
         DataError: if the data are missing or damaged.
     """
     place = resolve_device(device)
+    if place.type == "cpu":
+        keep_freed_memory()
     resume = resume and holds_run(Path(out))
     if not resume:
         RunDirectory.check_free(Path(out))  # before anything is downloaded

@@ -3,6 +3,7 @@
 from grokscope.findings.phase import Phase
 from grokscope.findings.settled import StopWhenSettled
 from grokscope.training.fit import fit, fit_seeds
+from grokscope.training.host_memory import keep_freed_memory
 from grokscope.training.layer_geometry import LayerGeometry
 from grokscope.training.measure import measure
 from grokscope.training.measure_with_memory import MeasureWithMemory
@@ -28,5 +29,6 @@ __all__ = [
     "TrainingSettings",
     "fit",
     "fit_seeds",
+    "keep_freed_memory",
     "measure",
 ]
