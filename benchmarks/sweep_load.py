@@ -1,11 +1,11 @@
 """Many tiny runs in one sweep: runs a minute, the driver's memory, kills, and two drivers at once.
 
-    python benchmarks/sweep_load.py --runs 2000 --minutes 10 --killed-runs 40 --kills 10
+    python benchmarks/sweep_load.py --runs 2000 --minutes 60 --killed-runs 40 --kills 10
 
 First a sweep of so many runs, interrupted when its minutes are over, beside some runs each in a
-process of its own; then a smaller sweep whose driver or one of whose workers is killed at random
-moments and started again; then two drivers on one folder. Every run has to have the rows of the
-same run in a sweep that was left alone. Written to ``results/sweep_load.json``.
+process of its own; then a smaller sweep whose driver or one of whose workers is killed while a run
+is in its midst and started again; then two drivers on one folder. Every run has to have the rows of
+the same run in a sweep that was left alone. Written to ``results/sweep_load.json``.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from typing import Any
 
 from bench_sweep_workers import SPEC, OneEach
 from grokscope.experiments.sweep import plan_sweep, work_through
+from grokscope.runs.files import read_json_object
+from grokscope.runs.rows import METRICS
+from grokscope.runs.side_files import STATUS
 from grokscope.runs.sweep_folder import is_finished
 from records import write_record
 
 # seconds rather than a moment, so that kills come in mid-run
-LONGER = SPEC.replace("max_steps: 20", "max_steps: 1500, checkpoint_seconds: 0.2")
+LONGER = SPEC.replace("max_steps: 20", "max_steps: 6000, checkpoint_seconds: 0.2")
 RESULTS = Path(__file__).parent / "results" / "sweep_load.json"
 
 
@@ -64,6 +67,13 @@ class Sweep:
         """How many of its runs are."""
         place = self.folder / "sweep"
         return sum(is_finished(place / f"seed-{seed}") for seed in range(self.runs))
+
+    def at_work(self, driver: int) -> list[int]:
+        """The processes of a driver that are in the midst of a run, with rows of it written."""
+        places = (self.folder / f"sweep/seed-{seed}" for seed in range(self.runs))
+        begun = [at for at in places if (at / METRICS).exists() and not is_finished(at)]
+        pids = {read_json_object(at / STATUS)["pid"] for at in begun}
+        return [pid for pid in children(driver) if pid in pids]
 
     def rows(self) -> dict[int, bytes]:
         """What each run recorded."""
@@ -148,11 +158,13 @@ def killed(
     sweep = Sweep(folder, len(whole), 2, LONGER)
     driver, count = sweep.start(), {"driver": 0, "worker": 0}
     while sum(count.values()) < kills and sweep.finished() < sweep.runs:
-        before = sweep.finished()
-        while driver.poll() is None and sweep.finished() == before:  # until it is at work
-            time.sleep(0.05)
+        if driver.poll() is not None:
+            driver = sweep.start()
+        if not sweep.at_work(driver.pid):  # a kill of what is only starting would try nothing
+            time.sleep(0.1)
+            continue
         time.sleep(draw.uniform(0.0, 2.0))
-        workers_now = children(driver.pid)
+        workers_now = sweep.at_work(driver.pid)
         if draw.random() < 0.5 or not workers_now:
             driver.kill()
             driver.wait()
@@ -160,8 +172,6 @@ def killed(
         else:
             os.kill(draw.choice(workers_now), signal.SIGKILL)
             count["worker"] += 1
-        if driver.poll() is not None:
-            driver = sweep.start()
     code = driver.wait()
     if code:  # runs whose worker was killed count as failed, and the same command takes them up
         code = sweep.start().wait()
@@ -199,7 +209,7 @@ def main() -> None:
     """Measure all three, and write them down."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--runs", type=int, default=2000)
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--workers", type=int, default=1, help="of the first sweep; then two")
     parser.add_argument("--alone", type=int, default=10, help="runs with a process each")
     parser.add_argument("--killed-runs", type=int, default=40)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import io
 import json
+import runpy
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -59,7 +61,7 @@ def test_json_is_whole_in_any_encoding(
     console.print_json({"title": "µ"})
     written.flush()
     text = written.buffer.getvalue().decode(encoding)
-    assert found in text
+    assert text == f'{{\n  "title": "{found}"\n}}\n'
     assert json.loads(text) == {"title": "µ"}
 
 
@@ -149,6 +151,67 @@ def test_a_mistake_in_a_command_is_one_line(
     told = capsys.readouterr().err
     assert told.startswith(f"grokscope: {said}")
     assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, ""),
+        (OSError(errno.ENOSPC, "No space left"), 2, "could not write the output: No space left"),
+        (OSError("odd"), 2, "could not write the output: odd"),
+    ],
+    ids=["a pipe", "a disk", "something"],
+)
+def test_output_that_cannot_go_on_ends_in_silence_or_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    error: OSError,
+    code: int,
+    said: str,
+) -> None:
+    def fails() -> int:
+        raise error
+
+    monkeypatch.setattr("grokscope.cli.app.run_app", fails)
+    with (tmp_path / "out").open("w") as out:
+        monkeypatch.setattr(sys, "stdout", out)
+        assert entry._run() == code
+        out.write("what stood in the buffer is not tried again")
+    assert (tmp_path / "out").read_text() == ""
+    assert capsys.readouterr().err == (f"grokscope: {said}\n" if said else "")
+
+
+def test_what_an_error_quotes_is_bounded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for error, quoted, most in (
+        (RuntimeError("out of memory" + "x" * 999), "out of memory" + "x" * 287, 300),
+        (OSError(errno.EACCES, "no", "n" * 999), "n" * 200 + "...", 203),
+    ):
+        monkeypatch.setattr("grokscope.cli.app.run_app", mock.Mock(side_effect=error))
+        assert entry._run() == 2
+        said = capsys.readouterr().err
+        assert quoted in said
+        assert len(quoted) == most
+        assert quoted[-4] * (most + 1) not in said
+        assert f"{quoted}x" not in said
+
+
+def test_consoles_print_what_they_are_given(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No markup, no emoji and no colors of numbers, each to its own stream, also in color."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    fresh = runpy.run_path(str(console.__file__))
+    text = "[bold]3.5[/bold] :smile: True 'x' /tmp"
+    fresh["OUT"].print(text)
+    assert capsys.readouterr() == (f"{text}\n", "")
+    fresh["ERR"].print(text)
+    assert capsys.readouterr() == ("", f"{text}\n")
+    fresh["OUT"].print("red", style="red")
+    assert "\x1b[31m" in capsys.readouterr().out  # it does write colors
 
 
 def test_a_mistake_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,21 @@ def test_processes_that_do_not_end_when_asked_are_ended(
 
 
 @pytest.mark.usefixtures("stand_in")
+def test_processes_that_end_when_asked_have_the_time_to(tmp_path: Path) -> None:
+    slow = "import signal, time; signal.signal(15, lambda *_: (time.sleep(0.3), exit(130)))"
+    engine = ProcessEngine(2)
+    jobs = [
+        Job(str(tmp_path), seed, f"{slow}; print(1, flush=True); time.sleep(99)") for seed in (0, 1)
+    ]
+    engine.start(jobs)
+    while any("1" not in (job.run / "output.log").read_text() for job in jobs):
+        time.sleep(0.01)
+    workers = list(engine._pool.values())
+    engine.stop()
+    assert [worker.process.returncode for worker in workers] == [130, 130]
+
+
+@pytest.mark.usefixtures("stand_in")
 def test_one_process_takes_job_after_job_and_another_takes_over_from_one_that_crashed(
     tmp_path: Path,
 ) -> None:
