@@ -35,7 +35,6 @@ from grokscope.runs.environment import environment
 RESULT = Path(__file__).parent / "results" / "training.json"
 SIDE = 2048
 LONGER = 3  # so many more turns of steps has the longer of two trainings
-GOAL = 1.5  # times the least, for EMNIST's network
 
 
 @dataclass(frozen=True)
