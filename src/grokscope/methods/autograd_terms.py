@@ -23,8 +23,8 @@ from grokscope.measures.batches import Batch, detached, leaf_at, with_leaf, wrt_
 from grokscope.measures.guard import eagerly
 from grokscope.measures.local_map import differentiable_outputs
 from grokscope.measures.view import wrt_of
-from grokscope.methods.convolutions import cheap_second_derivatives
 from grokscope.methods.difference import difference_squared_norms
+from grokscope.methods.double_backward import cheap_second_derivatives
 from grokscope.methods.networks import Networks
 
 Terms = tuple[Float[Tensor, "s n"], Float[Tensor, "s n"]]

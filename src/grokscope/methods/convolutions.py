@@ -9,34 +9,19 @@ derivatives of one trilinear form <g, C(x, w)>. So each one's derivatives are th
 
 PyTorch (as of 2.13) computes the W of the second line as a convolution with kernels as large as the
 feature maps, which takes a CPU some three times as long as the W of the first. Double backward pays
-that in every layer. Hooks put the outputs of a model's convolutions on a graph of the functions
-here instead, whose numbers are the same.
+that in every layer. On a graph of the functions here it does not, and the numbers are the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import Function
-
-from grokscope.measures.chain import ObservingHook
 
 # stride, padding, dilation, transposed, output_padding, groups, as PyTorch's functions take them
 Settings = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], bool, tuple[int, ...], int]
-
-CONVOLUTIONS = (
-    nn.Conv1d,
-    nn.Conv2d,
-    nn.Conv3d,
-    nn.ConvTranspose1d,
-    nn.ConvTranspose2d,
-    nn.ConvTranspose3d,
-)
 
 
 def gradient_by_input(g: Tensor, x: Tensor, w: Tensor, settings: Settings) -> Tensor:
@@ -51,77 +36,32 @@ def gradient_by_kernel(g: Tensor, x: Tensor, w: Tensor, settings: Settings) -> T
     return found[1]
 
 
-@contextmanager
-def cheap_second_derivatives(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Put convolutions that run inside on the graph of this file."""
-    layers = [layer for model in models for layer in convolutions_of(model)]
-    handles = [layer.register_forward_hook(OnConvolution()) for layer in layers]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def rewired_convolution(node: Any, output: Tensor) -> Tensor | None:
+    """The output of a convolution on the graph of this file, or None where it cannot be.
 
-
-def convolutions_of(model: nn.Module) -> list[nn.Module]:
-    """The convolutions of a model, each once."""
-    return [layer for layer in model.modules() if isinstance(layer, CONVOLUTIONS)]
-
-
-@dataclass(frozen=True)
-class OnConvolution(ObservingHook):
-    """A forward hook that gives a convolution's output, as it is, a graph of this file.
-
-    An output that is not the convolution's own, as behind another hook, keeps its graph.
-
-    Attributes:
-        wanted: whether it should now; always if None.
+    Args:
+        node: of PyTorch's own graph, from which the output comes.
+        output: what the convolution returned.
     """
-
-    wanted: Callable[[], bool] | None = None
-
-    def __call__(self, _layer: nn.Module, _args: tuple[Any, ...], output: Any) -> Tensor | None:
-        """The output with another graph, or None to keep its own."""
-        if torch.compiler.is_compiling() or not isinstance(output, Tensor):
-            return None
-        if self.wanted is not None and not self.wanted():
-            return None
-        node: Any = output.grad_fn
-        if node is None or node.name() != "ConvolutionBackward0" or not _is_held(node):
-            return None
-        x, w, (by_bias, _) = node._saved_input, node._saved_weight, node.next_functions[2]
-        if not x.requires_grad or not (by_bias is None or hasattr(by_bias, "variable")):
-            return None
-        settings: Settings = (
-            node._saved_stride,
-            node._saved_padding,
-            node._saved_dilation,
-            node._saved_transposed,
-            node._saved_output_padding,
-            node._saved_groups,
-        )
-        # two nodes, each without an edge to what the other differentiates by, so that a gradient by
-        # inputs alone runs the one and not the other
-        bias = None if by_bias is None else by_bias.variable
-        by_kernel = _ByKernel.apply(w, bias, (x, output.detach(), settings))
-        return _ByInput.apply(x, by_kernel, (w, settings))
+    x, w, (by_bias, _) = node._saved_input, node._saved_weight, node.next_functions[2]
+    if not x.requires_grad or not (by_bias is None or hasattr(by_bias, "variable")):
+        return None
+    settings: Settings = (
+        node._saved_stride,
+        node._saved_padding,
+        node._saved_dilation,
+        node._saved_transposed,
+        node._saved_output_padding,
+        node._saved_groups,
+    )
+    # two nodes, each without an edge to what the other differentiates by, so that a gradient by
+    # inputs alone runs the one and not the other
+    bias = None if by_bias is None else by_bias.variable
+    by_kernel = _ByKernel.apply(w, bias, (x, output.detach(), settings))
+    return _ByInput.apply(x, by_kernel, (w, settings))
 
 
-def _is_held(node: Any) -> bool:
-    """Whether a node holds the tensors it saved, rather than what a checkpoint packed them into."""
-    try:
-        # a saved tensor takes hooks only once
-        node._raw_saved_input.register_hooks(_same, _same)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
-
-
-def _without_view(output: Tensor) -> Tensor:
+def without_view(output: Tensor) -> Tensor:
     """Another tensor on the same memory: one that activations may still change in place."""
     place = output.storage_offset(), output.shape, output.stride()
     return output.new_empty(0).set_(output.untyped_storage(), *place)
@@ -136,7 +76,7 @@ class _ByKernel(Function):
     ) -> Tensor:
         x, output, ctx.settings = rest
         ctx.save_for_backward(w, x)
-        return _without_view(output)
+        return without_view(output)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
@@ -156,7 +96,7 @@ class _ByInput(Function):
     def forward(ctx: Any, x: Tensor, output: Tensor, rest: tuple[Tensor, Settings]) -> Tensor:
         w, ctx.settings = rest
         ctx.save_for_backward(w, x)
-        return _without_view(output)
+        return without_view(output)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, None]:

@@ -27,7 +27,7 @@ from grokscope.measures.chain import (
     leaves_of,
 )
 from grokscope.measures.view import Model, output_tensor
-from grokscope.methods.convolutions import OnConvolution, convolutions_of
+from grokscope.methods.double_backward import OnLayer, layers_to_rewire
 from grokscope.methods.layer_chain import LayerPass, layers_of
 
 
@@ -74,8 +74,8 @@ class ForwardCapture:
         self._activations = activations_of(model) or []
         handles = [model.register_forward_pre_hook(_OnInput(self))]
         handles += [layer.register_forward_hook(_OnLayer(self)) for layer in self._activations]
-        cheap = OnConvolution(self.is_differentiable)
-        handles += [layer.register_forward_hook(cheap) for layer in convolutions_of(model)]
+        cheap = OnLayer(self.is_differentiable)
+        handles += [layer.register_forward_hook(cheap) for layer in layers_to_rewire(model)]
         self._handles = [*handles, model.register_forward_hook(_OnOutput(self))]
 
     def detach(self) -> None:

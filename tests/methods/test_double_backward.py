@@ -1,4 +1,4 @@
-"""Convolutions on a graph of our own: derivatives to the third order against PyTorch's."""
+"""Layers on graphs of our own: derivatives to the third order against those by PyTorch's."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import grokscope as gs
-from grokscope.methods.convolutions import OnConvolution, cheap_second_derivatives
+from grokscope.methods.double_backward import OnLayer, cheap_second_derivatives
 
-BY_INPUT = "_ByInputBackward"
+OURS = ("_ByInputBackward", "_BatchNormBackward")
 # PyTorch's advice on a size that it pads on one side
 pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths")
 
@@ -47,6 +47,11 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "transposed, groups": (lambda: nn.ConvTranspose1d(4, 6, 3, groups=2, padding=1), (6,)),
     "kernel frozen": (frozen_kernel, (6, 6)),
     "bias frozen": (frozen_bias, (6, 6)),
+    "BatchNorm": (lambda: nn.BatchNorm2d(4), (3, 5)),
+    "BatchNorm, one axis": (lambda: nn.BatchNorm1d(4), (6,)),
+    "BatchNorm, no axis": (lambda: nn.BatchNorm1d(4, eps=0.1), ()),
+    "BatchNorm, three axes": (lambda: nn.BatchNorm3d(4, track_running_stats=False), (2, 3, 2)),
+    "BatchNorm without weights": (lambda: nn.BatchNorm2d(4, affine=False), (3, 5)),
     "length of its own": (lambda: parametrizations.weight_norm(nn.Conv2d(4, 3, 3)), (6, 6)),
 }
 
@@ -59,7 +64,37 @@ def network(name: str) -> tuple[nn.Module, Tensor]:
     model = nn.Sequential(nn.Tanh(), inside, nn.LazyLinear(3)).double()
     x = torch.randn(5, 4, *sides, dtype=torch.float64)
     model(x)
+    for parameter in model.parameters():  # not the ones and zeros that some begin with
+        parameter.data += 0.3 * torch.randn_like(parameter)
     return model, x
+
+
+class ByParts(nn.Module):
+    """BatchNorm in training mode from operations that PyTorch differentiates to any order.
+
+    The third derivative of its own BatchNorm takes mean and deviation for constants (2.13).
+    """
+
+    def __init__(self, norm: nn.modules.batchnorm._BatchNorm) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        axes = [0, *range(2, x.ndim)]
+        center = x - x.mean(axes, keepdim=True)
+        z = center / (center.square().mean(axes, keepdim=True) + self.norm.eps).sqrt()
+        if not self.norm.affine:
+            return z
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        return z * self.norm.weight.view(shape) + self.norm.bias.view(shape)
+
+
+def twin(model: nn.Module) -> nn.Module:
+    """The same network, with the same parameters, for autograd alone."""
+    first, inside, last = model.children()
+    layer, *others = inside.children()
+    layer = ByParts(layer) if isinstance(layer, nn.modules.batchnorm._BatchNorm) else layer
+    return nn.Sequential(first, nn.Sequential(layer, *others), last)
 
 
 def derivatives(
@@ -83,7 +118,7 @@ def derivatives(
 @pytest.mark.parametrize("name", LAYERS)
 def test_derivatives_are_those_of_autograd(name: str) -> None:
     model, x = network(name)
-    expected = derivatives(model, x, nullcontext())
+    expected = derivatives(twin(model), x, nullcontext())
     found = derivatives(model, x, cheap_second_derivatives([model]))
     assert_close(found, expected, rtol=1e-10, atol=1e-10)
 
@@ -96,8 +131,26 @@ def test_the_graph_is_ours_inside_and_pytorchs_outside(name: str) -> None:
     with cheap_second_derivatives([model]):
         inside = layer(given)
     outside = layer(given)
-    assert inside.grad_fn.name() == BY_INPUT
-    assert outside.grad_fn.name() != BY_INPUT
+    assert inside.grad_fn.name() in OURS
+    assert outside.grad_fn.name() not in OURS
+
+
+KEPT: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
+    "BatchNorm in eval mode": lambda: (nn.BatchNorm2d(4).eval(), torch.randn(5, 4, 3, 3)),
+    # the statistics are in full precision there
+    "BatchNorm of halves": lambda: (nn.BatchNorm2d(4), torch.randn(5, 4, 3, 3).bfloat16()),
+    "no gradient by the input": lambda: (nn.Conv2d(4, 3, 3), torch.randn(5, 4, 6, 6)),
+    "another layer": lambda: (nn.GroupNorm(2, 4), torch.randn(5, 4, 3, 3)),
+}
+
+
+@pytest.mark.parametrize("name", KEPT)
+def test_layers_with_nothing_to_gain_keep_their_graph(name: str) -> None:
+    layer, x = KEPT[name]()
+    x.requires_grad_(not name.startswith("no gradient"))
+    with cheap_second_derivatives([layer]):
+        outputs = layer(x)
+    assert outputs.grad_fn.name() not in OURS
 
 
 def test_a_gradient_by_inputs_alone_computes_none_by_kernels() -> None:
@@ -198,7 +251,7 @@ def test_a_step_with_the_penalty_is_that_of_pytorchs_graph(
 
     found = step(copy.deepcopy(model))
     calls: list[Any] = []
-    monkeypatch.setattr(OnConvolution, "__call__", lambda *args: calls.append(args))
+    monkeypatch.setattr(OnLayer, "__call__", lambda *args: calls.append(args))
     expected = step(copy.deepcopy(model))
     assert calls
     assert_close(found, expected, rtol=1e-10, atol=1e-12)
@@ -211,4 +264,4 @@ def test_a_watched_model_can_be_copied() -> None:
     twin = copy.deepcopy(model)
     assert_close(twin(x), model(x))
     outputs = twin.conv(x.requires_grad_())
-    assert outputs.grad_fn.name() != BY_INPUT
+    assert outputs.grad_fn.name() not in OURS
