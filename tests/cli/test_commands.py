@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -11,8 +12,13 @@ from typing import Any
 
 import pytest
 
+from grokscope.cli.console import OUT
+from grokscope.cli.data import data
+from grokscope.cli.listing import list_experiments
+from grokscope.cli.report import report
 from grokscope.cli.reproduce import reproduce
 from grokscope.cli.run import default_folder
+from grokscope.data import DATASETS
 from grokscope.experiments import reproducible, shipped
 from tests.cli.running import EXPERIMENT, environment, grokscope
 
@@ -94,8 +100,8 @@ def test_report_and_compare_read_what_run_wrote(finished) -> None:
     shown = grokscope("compare", "runs/small", "runs/small", folder=folder)
     assert shown.returncode == 0
     assert "Weight decay alone" in shown.stdout
-    data = grokscope("compare", "runs/small", "--json", folder=folder)
-    assert json.loads(data.stdout)
+    told = grokscope("compare", "runs/small", "--json", folder=folder)
+    assert json.loads(told.stdout)
 
 
 def test_list_shows_every_experiment_in_a_line_under_its_paper(tmp_path: Path) -> None:
@@ -118,6 +124,40 @@ def test_list_shows_every_experiment_in_a_line_under_its_paper(tmp_path: Path) -
     wide = grokscope("list", folder=tmp_path, COLUMNS="150").stdout
     assert "Do Jacobians become rank one?" in wide
     assert "grokalign-figures" in wide
+
+
+@pytest.mark.parametrize(("width", "column"), [(109, "docs"), (110, "results")])
+def test_a_wide_terminal_has_the_pages_of_results(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int, column: str
+) -> None:
+    monkeypatch.setattr(OUT, "_width", width)
+    list_experiments()
+    head = capsys.readouterr().out.splitlines()[0]
+    assert head.split()[-2:] == [column, "title"]
+    assert head.startswith("experiment ")
+
+
+def test_the_path_of_a_file_stays_on_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = Path("/there" * 40)
+    monkeypatch.setattr(OUT, "_width", 80)
+    monkeypatch.setattr("grokscope.data.fetch", lambda name, *_: [file] * (name == "mnist"))
+    data(["mnist", "digits"])
+    first, second = capsys.readouterr().out.splitlines()
+    assert first == f"mnist: {file}"
+    assert second == f"digits: needs no file; {DATASETS['digits'].description}"
+    data()
+    lines = capsys.readouterr().out.splitlines()
+    assert re.match("name {2,}what *$", lines[0])
+    assert {line.split()[0] for line in lines if line[0] != " "} == {"name", *DATASETS}
+    page = Path("/page" * 40)
+    monkeypatch.setattr("grokscope.report.write_report", lambda *_: page)
+    monkeypatch.setattr("grokscope.report.write_figures", lambda *_: [file, file])
+    report([page], figures=page)
+    assert capsys.readouterr().out.splitlines() == [f"Report: {page}", f"Figures: 2 in {page}"]
+    report([page, file], figures=Path("plots"), as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"report": str(page), "figures": [str(file)] * 4}
 
 
 def test_results_that_list_names_are_pages_on_the_experiment(tmp_path: Path) -> None:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 import re
 import signal
+import sys
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
+from grokscope.cli import sweep as sweep_command
 from grokscope.cli.sweep import sweep
-from grokscope.experiments.sweep import Job
+from grokscope.experiments.sweep import Job, ProcessEngine, plan_sweep
 from grokscope.runs import SweepFolder
 from tests.cli.running import grokscope, start
 from tests.cli.sweeping import (
@@ -109,6 +112,7 @@ def test_a_run_that_cannot_work_says_why(tmp_path: Path) -> None:
         ({"engine": "slurm", "address": "auto"}, "--address is for the engine ray"),
         ({"engine": "ray", "slurm": ["partition=gpu"]}, "--slurm is for the engine slurm"),
         ({"slurm": ["gpu"]}, "--slurm takes key=value, as in partition=gpu: got 'gpu'"),
+        ({"slurm": ["=gpu"]}, "--slurm takes key=value, as in partition=gpu: got '=gpu'"),
         ({"workers": -2}, "--workers must be a positive number: got -2"),
         ({"grid": ["training.lrr=1,2"]}, "did you mean 'lr'?"),
     ],
@@ -120,6 +124,72 @@ def test_mistakes_are_told_before_anything_is_written(
     with pytest.raises(ValueError, match=re.escape(said)):
         sweep(str(tmp_path / "swept.yaml"), out=tmp_path / "sweep", **options)
     assert not (tmp_path / "sweep").exists()
+
+
+@pytest.mark.parametrize(
+    ("cores", "gpus", "own", "asked", "workers", "threads"),
+    [
+        (8, [], 1, None, 6, 1),  # no more than there are runs
+        (4, [], 1, None, 4, 1),
+        (8, [], 3, None, 2, 3),
+        (2, [], 3, None, 1, 3),
+        (8, [], None, None, 6, 1),
+        (7, [], None, 2, 2, 3),
+        (2, [], None, 5, 5, 1),
+        (8, ["0", "3"], None, None, 2, 4),
+        (8, ["0", "3"], 1, 5, 5, 1),
+    ],
+)
+def test_how_many_workers_and_threads_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cores: int, gpus: list[str],
+    own: int | None, asked: int | None, workers: int, threads: int,
+) -> None:  # fmt: skip
+    (tmp_path / "swept.yaml").write_text(SWEPT.replace("threads: 1", f"threads: {own or 'null'}"))
+    plan = plan_sweep(str(tmp_path / "swept.yaml"), grid=["training.lr=1,2"], num_seeds=3)
+    monkeypatch.setattr("grokscope.experiments.sweep.num_cores", lambda: cores)
+    monkeypatch.setattr("grokscope.experiments.sweep.visible_gpus", lambda device: gpus)
+    engine, given = sweep_command._engine("processes", asked, None, [], plan, tmp_path, "auto")
+    assert isinstance(engine, ProcessEngine)
+    assert (engine.workers, engine.gpus, given) == (workers, gpus, threads)
+
+
+@pytest.mark.parametrize(("own", "threads"), [(None, 1), (3, 3)])
+@pytest.mark.parametrize(("device", "gpus"), [("cuda", 1), ("cpu", 0), ("auto", 0)])
+def test_what_a_cluster_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own: int | None, threads: int,
+    device: str, gpus: int,
+) -> None:  # fmt: skip
+    (tmp_path / "swept.yaml").write_text(SWEPT.replace("threads: 1", f"threads: {own or 'null'}"))
+    plan = plan_sweep(str(tmp_path / "swept.yaml"))
+    ray, slurm = mock.Mock(), mock.Mock()
+    monkeypatch.setitem(sys.modules, "grokscope.integrations.ray_engine", ray)
+    monkeypatch.setitem(sys.modules, "grokscope.integrations.slurm_engine", slurm)
+    engine, given = sweep_command._engine("ray", 4, "ray://x", [], plan, tmp_path, device)
+    assert (engine, given) == (ray.RayEngine.return_value, threads)
+    ray.RayEngine.assert_called_once_with(4, "ray://x", threads, gpus=gpus)
+    options = ["timeout_min=240", "partition=gpu", "mem-gb=2.5", "gres=[a, b]"]
+    engine, given = sweep_command._engine("slurm", None, None, options, plan, tmp_path, device)
+    assert (engine, given) == (slurm.SlurmEngine.return_value, threads)
+    read = {"timeout_min": 240, "slurm_partition": "gpu", "mem_gb": 2.5, "slurm_gres": ["a", "b"]}
+    slurm.SlurmEngine.assert_called_once_with(tmp_path.resolve() / ".slurm", None, threads, read)
+
+
+@pytest.mark.parametrize(
+    ("engine", "address", "slurm", "name"),
+    [
+        (None, None, None, "processes"),
+        (None, "auto", None, "ray"),
+        (None, None, ["partition=x"], "slurm"),
+        ("processes", None, None, "processes"),
+        ("ray", None, None, "ray"),
+        ("ray", "auto", None, "ray"),
+        ("slurm", None, ["a=1"], "slurm"),
+    ],
+)
+def test_an_option_of_an_engine_chooses_it(
+    engine: str | None, address: str | None, slurm: list[str] | None, name: str
+) -> None:
+    assert sweep_command._engine_name(engine, address, slurm) == name
 
 
 def test_a_sweep_has_a_folder_of_its_name_where_none_is_given(

@@ -5,11 +5,14 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from grokscope.cli import sweep_table
 from grokscope.cli.sweep_table import SweepTable
 from grokscope.experiments.sweep import Job, Plan, RunState, plan_sweep
 from tests.cli.sweeping import SWEPT
@@ -42,29 +45,60 @@ def states(folder: Path, plan: Plan) -> dict[Job, RunState]:
     return found
 
 
-def test_a_terminal_of_80_columns_shows_what_goes_on(tmp_path: Path, plan: Plan) -> None:
+def test_a_terminal_of_80_columns_shows_what_goes_on(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_table, "time", SimpleNamespace(monotonic=lambda: 3600.0))
     written = io.StringIO()
     console = Console(file=written, force_terminal=True, width=80, height=24, color_system=None)
     with SweepTable(console, tmp_path, plan) as table:
         table.tick(states(tmp_path, plan))
-    # Without what moves the cursor.
+    # Without what moves the cursor; the table is drawn, and once more where it ends.
     lines = re.sub(r"\x1b\[[0-9?;]*[A-Za-z]", "", written.getvalue()).splitlines()
-    assert any("1 run(s) were finished before" in line for line in lines)
-    head = next(line for line in lines if "of 6 finished" in line)
-    assert "1 of 6 finished, 2 running, 1 elsewhere, 1 failed, 1 waiting, 0 s" in head
-    row = next(line for line in lines if "lr=0.001/seed-1" in line)
-    assert row.split()[:6] == ["lr=0.001/seed-1", "grokalign", "2/2", "1,280", "100%", "46%"]
-    assert any("lr=0.001/seed-2" in line and "starting" in line for line in lines)
-    assert any("lr=0.003/seed-0" in line and "elsewhere" in line for line in lines)
-    assert max(len(line) for line in lines) <= 80
+    assert lines[:7] == [
+        "1 run(s) were finished before",
+        "",
+        "1 of 6 finished, 2 running, 1 elsewhere, 1 failed, 1 waiting, 0 s",
+        "run              condition       step  train  test       time",
+        "lr=0.001/seed-1  grokalign 2/2  1,280   100%   46%  1 h 0 min",
+        "lr=0.001/seed-2  starting                           1 h 0 min",
+        "lr=0.003/seed-0  elsewhere                          1 h 0 min",
+    ]
 
 
-def test_a_small_terminal_says_how_many_more_there_are(tmp_path: Path, plan: Plan) -> None:
+@pytest.mark.parametrize(("height", "rows"), [(7, 3), (3, 3), (8, 4), (9, 5), (10, 6)])
+def test_a_small_terminal_says_how_many_more_there_are(
+    tmp_path: Path, plan: Plan, height: int, rows: int
+) -> None:
     written = io.StringIO()
-    console = Console(file=written, force_terminal=True, width=80, height=7, color_system=None)
+    console = Console(file=written, force_terminal=True, width=80, height=99, color_system=None)
     with SweepTable(console, tmp_path, plan) as table:
-        table.tick({job: RunState("running") for job in jobs(tmp_path, plan)})
-    assert "and 3 more" in written.getvalue()
+        console.height = height
+        shown = table._rows({job: RunState("running") for job in jobs(tmp_path, plan)})
+    assert shown.row_count == rows + (rows < 6)
+    assert list(shown.columns[0].cells)[-1] == (
+        f"and {6 - rows} more" if rows < 6 else "lr=0.003/seed-2"
+    )
+
+
+def test_the_table_is_drawn_anew_twice_a_second_and_only_by_its_ticks(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(sweep_table, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=80, color_system=None)
+    waiting = {job: RunState("waiting") for job in jobs(tmp_path, plan)}
+    before = threading.active_count()
+    with SweepTable(console, tmp_path, plan) as table:
+        assert threading.active_count() == before
+        for second in (0.0, 0.5, 0.6, 1.05, 1.2):
+            now[0] = second
+            table.tick(waiting)
+        now[0] = 0.0
+    assert re.findall(r"waiting, (\d s)", written.getvalue())[:3] == ["0 s", "1 s", "1 s"]
+    assert written.getvalue().count("6 waiting") == 4  # the last is drawn again, and taken away
+    assert written.getvalue().endswith("\x1b[2K")
 
 
 def test_a_log_file_gets_a_line_for_each_event(tmp_path: Path, plan: Plan) -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import io
+import re
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
+from grokscope.cli import watch as watch_module
 from grokscope.cli.watch import watch
 from grokscope.report import write_report
-from grokscope.runs import RunDirectory
+from grokscope.runs import Run, RunDirectory
 from tests.report import made_up_runs
 from tests.report.browser import Browser, Tab
 
@@ -61,7 +64,8 @@ def test_the_page_is_written_anew_until_the_run_has_ended(tmp_path: Path, termin
     training = Training(tmp_path / "run")
     training.evaluate(0)
     file = io.StringIO()
-    console = Console(file=file, width=80, force_terminal=terminal)
+    # a line of a file is not broken, however long
+    console = Console(file=file, width=80 if terminal else 30, force_terminal=terminal)
     ended: list[Path] = []
     watching = threading.Thread(
         target=lambda: ended.append(watch([training.path], None, console, seconds=0.1))
@@ -86,6 +90,46 @@ def test_the_page_is_written_anew_until_the_run_has_ended(tmp_path: Path, termin
         lines = shown.splitlines()
         assert lines[0] == "baseline seed 0 step 0; grokalign seed 0 step 0"
         assert "baseline seed 0 step 500; grokalign seed 0 step 500" in lines
+
+
+def test_a_terminal_has_a_line_for_each_training_and_each_claim(training: Training) -> None:
+    training.evaluate(500)
+    file = io.StringIO()
+    console = Console(file=file, width=80, force_terminal=True, color_system=None)
+    console.print(watch_module._view([Run(training.path)], Path("page.html")))
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", file.getvalue()).splitlines()
+    assert lines == [
+        "Grokking on real handwritten digits",
+        "condition                         step  train accuracy  test accuracy  ",
+        "Weight decay alone  ━━━━━━        500   100.0 %         50.0 %         ",
+        "GrokAlign           ━━━━━━        500   100.0 %         50.0 %         ",
+        "Weight decay alone and GrokAlign: none has generalized yet, at step 500.",
+        "? open: GrokAlign generalizes at least 5 times sooner than weight decay alone ",
+        "[unknown]",
+        "? not held so far: Weight decay alone ends above 95 % test accuracy [50.0 %]",
+        "? open: Regions grow around the training points [nothing yet]",
+        "",
+        "Page: page.html   (Ctrl-C stops watching, not the run)",
+    ]
+
+
+def test_nothing_is_drawn_between_two_checks_and_ctrl_c_ends_in_a_page(
+    training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        assert threading.active_count() == before
+        slept.append(seconds)
+        if len(slept) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(watch_module, "time", SimpleNamespace(sleep=sleep))
+    before = threading.active_count()
+    console = Console(file=io.StringIO(), width=80, force_terminal=True)
+    page = watch([training.path], None, console)
+    assert slept == [5, 5]
+    assert "data-refresh" not in page.read_text()
 
 
 def test_a_run_that_is_over_has_one_page_and_no_end_to_wait_for(runs: Path, tmp_path: Path) -> None:
