@@ -9,6 +9,7 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 
@@ -17,7 +18,7 @@ from grokscope.cli.data import data
 from grokscope.cli.listing import list_experiments
 from grokscope.cli.report import report
 from grokscope.cli.reproduce import reproduce
-from grokscope.cli.run import default_folder
+from grokscope.cli.run import default_folder, train_and_report
 from grokscope.data import DATASETS
 from grokscope.experiments import reproducible, shipped
 from tests.cli.running import EXPERIMENT, environment, grokscope
@@ -63,6 +64,27 @@ def test_a_table_of_several_experiments_is_reproduced_in_a_folder_each(
         ("mnist-feature-learning", tmp_path),
         *((name, None) for name in several),
     ]
+
+
+@pytest.mark.parametrize(("resume", "there"), [(False, False), (True, False), (True, True)])
+def test_what_run_says_before_and_after(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    resume: bool,
+    there: bool,
+) -> None:
+    page = Path("/page" * 40)
+    for name in ("experiments.run_experiment", "report.print_summary"):
+        monkeypatch.setattr(f"grokscope.{name}", mock.Mock())
+    monkeypatch.setattr("grokscope.report.write_report", lambda *_: page)
+    (tmp_path / "spec.yaml").touch() if there else None
+    train_and_report("digits-grokking", "quick", 3, None, tmp_path, resume, None, "cpu", False)
+    told = capsys.readouterr().out
+    assert told.splitlines()[1].startswith("2 condition(s) x 3 seed(s), preset quick, into ")
+    begun = "to go on with: it starts now." in " ".join(told.split())
+    assert begun == (resume and not there)
+    assert told.splitlines()[-1] == f"Report: {page}"
 
 
 def test_a_second_run_takes_the_next_free_folder(finished) -> None:

@@ -94,15 +94,19 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert says in said[0]
 
 
+@pytest.mark.parametrize("done", [0, 1])
 def test_ctrl_c_says_how_far_it_came(
-    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], done: int
 ) -> None:
-    def stopped(*_: Any, on_measured: Any, **__: Any) -> None:
-        on_measured({"step": 0}, 1, 2)
+    def stopped(*_: Any, on_measured: Any, probe_size: int, loss: str, **__: Any) -> None:
+        assert (probe_size, loss) == (256, "cross_entropy")
+        for number in range(done):
+            on_measured({"step": 0}, number + 1, 2)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("grokscope.training.measure", stopped)
     monkeypatch.chdir(trained)
     arguments = ["nets", "--model", "mlp", "--model-arg", "widths=[8]", "--data", "digits"]
     assert called(monkeypatch, *arguments) == 130
-    assert "interrupted: 1 of 2 checkpoints are measured, the same line" in capsys.readouterr().err
+    said = f"interrupted: {done} of 2 checkpoints are measured, the same line"
+    assert said in capsys.readouterr().err

@@ -6,15 +6,18 @@ import json
 import re
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import pytest
+import typer
 
 from grokscope.cli import sweep as sweep_command
+from grokscope.cli.console import OUT
 from grokscope.cli.sweep import sweep
-from grokscope.experiments.sweep import Job, ProcessEngine, plan_sweep
+from grokscope.experiments.sweep import Job, ProcessEngine, RunState, plan_sweep
 from grokscope.runs import SweepFolder
 from tests.cli.running import grokscope, start
 from tests.cli.sweeping import (
@@ -190,6 +193,31 @@ def test_an_option_of_an_engine_chooses_it(
     engine: str | None, address: str | None, slurm: list[str] | None, name: str
 ) -> None:
     assert sweep_command._engine_name(engine, address, slurm) == name
+
+
+@pytest.mark.parametrize("failed", [(), (0, 2)])
+def test_what_a_sweep_says_in_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    failed: tuple[int, ...],
+) -> None:
+    page = Path("/page" * 40)
+    monkeypatch.setattr("grokscope.report.write_report", lambda *_: page)
+    for name in ("report.print_sweep", "runs.SweepFolder"):
+        monkeypatch.setattr(f"grokscope.{name}", mock.Mock())
+    jobs = [Job(str(tmp_path.resolve() / "lr=1"), seed) for seed in range(3)]
+    states = {job: RunState("failed" if job.seed in failed else "finished") for job in jobs}
+    with nullcontext() if not failed else pytest.raises(typer.Exit) as ended:
+        sweep_command._conclude(tmp_path, states, OUT, False)
+    told = capsys.readouterr()
+    assert told.out.splitlines() == ["", "", f"Report: {page}"]
+    if failed:
+        assert ended is not None
+        assert ended.value.exit_code == 1
+        assert "2 of 3 runs failed: lr=1/seed-0, lr=1/seed-2; the same" in told.err
+    else:
+        assert told.err == ""
 
 
 def test_a_sweep_has_a_folder_of_its_name_where_none_is_given(

@@ -101,6 +101,43 @@ def test_the_table_is_drawn_anew_twice_a_second_and_only_by_its_ticks(
     assert written.getvalue().endswith("\x1b[2K")
 
 
+@pytest.mark.parametrize("width", [90, 48, 30])
+def test_a_narrow_terminal_cuts_what_is_long_and_breaks_no_line(
+    tmp_path: Path, plan: Plan, monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr(sweep_table, "time", SimpleNamespace(monotonic=lambda: 3600.0))
+    shown = states(tmp_path, plan)
+    (job,) = (job for job in shown if (job.run / "metrics.jsonl").exists())
+    row = {"arm": "an-arm-with-a-long-name", "step": 5, "train_accuracy": None}
+    (job.run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    written = io.StringIO()
+    console = Console(file=written, force_terminal=True, width=width, color_system=None)
+    table = SweepTable(console, tmp_path, plan)
+    console.print(table._rows(shown))
+    lines = written.getvalue().splitlines()
+    assert len(lines) == 4
+    assert max(map(len, lines)) <= width
+    assert lines[1].startswith("lr=0.001/seed-1 " if width == 90 else "lr=")
+    assert ("an-arm-with-a-lon… " if width == 90 else "…") in lines[1]
+    assert table._cells(job, shown[job])[1] == "an-arm-with-a-long-name 0/2"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (60, "1 min 0 s"),
+        (3599, "59 min 59 s"),
+        (3600, "1 h 0 min"),
+        (3600 * 25 + 119, "25 h 1 min"),
+    ],
+)
+def test_seconds_as_a_clock_tells_them(seconds: float, text: str) -> None:
+    assert sweep_table._clock(seconds) == text
+
+
 def test_a_log_file_gets_a_line_for_each_event(tmp_path: Path, plan: Plan) -> None:
     written = io.StringIO()
     first, second, *_ = jobs(tmp_path, plan)

@@ -113,6 +113,21 @@ def test_a_terminal_has_a_line_for_each_training_and_each_claim(training: Traini
     ]
 
 
+def test_seeds_are_told_apart_and_a_run_without_steps_has_no_bar(tmp_path: Path) -> None:
+    arms = {"baseline": {"title": "Plain"}, "other": {"training": {"max_steps": 20}}}
+    with RunDirectory.create(tmp_path / "run", {"name": "x", "arms": arms}, "cpu", [0, 1]) as run:
+        assert watch_module._line([Run(run.path)]) == "no evaluation yet"
+        for arm, seed in (("baseline", 0), ("baseline", 1), ("other", 0)):
+            run.trial(arm, seed).append({"step": 7, "train_loss": 0.5}, {"train_seconds": 0.0})
+            run.trial(arm, seed).append({"step": 9, "test_loss": 0.25}, {"train_seconds": 1.0})
+    opened = Run(run.path)
+    columns = [list(column.cells) for column in watch_module._table(opened).columns]
+    assert [str(cell) for cell in columns[0]] == ["Plain, seed 0", "Plain, seed 1", "other"]
+    assert [type(cell).__name__ for cell in columns[1]] == ["Text", "Text", "ProgressBar"]
+    assert columns[2] == ["9", "9", "9"]
+    assert [float(cell) for column in columns[3:5] for cell in column] == [0.5] * 3 + [0.25] * 3
+
+
 def test_nothing_is_drawn_between_two_checks_and_ctrl_c_ends_in_a_page(
     training: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,9 +141,10 @@ def test_nothing_is_drawn_between_two_checks_and_ctrl_c_ends_in_a_page(
 
     monkeypatch.setattr(watch_module, "time", SimpleNamespace(sleep=sleep))
     before = threading.active_count()
-    console = Console(file=io.StringIO(), width=80, force_terminal=True)
-    page = watch([training.path], None, console)
+    file = io.StringIO()
+    page = watch([training.path], None, Console(file=file, width=80, force_terminal=True))
     assert slept == [5, 5]
+    assert file.getvalue().endswith("\x1b[2K")  # the view is taken away
     assert "data-refresh" not in page.read_text()
 
 

@@ -453,6 +453,14 @@ def test_rows_that_are_lost_are_noticed(path: Path, name: str, way: str) -> None
     assert len(Run(path).problems) == 1  # that the status is not there
 
 
+def test_a_training_of_no_step_has_a_row_too(path: Path) -> None:
+    with RunDirectory.resume(path, "cpu") as run:
+        run.record_trial("c", 0, state="finished", steps=0)
+        assert "1 finished training(s), c/seed-0" in Run(path).problems[0]
+        run.trial("c", 0).append({"step": 0}, {"train_seconds": 0.0})
+        assert Run(path).problems == []
+
+
 def test_a_comparison_says_what_is_lost(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (path / "env.json").unlink()
     (path / "timing.jsonl").unlink()
