@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from grokscope.experiments.sweep import Job, Outcome, ProcessEngine, processes, visible_gpus
+from grokscope.experiments.sweep.engine import last_lines
 
 
 def outcomes(engine: ProcessEngine, number: int) -> list[Outcome]:
@@ -155,8 +158,44 @@ def test_each_worker_sees_one_gpu_and_its_own_threads(
     engine.stop()
 
 
-def test_there_are_no_gpus_on_a_cpu() -> None:
-    assert visible_gpus("cpu") == []
+@pytest.mark.parametrize(
+    ("device", "named", "found"),
+    [
+        ("cpu", "0,1", []),
+        ("cuda", None, ["0", "1", "2"]),
+        ("cuda", "", ["0", "1", "2"]),
+        ("cuda", "4,GPU-5", ["4", "GPU-5"]),
+    ],
+)
+def test_gpus_are_those_of_the_device_and_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, device: str, named: str | None, found: list[str]
+) -> None:
+    monkeypatch.setattr(processes, "resolve_device", torch.device)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if named is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    assert visible_gpus(device) == found
+
+
+@pytest.mark.usefixtures("stand_in")
+def test_a_worker_is_no_part_of_the_terminal_and_its_run_may_be_there(tmp_path: Path) -> None:
+    engine = ProcessEngine(1)
+    job = Job(str(tmp_path / "setting" / "deep"), 0, "pass")
+    for _ in range(2):
+        engine.start([job])
+        (outcome,) = outcomes(engine, 1)
+        assert outcome.state == "finished"
+    (worker,) = engine._pool.values()
+    assert os.getsid(worker.process.pid) == worker.process.pid
+    engine.stop()
+    assert engine._pool == {}
+
+
+def test_what_is_told_of_a_log_is_its_end(tmp_path: Path) -> None:
+    assert last_lines(tmp_path) == ""
+    (tmp_path / "output.log").write_text("".join(f"{line}\n" for line in range(9)) + "\n \n")
+    assert last_lines(tmp_path) == "3\n4\n5\n6\n7\n8"
 
 
 def test_no_workers_are_a_mistake() -> None:
