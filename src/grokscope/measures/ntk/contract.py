@@ -21,6 +21,8 @@ from grokscope.measures.ntk.window import Window
 _BLOCK_CPU, _BLOCK_CUDA = 2**18, 2**25
 # rows of gradients that are no longer halved: a matrix product of fewer is slow
 _LEAST_ROWS = 64
+# of the first side, whose cotangents meet those of another example together
+_EXAMPLES = 4
 # multiplications of a product up to which its call costs more than to copy its operands
 _SMALL = 2**20
 
@@ -255,7 +257,7 @@ def _add_tile(place: Tensor, first: Factored, second: Factored, gram: Tensor, ti
 
 
 def _add_positions(kernel: Tensor, p1: Factored, p2: Factored, symmetric: bool) -> None:
-    """Add a term with several positions: each example of the first side, with those of the second.
+    """Add a term with several positions: some examples of the first side with those of the second.
 
     With A and G an example's inputs (S, I) and the cotangents (S, O) of one of its rows, the kernel
     of rows p and q of examples i and j is <A_j A_i^T G_ip, G_jq>: the Gram matrices of i with all j
@@ -263,25 +265,42 @@ def _add_positions(kernel: Tensor, p1: Factored, p2: Factored, symmetric: bool) 
     """
     rows1, n1, _, width = p1.g.shape
     rows2, n2, positions, _ = p2.g.shape
-    block = _BLOCK_CUDA if kernel.is_cuda else 2 * _BLOCK_CPU
-    across = min(n2, max(1, block // (max(rows1, rows2) * positions * width)))
-    room = p2.g.new_empty(rows1 * across * positions * width)
-    # (j, q, S O): each of an example's rows in one piece, twice as fast below as side by side
+    # (j, q, S O): each of an example's rows in one piece
     others = p2.g.transpose(0, 1).contiguous().flatten(2)
-    for i in range(n1):
-        first = i if symmetric else 0
-        products = room.new_empty(n2 - first, rows1, rows2)
-        for left in range(first, n2, across):
-            right = min(left + across, n2)
-            gram = _pair_gram(p1, p1.a[i : i + 1], p2.a[left:right])
-            weights = gram.reshape(gram.shape[1], -1).T
-            spread = room[: rows1 * len(weights) * width].view(rows1, len(weights), width)
-            torch.bmm(weights.expand(rows1, *weights.shape), p1.g[:, i], out=spread)
-            spread = spread.view(rows1, right - left, -1).transpose(0, 1)
-            torch.bmm(spread, others[left:right].mT, out=products[left - first : right - first])
-        if symmetric:  # the first pair is its own transpose
-            products[0] *= 0.5
-        kernel[:, i, :, first:] += products.permute(1, 2, 0)
+    most = max(rows1, rows2) * positions * width
+    limit = _BLOCK_CUDA if kernel.is_cuda else 4 * _BLOCK_CPU
+    room = p2.g.new_empty(max(limit, _EXAMPLES * most))
+    for some, columns in _blocks(n1, n2, symmetric):
+        count = some.stop - some.start
+        across = max(1, limit // (count * most))
+        for left in range(columns.start, columns.stop, across):
+            at = slice(left, min(left + across, columns.stop))
+            grams = _pair_gram(p1, p1.a[some], p2.a[at])
+            spread = room[: count * rows1 * (at.stop - left) * positions * width]
+            spread = spread.view(count, rows1, -1, width)
+            for b, gram in enumerate(grams):
+                weights = gram.reshape(gram.shape[0], -1).T
+                torch.bmm(
+                    weights.expand(rows1, *weights.shape), p1.g[:, some.start + b], out=spread[b]
+                )
+            # the few rows of j from the left: the product of a few rows with more is faster than
+            # the other way round
+            across_rows = spread.view(count * rows1, at.stop - left, -1).transpose(0, 1)
+            products = torch.bmm(others[at], across_rows.mT)
+            products = products.view(-1, rows2, count, rows1)
+            if symmetric and at.start == some.start:  # a pair with itself is its own transpose
+                products[0] *= 0.5
+            kernel[:, some, :, at] += products.permute(3, 2, 1, 0)
+
+
+def _blocks(n1: int, n2: int, symmetric: bool) -> Iterator[tuple[slice, slice]]:
+    """Some examples of the first side and those of the second; each pair once if symmetric."""
+    for start in range(0, n1, _EXAMPLES):
+        stop = min(start + _EXAMPLES, n1)
+        if symmetric:
+            yield from ((slice(i, i + 1), slice(i, stop)) for i in range(start, stop))
+        if not symmetric or stop < n2:
+            yield slice(start, stop), slice(stop if symmetric else 0, n2)
 
 
 def add_diagonal(
