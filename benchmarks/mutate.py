@@ -12,7 +12,8 @@ mutants are, in children of a process that has torch loaded. Packages take turns
 run samples all of them.
 
 Mutants that no test could notice are named in ``benchmarks/equivalent_mutants.json``, each with the
-reason, and are not counted. What was found goes to ``--out`` as JSON, the survivors by place.
+reason, and are not counted. What was found goes to ``--out`` as JSON, the survivors by place; with
+``--part`` under a name of its own, beside what the file holds.
 """
 
 from __future__ import annotations
@@ -371,6 +372,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--package", action="append", choices=PACKAGES)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--part", help="the sample's name in --out, beside what stands there")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     load_what_tests_import()
@@ -382,8 +384,16 @@ def main() -> None:
             rows.append(row)
             found = {"seed": arguments.seed, "minutes": arguments.minutes, **counted(rows)}
             if arguments.out:  # as it goes: a sample that is ended early counts too
-                arguments.out.write_text(json.dumps(found, indent=1) + "\n")
+                keep(arguments.out, arguments.part, found)
     print(json.dumps(counted(rows), indent=1))
+
+
+def keep(out: Path, part: str | None, found: dict[str, Any]) -> None:
+    """Write a sample to a file, or as one of its parts."""
+    if part is not None:
+        before = json.loads(out.read_text("utf-8")) if out.exists() else {}
+        found = {**before, part: found}
+    out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 
 def sample(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -155,3 +156,15 @@ def _became(folder: Path, change: str) -> str | None:
 
 if __name__ == "__main__":
     print(_became(Path(sys.argv[1]), sys.argv[2]))
+
+
+def test_a_sample_stands_beside_those_that_were_written_before(
+    mutate: ModuleType, tmp_path: Path
+) -> None:
+    out = tmp_path / "found.json"
+    mutate.keep(out, None, {"seed": 1})
+    mutate.keep(out, "again", {"seed": 2})
+    mutate.keep(out, "again", {"seed": 3})
+    assert json.loads(out.read_text()) == {"seed": 1, "again": {"seed": 3}}
+    mutate.keep(out, None, {"seed": 4})
+    assert json.loads(out.read_text()) == {"seed": 4}
