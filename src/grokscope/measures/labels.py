@@ -6,6 +6,8 @@ As PyTorch's and Transformers' losses have it, classes come last, outputs (n, t,
 
 from __future__ import annotations
 
+from math import prod
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -53,10 +55,13 @@ def are_correct(
     (S, n, k). One output has to lie on the side of 0 on which its target does; ``halfway``: of one
     half, for networks whose targets are 0 and 1.
     """
+    has_classes = outputs.ndim == 3 and outputs.shape[2] > 1
+    if has_classes and targets.ndim == 2:  # the usual case, at every step of a training
+        return outputs.argmax(2) == targets
     if are_by_position(targets.flatten(0, 1), outputs.flatten(0, 1)):
         return classes_last(outputs, targets, lead=2).argmax(-1) == targets
-    if outputs.ndim == 3 and outputs.shape[2] > 1:
-        return outputs.argmax(2) == (targets.argmax(2) if targets.ndim == 3 else targets)
+    if has_classes:
+        return outputs.argmax(2) == targets.argmax(2)
     score, sign = outputs.flatten(1), targets.flatten(1)
     between = 0.5 * ~(sign < 0).any(1, keepdim=True) if halfway else 0
     return (score > between) == (sign > 0)
@@ -93,5 +98,5 @@ def _counts(
     Both are whole numbers: a mean of floats would depend on the order of its summands.
     """
     if counting is None:
-        return correct.flatten(1).sum(1), correct[0].numel()
+        return correct.flatten(1).sum(1), prod(correct.shape[1:])
     return (correct & counting).flatten(1).sum(1), counting.flatten(1).sum(1)

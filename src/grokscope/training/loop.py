@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
+from torch.optim import Optimizer
 
 from grokscope.measures.batches import map_leaves
 from grokscope.methods.networks import OneNetwork
@@ -132,7 +133,7 @@ class Loop:
         """One step of every network, on the examples ``index`` (S, b), or on all of them."""
         networks, optimizer, methods = self.state.networks, self.state.optimizer, self.state.methods
         loss = self._loss(step, index)
-        optimizer.zero_grad()
+        forget_gradients(optimizer)
         if not loss.requires_grad:
             raise ValueError(
                 "model cannot be trained: its loss has no gradient to any parameter; it runs under "
@@ -281,3 +282,16 @@ class Loop:
         }
         self.group.save_checkpoint(step, states)
         self._checkpointed = time.perf_counter()
+
+
+def forget_gradients(optimizer: Optimizer) -> None:
+    """``optimizer.zero_grad()``, without the entry in the profiler's record that PyTorch's makes.
+
+    That entry takes a twentieth of the time of a step of a small network.
+    """
+    if type(optimizer).zero_grad is not Optimizer.zero_grad or "zero_grad" in vars(optimizer):
+        optimizer.zero_grad()
+        return
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
