@@ -65,6 +65,7 @@ def sqlite(tmp_path: Path) -> Iterator[Any]:
     mlflow.set_tracking_uri(before)
 
 
+@pytest.mark.filterwarnings("ignore:.*protected namespace")  # of MLflow, pydantic < 2.10
 @pytest.mark.filterwarnings("ignore:.*noload")  # MLflow's, of SQLAlchemy 2.1
 def test_mlflow_on_sqlite(sqlite: Any, tmp_path: Path) -> None:
     experiment = sqlite.create_experiment("digits", artifact_location=str(tmp_path / "artifacts"))
