@@ -130,7 +130,12 @@ def test_the_table_and_the_points_are_of_the_first_seed(run: gs.Run) -> None:
             for figure in ("capacity", "radius", "dimension")
         ),
     ]
-    assert rows[4]["accuracy"] == run.results["correlations"]["large"]["capacity"][0]
+    found = run.results["correlations"]["large"]
+    assert rows[4]["accuracy"] == found["capacity"][0]
+    assert "train" not in rows[0]  # the kernel is of training images as it is
+    assert [row["train"] for row in rows[4:]] == [
+        found[f"train_test_{figure}"][0] for figure in ("capacity", "radius", "dimension")
+    ]
     points = [row for row in run.results["output_evaluations"] if row["arm"] == "large"]
     history = run.history("large", 0)
     known = ~np.isnan(history["test_capacity/linear3"])

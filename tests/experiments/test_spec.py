@@ -199,6 +199,10 @@ def test_files_that_are_no_experiments(tmp_path: Path, text: str, said: str) -> 
         (("digits-grokking", "quick", ["training.lr=["]), "is not a YAML value"),
         (("digits-grokking", "quick", ["training.lrr=1"]), "did you mean 'lr'"),
         (("digits-grokking", "quick", ["title.x=1"]), "title is a value, not a section"),
+        (
+            ("digits-grokking", "quick", ["arms.grokalign.methods.0.weight=-1"]),
+            r"arms\.grokalign\.methods\.0\.weight: weight must be 0 or positive",
+        ),
         (("digits-grokking", "quick", ["claims.9.says=x"]), "not one of the"),
         (("digits-grokking", "quick", [], 0), "--seeds must be a number from 1 to 100,000: got 0"),
         (("digits-grokking", "quick", [], 100_001), "from 1 to 100,000: got 100001"),
