@@ -420,6 +420,7 @@ def compare_kernels(
 def process_group(tmp_path: Path) -> Iterator[None]:
     dist.init_process_group("gloo", f"file://{tmp_path}/store", rank=0, world_size=1)
     yield
+    dist.barrier()  # or its threads may wait for the lock that their end holds
     dist.destroy_process_group()
 
 

@@ -313,6 +313,7 @@ def test_a_model_compiled_in_place_and_a_distributed_one(tmp_path: Path) -> None
         parallel = nn.parallel.DistributedDataParallel(model)
         assert gs.linear_regions(parallel, plane).counts == plain.counts
     finally:
+        torch.distributed.barrier()  # or its threads may wait for the lock that their end holds
         torch.distributed.destroy_process_group()
     model.compile(backend="eager")
     assert gs.linear_regions(model, plane).counts == plain.counts
