@@ -111,9 +111,10 @@ def main() -> None:
             f"{back['largest, MB']:,.0f} / {kept['largest, MB']:,.0f}",
         )
     Console(width=110).print(table)
+    machine = environment("cpu", [0])
     record = {
-        "torch": environment("cpu", [0])["packages"]["torch"],
-        "processor": environment("cpu", [0])["processor"],
+        "torch": machine["packages"]["torch"],
+        "processor": machine["processor"],
         "threads": 1,
         "rounds": options.rounds,
         "steps": results,

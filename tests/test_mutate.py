@@ -154,10 +154,6 @@ def _became(folder: Path, change: str) -> str | None:
     return found
 
 
-if __name__ == "__main__":
-    print(_became(Path(sys.argv[1]), sys.argv[2]))
-
-
 def test_a_sample_stands_beside_those_that_were_written_before(
     mutate: ModuleType, tmp_path: Path
 ) -> None:
@@ -168,3 +164,7 @@ def test_a_sample_stands_beside_those_that_were_written_before(
     assert json.loads(out.read_text()) == {"seed": 1, "again": {"seed": 3}}
     mutate.keep(out, None, {"seed": 4})
     assert json.loads(out.read_text()) == {"seed": 4}
+
+
+if __name__ == "__main__":
+    print(_became(Path(sys.argv[1]), sys.argv[2]))

@@ -32,6 +32,7 @@ from grokscope.measures.chain import GLOBAL_HOOKS, is_identity, is_known, is_pla
 from grokscope.measures.local_map import full_precision
 from grokscope.measures.scale import Normalize, Scale
 from grokscope.measures.view import Model
+from grokscope.methods.convolutions import Settings, gradient_by_input, gradient_by_kernel
 
 _CONVOLUTIONS = {nn.Conv1d: 1, nn.Conv2d: 2, nn.Conv3d: 3}
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
@@ -300,7 +301,7 @@ def _transposed(layer: nn.Module, given: Tensor, h: Tensor) -> Tensor:
     if type(layer) is nn.Linear:
         return h @ layer.weight
     if type(layer) in _CONVOLUTIONS:
-        return _convolution_gradient(layer, given, h, to_input=True)
+        return gradient_by_input(h, given, cast(nn.Conv2d, layer).weight, _settings(layer))
     with torch.enable_grad():
         # backpropagation through the layer alone is L^T, whatever L is; only the few layers up to
         # the first weight come here, the others went back with the training's own graph
@@ -320,17 +321,13 @@ def _weight_gradient(layer: nn.Module, t: Tensor, h: Tensor) -> Tensor:
         # to which the mean does not belong
         products = t * h * _per_channel(_inverse_deviation(layer), t)
         return products.sum([0, *range(2, t.ndim)])
-    return _convolution_gradient(layer, t, h, to_input=False)
+    return gradient_by_kernel(h, t, cast(nn.Conv2d, layer).weight, _settings(layer))
 
 
-def _convolution_gradient(layer: nn.Module, given: Tensor, h: Tensor, to_input: bool) -> Tensor:
-    """The gradient of a convolution by its input, or by its weight."""
+def _settings(layer: nn.Module) -> Settings:
     conv = cast(nn.Conv2d, layer)
-    found = torch.ops.aten.convolution_backward(
-        h, given, conv.weight, None, conv.stride, conv.padding, conv.dilation, False,
-        [0] * len(conv.stride), conv.groups, [to_input, not to_input, False],
-    )  # fmt: skip
-    return found[0 if to_input else 1]
+    padding = cast(tuple[int, ...], conv.padding)  # no string, which is no chain
+    return conv.stride, padding, conv.dilation, False, (0,) * len(conv.stride), conv.groups
 
 
 def _inverse_deviation(norm: nn.Module) -> Tensor:
