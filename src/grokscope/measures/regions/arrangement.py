@@ -121,7 +121,7 @@ class _Arranger:
         low, high = self.values[ends[:, 0], function], self.values[ends[:, 1], function]
         # signs differ strictly here, so that 0 < t < 1 and nothing is divided by zero
         t = low / (low - high)
-        order = np.lexsort((t, edge))
+        order = _along_lines(edge, t)
         edge, function, t = edge[order], function[order], t[order]
         # the stretch of the edge on which the function is within its tolerance of zero
         width = self.tolerance[function] / np.abs(low - high)[order]
@@ -162,7 +162,8 @@ class _Arranger:
         owner = self.outlines.owner
         end = np.nonzero((self.cut >= 0) & ~self.degenerate[owner])[0]
         function = self.cut_function[self.cut[end]]
-        order = np.lexsort((function, owner[end]))  # stable: both ends of a chord in their order
+        # stable: both ends of a chord in their order
+        order = np.argsort(owner[end] * self.values.shape[1] + function, kind="stable")
         end, function = end[order], function[order]
         new = np.ones(len(end), dtype=bool)
         new[1:] = (owner[end][1:] != owner[end][:-1]) | (function[1:] != function[:-1])
@@ -202,7 +203,7 @@ class _Arranger:
         w, w_width = self._along(other, one)
         chord, along = np.concatenate([one, other]), np.concatenate([u, w])
         width = np.concatenate([u_width, w_width])
-        order = np.lexsort((along, chord))
+        order = _along_lines(chord, along)
         # three lines through one point, or a meeting on the outline: the order is not to be trusted
         near = _too_near(chord[order], along[order], width[order], ends=True)
         self.degenerate[self.chord_face[chord[order[near]]]] = True
@@ -312,7 +313,7 @@ class _Arranger:
         first_meeting = self.mesh.num_vertices + len(self.cut_edge)
         chord = np.concatenate([self.one, self.other])
         meeting = np.tile(np.arange(len(self.one)), 2)
-        order = np.lexsort((np.concatenate([self.u, self.w]), chord))
+        order = _along_lines(chord, np.concatenate([self.u, self.w]))
         self.num_pieces = 1 + np.bincount(chord, minlength=len(self.first))
         self.piece_start = starts(self.num_pieces)
         # As many pieces end before a meeting as there are meetings and chords before it.
@@ -395,13 +396,23 @@ def _cycles(following: Ints, vertices: Ints, edges: Ints, owner: Ints) -> tuple[
 def _set_bits(bits: Bits) -> tuple[Ints, Ints]:
     """The rows and columns of the bits that are set in (n, W) words, row by row."""
     row = np.nonzero(bits.any(axis=1))[0]
-    flat = np.unpackbits(bits[row].astype("<u8").view(np.uint8), axis=1, bitorder="little")
-    place, column = np.nonzero(flat)
+    flat = np.unpackbits(bits[row].astype("<u8").view(np.uint8), bitorder="little")
+    place, column = np.divmod(np.nonzero(flat.view(np.bool_))[0], 64 * bits.shape[1])
     return row[place], column
 
 
+def _along_lines(line: Ints, at: Floats) -> Ints:
+    """The order of points by line and by where they are along it, from 0 to 1.
+
+    Points of a line that its number leaves no digits to tell apart stay in the order given.
+    """
+    # One key that is nearly in order already sorts in a tenth of the time that two keys take. What
+    # lies beyond the ends, or is NaN, keeps to its own line.
+    return np.argsort(2.0 * line + np.fmax(np.fmin(at, 1.0), 0.0), kind="stable")
+
+
 def _too_near(line: Ints, at: Floats, width: Floats, ends: bool = False) -> Ints:
-    """Which points on lines, sorted along each, cannot be told from the next one or the line's end.
+    """Which points on lines, sorted along each, cannot be told from the one before or a line's end.
 
     Args:
         line: (m,), the line of each point.
@@ -409,14 +420,11 @@ def _too_near(line: Ints, at: Floats, width: Floats, ends: bool = False) -> Ints
         width: (m,), the width of the zero that it is.
         ends: whether points at 0 or 1 count as well.
     """
-    if not len(line):
-        return np.zeros(0, dtype=np.int64)
-    begin = np.nonzero(np.concatenate([[True], line[1:] != line[:-1]]))[0]
-    widest = np.maximum.reduceat(width, begin)
-    apart = _APART * np.repeat(widest, np.diff(np.append(begin, len(line))))
-    # Written so that NaN is near.
+    apart = _APART * width
     near = np.zeros(len(line), dtype=bool)
-    near[1:] = (line[1:] == line[:-1]) & ~(np.diff(at) > apart[1:])
+    # Written so that NaN is near.
+    same = line[1:] == line[:-1]
+    near[1:] = same & ~(at[1:] - at[:-1] > np.maximum(apart[1:], apart[:-1]))
     if ends:
         near |= ~((at > apart) & (at < 1 - apart))
     return np.nonzero(near)[0]

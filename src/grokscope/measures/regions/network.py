@@ -11,8 +11,9 @@ constant, so interpolation between points need not know of it.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -86,6 +87,7 @@ class Network:
         one._origin, one._basis = self._origin[here], self._basis[here]
         one._extent = self._extent[here]
         one._flat = {n: (base[here], along[here]) for n, (base, along) in self._flat.items()}
+        vars(one).pop("_term_sizes", None)
         return one
 
     def inputs(self, points: Tensor) -> Tensor:
@@ -126,10 +128,14 @@ class Network:
     @torch.no_grad()
     def scale(self, layer: Layer) -> Tensor:
         """(features,), the size of the terms that each input of a layer is the sum of."""
+        sizes = self._term_sizes(layer.inputs, self._amplitude)
+        return torch.cat([one.flatten() for one in torch.broadcast_tensors(*sizes)])
+
+    @cached_property
+    def _term_sizes(self) -> _TermSizes:
         reach = torch.einsum("si,sid->sd", self._extent, self._basis.abs().flatten(2))
         size = (self._origin.flatten(1).abs() + reach).amax(0).reshape(self._origin.shape[1:])
-        sizes = _term_sizes(self._graph, layer.inputs, size, self._amplitude)
-        return torch.cat([one.flatten() for one in torch.broadcast_tensors(*sizes)])
+        return _TermSizes(self._graph, self._flat, size)
 
     def slice_maps(self, points: Floats) -> tuple[Tensor, Tensor]:
         """The affine maps around points (n, 2), as functions of slice coordinates.
@@ -291,10 +297,8 @@ def _map_at(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Te
     return jacobian, outputs.detach() - linear
 
 
-def _term_sizes(
-    graph: Graph, wanted: tuple[fx.Node, ...], size: Tensor, amplitude: dict[fx.Node, Tensor]
-) -> list[Tensor]:
-    """(features of the node), for each node wanted, how large the terms are that sum to it.
+class _TermSizes:
+    """How large the terms are that each value of a graph is the sum of.
 
     A value that is zero by cancellation comes out as rounding, relative to the terms and not to
     the value. The size of the terms is estimated by giving each a random sign: a few such probes go
@@ -304,38 +308,62 @@ def _term_sizes(
 
     Args:
         graph: the traced module.
-        wanted: the nodes.
+        flat: the nodes in front of the first nonlinearities; their probes are kept.
         size: (*d,), the largest magnitude of each input.
-        amplitude: for nonlinear nodes, the largest magnitude each output is known to take.
     """
-    generator = np.random.default_rng(0)
 
-    def rows(values: Tensor, rounding: Tensor) -> Tensor:
+    def __init__(self, graph: Graph, flat: Iterable[fx.Node], size: Tensor) -> None:
+        self._graph = graph
+        self._generator = np.random.default_rng(0)
+        given = {graph.input: self._rows(_spread(size), _spread(0 * size))}
+        known = self._through(list(flat), given, {})
+        self._flat = {node: known[node] for node in flat}
+
+    def __call__(
+        self, wanted: tuple[fx.Node, ...], amplitude: dict[fx.Node, Tensor]
+    ) -> list[Tensor]:
+        """(features of the node), for each node wanted.
+
+        Args:
+            wanted: the nodes.
+            amplitude: for nonlinear nodes, the largest magnitude each output is known to take.
+        """
+        self._generator = np.random.default_rng(1)  # the same sizes at every call
+        known = self._through(list(wanted), self._flat, amplitude)
+        data = self._graph.data
+        return [_sizes(known[node]) if node in data else known[node].abs() for node in wanted]
+
+    def _through(
+        self, wanted: list[fx.Node], given: dict[fx.Node, Any], amplitude: dict[fx.Node, Tensor]
+    ) -> dict[fx.Node, Any]:
+        """The probes at the nodes that lead from those given to those wanted."""
+        graph, known = self._graph, dict(given)
+        for node in depends_on(graph.nodes, wanted, set(given)):
+            nonlinear = node in graph.nonlinear
+            # a nonlinearity would cut off the probes that are drawn negative: it gets magnitudes
+            inputs = known
+            if nonlinear:
+                before = {source: known[source] for source in node.all_input_nodes}
+                inputs = {s: v.abs() if isinstance(v, Tensor) else v for s, v in before.items()}
+            value = execute(graph, node, inputs)
+            known[node] = value
+            if node in graph.data and isinstance(value, Tensor) and len(value) == _ROWS:
+                linear = value - value[-1:]  # without the biases, which are terms of all rows alike
+                values, rounding = value[:_PROBES], linear[_PROBES:-1]
+                if nonlinear:
+                    made = _ROUNDING * linear[:_PROBES].abs().amax(0)
+                    rounding = _spread(made + rounding.abs().amax(0))
+                    values = _spread(amplitude.get(node, values.abs().amax(0)))
+                known[node] = self._rows(values, rounding)
+        return known
+
+    def _rows(self, values: Tensor, rounding: Tensor) -> Tensor:
+        """Both, each entry with a sign of its own, and a row of zeros."""
         both = torch.cat([values, rounding, torch.zeros_like(values[:1])])
         # Whole bytes of random bits: eight signs for the price of one draw.
-        signs = np.unpackbits(np.frombuffer(generator.bytes(-(-both.numel() // 8)), np.uint8))
-        heads = torch.from_numpy(signs[: both.numel()]).to(both.device).reshape(both.shape)
-        return torch.where(heads == 1, both, -both)
-
-    known: dict[fx.Node, Any] = {graph.input: rows(*(_spread(v) for v in (size, 0 * size)))}
-    for node in depends_on(graph.nodes, list(wanted), {graph.input}):
-        nonlinear = node in graph.nonlinear
-        # a nonlinearity would cut off the probes that are drawn negative: it gets magnitudes
-        given = known
-        if nonlinear:
-            inputs = {source: known[source] for source in node.all_input_nodes}
-            given = {s: v.abs() if isinstance(v, Tensor) else v for s, v in inputs.items()}
-        value = execute(graph, node, given)
-        known[node] = value
-        if node in graph.data and isinstance(value, Tensor) and len(value) == _ROWS:
-            linear = value - value[-1:]  # without the biases, which are terms of all rows alike
-            values, rounding = value[:_PROBES], linear[_PROBES:-1]
-            if nonlinear:
-                made = _ROUNDING * linear[:_PROBES].abs().amax(0)
-                rounding = _spread(made + rounding.abs().amax(0))
-                values = _spread(amplitude.get(node, values.abs().amax(0)))
-            known[node] = rows(values, rounding)
-    return [_sizes(known[node]) if node in graph.data else known[node].abs() for node in wanted]
+        bits = np.frombuffer(self._generator.bytes(-(-both.numel() // 8)), np.uint8)
+        signs = 2 * np.unpackbits(bits, count=both.numel()).view(np.int8) - 1
+        return both.mul_(torch.from_numpy(signs).to(both.device).view_as(both))
 
 
 def _spread(value: Tensor) -> Tensor:

@@ -33,6 +33,8 @@ from grokscope.measures.regions.operations import (
 from grokscope.measures.view import unwrapped
 
 _TORCH = str(Path(torch.__file__).parent)
+_TENSORS = (nn.Parameter, torch.Tensor, type(None))
+_CONSTANTS = (bool, int, float, str, type(None))
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _leaves(name: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 def float64_copy(model: nn.Module) -> nn.Module:
     """A frozen float64 copy that shares nothing with ``model`` and runs none of its hooks."""
     try:
-        module = copy.deepcopy(model)
+        module = copy.deepcopy(model, _copied_layers(model))
     except Exception as error:
         raise ValueError(
             f"model cannot be copied ({error}); linear_regions works on a float64 copy of it"
@@ -144,6 +146,37 @@ def float64_copy(model: nn.Module) -> nn.Module:
         part._forward_hooks.clear()
         part._backward_hooks.clear()
     return module.double().requires_grad_(False)
+
+
+def _copied_layers(model: nn.Module) -> dict[int, Any]:
+    """Copies of those of torch's own layers that hold tensors and constants alone, by their ids.
+
+    For `copy.deepcopy`, which on a small network would spend most of its time on empty
+    dictionaries of hooks.
+    """
+    copies: dict[int, Any] = {}
+    for layer in model.modules():
+        if not type(layer).__module__.startswith("torch.nn.modules") or layer._modules:
+            continue
+        tensors = {**layer._parameters, **layer._buffers}.values()
+        others = [v for k, v in vars(layer).items() if k not in ("_parameters", "_buffers")]
+        if all(type(tensor) in _TENSORS for tensor in tensors) and all(map(_is_constant, others)):
+            for tensor in tensors:
+                if tensor is not None and id(tensor) not in copies:
+                    copies[id(tensor)] = copy.deepcopy(tensor)
+            one = copies[id(layer)] = copy.copy(layer)
+            for name, value in vars(layer).items():
+                if isinstance(value, dict | set | list):
+                    vars(one)[name] = value.copy()
+            for kind in (one._parameters, one._buffers):
+                kind.update({n: copies[id(t)] for n, t in kind.items() if t is not None})
+    return copies
+
+
+def _is_constant(value: object) -> bool:
+    if isinstance(value, tuple | list):
+        return all(type(entry) in _CONSTANTS for entry in value)
+    return type(value) in _CONSTANTS or (isinstance(value, dict | set) and not value)
 
 
 def _classify(module: nn.Module, graph: fx.Graph) -> Graph:
