@@ -61,6 +61,16 @@ def test_every_recorded_run_is_of_an_experiment_and_every_figure_is_listed() -> 
             assert claim["state"] in ("held", "not held", "open")
 
 
+def test_experiments_come_in_the_order_of_papers_and_figures() -> None:
+    found = entries()
+    papers = [entry.paper for entry in found]
+    assert list(dict.fromkeys(papers)) == ["grokalign", "rich-regime", ""]
+    first = [entry.figures[0] for entry in found if entry.paper == "grokalign"]
+    numbered = [int(figure[3:]) for figure in first if figure.startswith("fig")]
+    assert numbered == sorted(numbered)
+    assert [e.name for e in found if not e.paper] == sorted(e.name for e in found if not e.paper)
+
+
 def test_a_run_is_judged_by_the_claims_of_now(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
