@@ -201,3 +201,18 @@ def test_what_is_told_of_a_log_is_its_end(tmp_path: Path) -> None:
 def test_no_workers_are_a_mistake() -> None:
     with pytest.raises(ValueError, match="--workers must be a positive number: got 0"):
         ProcessEngine(0)
+
+
+def test_a_worker_tells_of_a_failure_in_a_line_and_takes_the_next_job(tmp_path: Path) -> None:
+    engine = ProcessEngine(1)
+    pids = []
+    for seed in (0, 1):
+        engine.start([Job(str(tmp_path), seed)])  # a folder without an experiment
+        (outcome,) = outcomes(engine, 1)
+        assert outcome.state == "failed"
+        lost = tmp_path / "experiment.yaml"
+        assert outcome.message == f"grokscope: {lost} is gone; start the sweep again, which writes it"
+        pids += [worker.process.pid for worker in engine._pool.values()]
+    engine.stop()
+    assert len(pids) == 2
+    assert pids[0] == pids[1]

@@ -11,7 +11,7 @@ from grokscope.experiments.runner import run_experiment
 from grokscope.experiments.spec import Experiment
 from grokscope.experiments.sweep.engine import Job
 from grokscope.runs import RunError
-from grokscope.runs.seed_runs import read_experiment
+from grokscope.runs.seed_runs import EXPERIMENT, read_experiment
 from grokscope.runs.side_files import holds_run
 from grokscope.runs.sweep_folder import claim, is_finished
 
@@ -22,7 +22,7 @@ def work(job: Job) -> bool:
     """Run, or go on with, one run of a sweep; False where another process works on it.
 
     Raises:
-        RunError: if the folder is not there, or cannot be written.
+        RunError: if the folder or its experiment is not there, or cannot be written.
         DataError: if the data are missing or damaged.
     """
     folder = Path(job.folder)
@@ -64,5 +64,12 @@ def _run(job: Job) -> None:
 
 
 def experiment_of(folder: Path) -> Experiment:
-    """The experiment of a setting."""
-    return Experiment.model_validate(read_experiment(folder))
+    """The experiment of a setting.
+
+    Raises:
+        RunError: if its file is gone.
+    """
+    written = read_experiment(folder)
+    if written is None:
+        raise RunError(f"{folder / EXPERIMENT} is gone; start the sweep again, which writes it")
+    return Experiment.model_validate(written)
