@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import grokscope as gs
+from grokscope.experiments.data_and_model import MODEL_SPECS
 from grokscope.experiments.from_spec import (
     build_method,
     build_model,
@@ -19,6 +20,8 @@ from grokscope.experiments.spec import Experiment, MonitorSpec
 from grokscope.measures.robustness import gaussian_noise
 
 DATA = gs.load_data("digits", train_size=30, test_size=20)
+IMAGES = replace(DATA, train_x=DATA.train_x.view(-1, 1, 8, 8), test_x=DATA.test_x.view(-1, 1, 8, 8))
+TOKENS = gs.load_data("modular", modulus=7, encoding="tokens")
 EVERY = {
     "measures": ["weight_norm", "ntk_distance", "manifold_geometry", "noise_accuracy"],
     "probe_size": 7,
@@ -130,3 +133,18 @@ def test_a_network_has_the_data_s_classes_the_seed_and_the_type() -> None:
     arms["one"]["model"] = {**model, "scalar_output": True}  # type: ignore[dict-item]
     scalar = Experiment.model_validate(said).arms["one"].model
     assert build_model(scalar, DATA, 0)(DATA.test_x).shape == (20,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "data"),
+    [
+        ({"name": "mlp", "widths": (4,)}, DATA),
+        ({"name": "cnn", "widths": (4,)}, IMAGES),
+        ({"name": "transformer", "d_model": 8}, TOKENS),
+    ],
+)
+def test_a_network_of_every_kind_has_an_output_for_each_class(
+    settings: dict[str, object], data: gs.Dataset
+) -> None:
+    model = build_model(MODEL_SPECS[str(settings["name"])](**settings), data, seed=0)
+    assert model(data.train_x[:5]).shape == (5, data.num_classes)

@@ -211,7 +211,7 @@ def test_a_worker_tells_of_a_failure_in_a_line_and_takes_the_next_job(tmp_path: 
         (outcome,) = outcomes(engine, 1)
         assert outcome.state == "failed"
         lost = tmp_path / "experiment.yaml"
-        assert outcome.message == f"grokscope: {lost} is gone; start the sweep again, which writes it"
+        assert outcome.message == f"grokscope: {lost} is gone; start the sweep again"
         pids += [worker.process.pid for worker in engine._pool.values()]
     engine.stop()
     assert len(pids) == 2

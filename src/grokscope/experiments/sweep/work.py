@@ -71,5 +71,5 @@ def experiment_of(folder: Path) -> Experiment:
     """
     written = read_experiment(folder)
     if written is None:
-        raise RunError(f"{folder / EXPERIMENT} is gone; start the sweep again, which writes it")
+        raise RunError(f"{folder / EXPERIMENT} is gone; start the sweep again")
     return Experiment.model_validate(written)
