@@ -75,6 +75,11 @@ def test_values_are_counted_with_what_aliases_stand_for(
 
 
 CLAIM = "claims: [{says: x, quantity: %s, %s}]\narms:"
+WHOLE = (
+    "train_size: 100}\nmodel: {widths: [16]}\ntraining: {lr: 1e-3, max_steps: 20}\n"
+    "arms:\n  baseline:\n  grokalign: {methods: [{name: grokalign, weight: 1e-2}]}"
+)
+SPAN = "reduce_to_span: true}\nmodel: {widths: [16]}\ntraining: {optimizer: sgd, max_steps: 20}\n"
 MISTAKES = [
     ("lr: 1e-3", "learning_rate: 1", "training.learning_rate: unknown field"),
     ("widths", "width", "model.width: unknown field 'width'; did you mean 'widths'?"),
@@ -187,6 +192,67 @@ MISTAKES = [
         "arms:",
         "panels: [{kind: time_to_target, target: 85}]\narms:",
         "target: test_accuracy runs from 0 to 1: got 85",
+    ),
+    ("arms:", CLAIM % ("{arm: baseline}", "at_least: 1"), "has no 'kind', which says what it is"),
+    (
+        "arms:",
+        CLAIM % ("{kind: step_to, arm: baseline, target: .5}", "at_least: 1"),
+        "claims.0.quantity.kind: unknown kind 'step_to'; did you mean 'steps_to'?",
+    ),
+    (
+        "arms:",
+        CLAIM % ("{kind: speed_up, arm: grokalign, baseline: basline, target: .5}", "at_most: 1"),
+        "the claim 'x': unknown arm 'basline'; did you mean 'baseline'?",
+    ),
+    ("arms:", "panels: [{title: x}]\narms:", "panels.0: has no 'kind', which says what it is"),
+    (
+        "arms:",
+        "panels: [{kind: curve}]\narms:",
+        "panels.0.kind: unknown kind 'curve'; did you mean 'curves'?",
+    ),
+    ("name: grokalign, ", "", "arms.grokalign.methods.0: has no 'name', which says what it is"),
+    ("widths: [16]", "widths: [16], activation: relo", "unknown activation 'relo'; did you mean"),
+    (
+        "arms:",
+        "monitor: {after_training: [ntk_distance]}\narms:",
+        "monitor.after_training (ntk_distance) measures kept checkpoints: say which steps to keep",
+    ),
+    (
+        "max_steps: 20}",
+        "max_steps: 20, keep_checkpoints: true}\n"
+        "monitor: {measures: [ntk_distance], after_training: [ntk_distance]}",
+        "monitor.after_training and monitor.measures both hold ntk_distance: keep one",
+    ),
+    (
+        "train_size: 100",
+        "reduce_to_span: true",
+        "data.reduce_to_span is exact with training.optimizer sgd alone: adamw treats",
+    ),
+    (
+        WHOLE,
+        SPAN + "arms:\n  baseline: {methods: [{name: adversarial, eps: 0.1}]}",
+        "data.reduce_to_span is not exact with adversarial, only with",
+    ),
+    (
+        WHOLE,
+        SPAN + "analysis: representation\narms:\n  baseline:",
+        "an analysis needs networks of whole inputs: drop reduce_to_span",
+    ),
+    (
+        WHOLE,
+        SPAN + "vectorize: true\narms:\n  baseline:",
+        "vectorize: true does not go with data.reduce_to_span, which gives each network data of",
+    ),
+    (
+        "arms:\n  baseline:\n  grokalign: {methods: [{name: grokalign, weight: 1e-2}]}",
+        "arms: {}",
+        "an experiment needs at least one arm, or an analysis",
+    ),
+    ("arms:", "analysis: region\narms:", "unknown analysis 'region'; did you mean 'regions'?"),
+    (
+        "arms:",
+        "analysis: regions\nanalysis_options: {radus: 1}\narms:",
+        "unknown option of the analysis 'radus'; did you mean 'radius'?",
     ),
 ]
 
