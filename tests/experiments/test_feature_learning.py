@@ -171,6 +171,23 @@ def test_a_network_that_stays_linear_has_no_span(runs: dict[str, gs.Run]) -> Non
     assert max(results["arms"]["large"]["kernel_growth"]) < 1.5
     assert set(results["spans"]) == {"plain", "small"}
     assert "alignment_share" not in results["arms"]["large"]
+    plain, small = (results["table"][title] for title in ("Plain", "Small"))
+    assert results["finding"] == (
+        f"Plain: the kernel grew {plain['kernel_growth']:.2g} times, and "
+        f"{100 * plain['alignment_share']:.0f} % of the alignment's rise came with it; "
+        f"Small: the kernel grew {small['kernel_growth']:.2g} times, and "
+        f"{100 * small['alignment_share']:.0f} % of the alignment's rise came with it; "
+        "Large: the kernel changed by less than half"
+    )
+
+
+def test_the_finding_on_scales_says_how_far_alignment_falls(runs: dict[str, gs.Run]) -> None:
+    results = runs["scaling"].results
+    weights, outputs = (results[scaled]["alignment_drop"] for scaled in ("weights", "outputs"))
+    assert results["finding"] == (
+        f"From the smallest weights to the largest, the largest alignment falls by {weights:.2f}; "
+        f"from the smallest outputs to the largest, the largest alignment falls by {outputs:.2f}"
+    )
 
 
 @pytest.mark.parametrize(

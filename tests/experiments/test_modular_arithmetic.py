@@ -58,7 +58,13 @@ def test_progress_is_that_of_each_kept_checkpoint(run: Run) -> None:
     rows = [row for row in run.results["table"] if row["condition"] == "GrokAlign"]
     assert [row["seed"] for row in rows] == [0, 1]
     shares = [row["logit_share"] for row in rows]
-    assert run.results["last"]["grokalign"]["logit_share"] == pytest.approx(sum(shares) / 2)
+    last = run.results["last"]
+    assert last["grokalign"]["logit_share"] == pytest.approx(sum(shares) / 2)
+    assert run.results["finding"] == (
+        "Share of the logits' variance in key frequencies at the end: "
+        f"Weight decay alone: {last['weight-decay']['logit_share']:.0%}; "
+        f"GrokAlign: {last['grokalign']['logit_share']:.0%}"
+    )
 
 
 def test_what_is_frozen_stays_and_the_rest_is_trained(run: Run) -> None:

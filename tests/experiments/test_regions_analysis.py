@@ -16,6 +16,7 @@ from grokscope.experiments.analyses.migration import migration_metrics, places_a
 from grokscope.experiments.analyses.region_pictures import picture, setting
 from grokscope.experiments.analyses.regions import (
     Triple,
+    _shown,
     rank_correlation,
     region_metrics,
     sunflower,
@@ -249,6 +250,13 @@ def test_the_analysis_stores_the_slices_that_are_pictured(run: gs.Run) -> None:
     fixed = run.arrays("baseline", 0, "slice-1")
     assert fixed["x"].shape == (3, 1, 8, 8)
     assert len(set(fixed["y"].tolist())) == 3
+
+
+@pytest.mark.parametrize("number", [-1, 3])
+def test_a_slice_that_is_not_there_cannot_be_pictured(number: int, triple: Triple) -> None:
+    assert list(_shown([triple] * 3, [2, 0])) == ["slice-2", "slice-0"]
+    with pytest.raises(ValueError, match=f"pictured must hold numbers from 0 to 2: got {number}"):
+        _shown([triple] * 3, [0, number])
 
 
 def test_an_option_that_the_analysis_does_not_have_is_named(tmp_path: Path) -> None:

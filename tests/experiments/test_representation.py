@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import numpy as np
 import pytest
@@ -15,8 +16,10 @@ from sklearn.preprocessing import StandardScaler
 import grokscope as gs
 from grokscope.experiments import load_experiment, run_experiment
 from grokscope.experiments.analyses.correlations import pearson
+from grokscope.experiments.analyses.distribution_shift import _scores
 from grokscope.experiments.analyses.kernel_points import kernel_points
 from grokscope.experiments.analyses.late_compression import settled
+from grokscope.experiments.analyses.representation import _finding
 from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.report import write_report
 from grokscope.runs import RunDirectory
@@ -223,7 +226,61 @@ def test_onsets_are_those_of_the_histories(run: gs.Run) -> None:
         assert row["memorized"] == found.memorized
         assert row["start"] == found.start
         assert row["generalization"].startswith(found.state)
-    assert "Plain: " in run.results["finding"]
+    assert run.results["finding"] == _finding(run)
+
+
+def test_the_finding_says_of_each_arm_what_most_of_its_seeds_did() -> None:
+    steps = [0, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10_000]
+    fitted, low, high = [0.1, *[1] * 10], [0.1, *[0.2] * 10], [0.1, *[0.9] * 10]
+    courses = {
+        "late": (fitted, [*low[:7], 0.3, *high[8:]]),
+        "later": ([0.1, 0.5, *fitted[2:]], [*low[:8], *high[8:]]),
+        "at once": (fitted, high),
+        "never": (fitted, low),
+        "fitting": (low, low),
+    }
+    histories = {
+        name: gs.History(
+            [
+                {"step": step, "train_accuracy": train, "test_accuracy": test}
+                for step, train, test in zip(steps, *course, strict=True)
+            ]
+        )
+        for name, course in courses.items()
+    }
+    seeds = {
+        "a": ["late", "later", "never"],
+        "b": ["late", "never", "never"],
+        "c": ["at once", "late", "at once"],
+        "d": ["fitting"],
+        "e": ["late", "late", "late"],
+    }
+
+    run = create_autospec(gs.Run, instance=True)
+    run.arms = list(seeds)
+    run.spec = {"arms": {arm: {"title": None if arm == "d" else arm.upper()} for arm in seeds}}
+    run.seeds = lambda arm: range(len(seeds[arm]))
+    run.history = lambda arm, seed: histories[seeds[arm][seed]]
+    starts = [gs.onset(histories[name]).start for name in ("late", "later")]
+    assert starts[0] is not None
+    assert starts[1] is not None
+    between = sum(starts) / 2
+    assert between != starts[0]
+    assert _finding(run) == (
+        f"A: generalizes from step {between:,.0f}, memorized at 15; "
+        "B: has not generalized; C: generalizes without delay; d: has not memorized; "
+        f"E: generalizes from step {starts[0]:,.0f}, memorized at 10"
+    )
+
+
+def test_features_that_are_not_finite_are_not_probed() -> None:
+    features = torch.ones(12, 3)
+    features[4, 1] = torch.inf
+    found = _scores(features, torch.arange(12) % 3, 2, 6)
+    assert set(found) == {"sgd", "ridge"}
+    for values in found.values():
+        assert values.shape == (2,)
+        assert values.isnan().all()
 
 
 def test_late_is_from_where_test_accuracy_has_settled() -> None:

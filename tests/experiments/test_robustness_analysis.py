@@ -38,5 +38,13 @@ def test_it_is_the_measure_on_the_last_network(tmp_path: Path) -> None:
         assert clean == pytest.approx([float(rows["test_accuracy"][-1]) for rows in last])
         assert all(a < b for a, b in zip(robust, clean, strict=True))
     assert set(results["table"]) == {"Plain", "penalized"}
-    assert "under pgd, Linf 25.5/255" in results["finding"]
+    table = results["table"]
+    for arm, title in (("plain", "Plain"), ("penalized", "penalized")):
+        of = results["arms"][arm]
+        assert table[title] == {name: sum(of[name]) / 2 for name in ("clean", "robust")}
+    assert results["finding"] == (
+        "Test accuracy that remains under pgd, Linf 25.5/255: "
+        f"{table['Plain']['robust']:.3f} of {table['Plain']['clean']:.3f} (Plain), "
+        f"{table['penalized']['robust']:.3f} of {table['penalized']['clean']:.3f} (penalized)"
+    )
     assert gs.load_data("digits", normalize=(0.3, 0.4)).value_range == pytest.approx((-0.75, 1.75))

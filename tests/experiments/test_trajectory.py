@@ -35,8 +35,11 @@ def test_it_is_what_the_histories_say(tmp_path: Path) -> None:
         assert moments["largest"] == [column.max() for column in columns]
         assert moments["last"] == [column[-1] for column in columns]
         assert run.results["table"][arm.title()]["last"] == sorted(moments["last"])[1]
-    assert run.results["finding"].startswith("PC1: 0.")
-    assert "(Plain), " in run.results["finding"]
+    plain, wide = (run.results["table"][title] for title in ("Plain", "Wide"))
+    assert run.results["finding"] == (
+        f"PC1: {plain['first']:.2f} to {plain['last']:.2f} (Plain), "
+        f"{wide['first']:.2f} to {wide['last']:.2f} (Wide)"
+    )
 
 
 def test_a_metric_that_was_not_measured_is_named(tmp_path: Path) -> None:
