@@ -80,7 +80,7 @@ class Network:
         self.num_outputs = shapes[graph.output].numel()
 
     def on(self, number: int) -> Network:
-        """The same network on one of its slices alone."""
+        """The same network on one of its slices alone, without what was kept for the search."""
         one = copy.copy(self)
         here = slice(number, number + 1)
         one.planes = self.planes[here]

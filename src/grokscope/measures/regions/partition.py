@@ -176,7 +176,7 @@ def _regions(
     if len(counts) == len(network.layers):
         _check_against_model(network, mesh)
     if len(network.planes) == 1:
-        return [LinearRegions(network, mesh, [int(count[0]) for count in counts])]
+        return [LinearRegions(network.on(0), mesh, [int(count[0]) for count in counts])]
     parts = mesh.split_islands(len(network.planes))
     return [
         LinearRegions(network.on(i), part, [int(count[i]) for count in counts])
