@@ -5,11 +5,12 @@
 A mutant is the source with one place changed: a comparison, an operator, a number, `and` for `or`,
 a condition negated, or a returned value replaced by None. It is tried on the docstring examples of
 its file and on the six test files nearest to it by the names that they mention, as far as these
-take two minutes of the processor together. It is noticed where a test fails, or does not come to
-its end, that passes at the same moment with the code as it is: a busy machine or a test that is
-broken anyhow notices nothing. All happens in a copy of the checkout without comments, as the
-mutants are, in children of a process that has torch loaded. Packages take turns, so that a short
-run samples all of them.
+take two minutes of the processor together; where none of them notices, on the other files of its
+package's tests, for five minutes. It is noticed where a test fails, or does not come to its end,
+that passes at the same moment with the code as it is: a busy machine or a test that is broken
+anyhow notices nothing. All happens in a copy of the checkout without comments, as the mutants are,
+in children of a process that has torch loaded. Packages take turns, so that a short run samples all
+of them.
 
 Mutants that no test could notice are named in ``benchmarks/equivalent_mutants.json``, each with the
 reason, and are not counted. What was found goes to ``--out`` as JSON, the survivors by place; with
@@ -46,8 +47,9 @@ PACKAGES = (
     "measures", "methods", "data", "models", "runs", "findings", "training", "experiments",
     "report", "cli", "integrations",
 )  # fmt: skip
-# the tests of a mutant have so many seconds of the processor, and so many by the clock
-_LONGEST, _STUCK = 120.0, 900.0
+# the nearest tests of a mutant have so many seconds of the processor, then the others of its
+# package, and either so many by the clock
+_LONGEST, _OTHERS, _STUCK = 120.0, 300.0, 900.0
 _NEAREST = 6
 _IMPORTED = (
     "numpy", "scipy.stats", "scipy.optimize", "sklearn.datasets", "pydantic", "typer", "rich",
@@ -180,11 +182,11 @@ def _is_text(*nodes: ast.expr) -> bool:
     )
 
 
-def tests_of(file: str, line: int) -> list[str]:
-    """The test files that are nearest to a line: by its module and the name that it stands in.
+def tests_of(file: str, line: int) -> tuple[list[str], list[str]]:
+    """The test files that are nearest to a line, and the others of its package.
 
-    All that share the most of the folders, the module's name, and the names of what the line stands
-    in and of what calls that, at most six.
+    Near are those that share the most of the folders, the module's name, and the names of what the
+    line stands in and of what calls that, at most six.
     """
     tree = ast.parse((SOURCE / file).read_text("utf-8"))
     named = {
@@ -217,8 +219,11 @@ def tests_of(file: str, line: int) -> list[str]:
             score /= 2
         scores[str(path.relative_to(ROOT))] = score
     best = sorted(scores, key=lambda path: (-scores[path], path))
+    near = [path for path in best[:_NEAREST] if scores[path] > 2]
+    package = f"tests/{module.parts[0]}/"
+    others = [path for path in best if path.startswith(package) and path not in near]
     # a docstring's example is a test as well
-    return [f"src/grokscope/{file}", *(path for path in best[:_NEAREST] if scores[path] > 2)]
+    return [f"src/grokscope/{file}", *near], others
 
 
 def _names_in(node: ast.AST) -> set[str]:
@@ -281,22 +286,29 @@ class Checkout:
 
         None where no test that is short enough looks at it.
         """
+        near, others = tests_of(mutant.file, mutant.line)
+        became = self._became(mutant, near, _LONGEST)
+        if became != "survived":
+            return became
+        return self._became(mutant, others, _OTHERS) or became
+
+    def _became(self, mutant: Mutant, files: Sequence[str], limit: float) -> str | None:
+        """The same by some files of tests, which have so many seconds of the processor."""
         file = self.root / "src/grokscope" / mutant.file
         whole, change = file.read_text("utf-8"), ast.unparse(mutated(mutant))
-        nearest = tests_of(mutant.file, mutant.line)
-        while tests := [test for test in nearest if test not in self._left_out]:
+        while tests := [test for test in files if test not in self._left_out]:
             self._write(file, change)
             try:
-                word, where = self._run(tests)
+                word, where = self._run(tests, limit)
             finally:
                 self._write(file, whole)
             if word == "passed":
                 return "survived" if any(test.startswith("tests/") for test in tests) else None
             # the same with the code as it is, at the same moment
             if word == "slow":
-                again, where = self._run(tests)
+                again, where = self._run(tests, limit)
             else:
-                again, _ = self._run([where], collect_only=word == "unread")
+                again, _ = self._run([where], limit, collect_only=word == "unread")
             if again == "passed":
                 return "noticed by time" if word == "slow" else "noticed"
             self._left_out.add(where if word == "failed" else where.partition("::")[0])
@@ -309,7 +321,9 @@ class Checkout:
         for compiled in (file.parent / "__pycache__").glob(f"{file.stem}.*"):
             compiled.unlink()
 
-    def _run(self, tests: Sequence[str], collect_only: bool = False) -> tuple[str, str]:
+    def _run(
+        self, tests: Sequence[str], limit: float, collect_only: bool = False
+    ) -> tuple[str, str]:
         """What became of files or tests, and of which test in them.
 
         "passed", "failed", "unread" where a file cannot be imported, or "slow": they took more
@@ -321,7 +335,7 @@ class Checkout:
             os.setsid()
             os._exit(self._tested(tests, ["--collect-only"] if collect_only else []))
         begin, done, status = time.monotonic(), 0, 0
-        while not done and _seconds_used(pid) < _LONGEST and time.monotonic() - begin < _STUCK:
+        while not done and _seconds_used(pid) < limit and time.monotonic() - begin < _STUCK:
             time.sleep(0.05)
             done, status = os.waitpid(pid, os.WNOHANG)
         if done and os.waitstatus_to_exitcode(status) in (0, pytest.ExitCode.NO_TESTS_COLLECTED):

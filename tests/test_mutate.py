@@ -92,13 +92,36 @@ def test_double():
     assert area.double(1) == 2
 
 
+def test_kept():
+    assert area.kept(5) == 5
+
+
 def test_halvings():
     assert area.halvings(5) == 3
+"""
+
+# In the folder of the package, without a word of what it is about.
+OTHERS = """
+import importlib.util
+from pathlib import Path
+
+(FILE,) = (Path(__file__).parents[2] / "src/grokscope/shapes").glob("ar*.py")
+SPEC = importlib.util.spec_from_file_location("module", FILE)
+module = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(module)
+
+
+def test_all():
+    assert getattr(module, "dou" + "ble")(3) == 6
 """
 
 SHAPES = """
 def double(width):
     return 2 * width
+
+
+def kept(width):
+    return width**1
 
 
 def halvings(width):
@@ -112,7 +135,8 @@ def halvings(width):
 @pytest.mark.parametrize(
     ("change", "became"),
     [
-        ("2 * width -> 2 / width", "survived"),  # of 1 the same, and 1 is what is tried
+        ("width ** 1 -> width * 1", "survived"),
+        ("2 * width -> 2 / width", "noticed"),  # of 1 the same, so by the other tests of the folder
         ("return 2 * width -> return None", "noticed"),
         ("width > 0 -> width >= 0", "noticed by time"),
     ],
@@ -136,8 +160,9 @@ def _became(folder: Path, change: str) -> str | None:
     for name, text in (
         ("src/grokscope/shapes/area.py", SHAPES),
         ("tests/test_area.py", TESTS),
+        ("tests/shapes/test_others.py", OTHERS),
     ):
-        (root / name).parent.mkdir(parents=True)
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
     for name in ("docs", "examples", "benchmarks"):
         (root / name).mkdir()
