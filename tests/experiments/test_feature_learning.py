@@ -13,6 +13,7 @@ from scipy import stats
 import grokscope as gs
 from grokscope.experiments import load_experiment, run_experiment
 from grokscope.experiments.analyses.feature_learning import (
+    kernel_span,
     outputs_over_weights,
     rank_correlation,
 )
@@ -164,6 +165,22 @@ def test_the_span_is_where_the_kernel_makes_its_change(runs: dict[str, gs.Run]) 
     assert run.results["table"]["Small"]["kernel_growth"] == pytest.approx(
         np.median(arm["kernel_growth"])
     )
+
+
+@pytest.mark.parametrize(
+    ("kernel", "span"),
+    [
+        ([1, 2, 3, 10, 11], (1, 3)),  # a tenth and nine tenths are reached to the last digit
+        ([-1, -1.5, -3, -2], (1, 2)),
+        ([1, 1.5, 0, 20, 21, 1], (3, 3)),
+        ([2, 3], (1, 1)),
+        ([2, 2.9, 1.1], None),
+    ],
+)
+def test_a_span_is_from_a_tenth_of_the_largest_change_to_nine(
+    kernel: list[float], span: tuple[int, int] | None
+) -> None:
+    assert kernel_span(np.array(kernel, dtype=np.float64)) == span
 
 
 def test_a_network_that_stays_linear_has_no_span(runs: dict[str, gs.Run]) -> None:

@@ -202,12 +202,9 @@ def _trajectory(trained: AnalysisInput, arm: str, seed: int) -> dict[str, float]
         "rank_correlation": rank_correlation(kernel, inner),
         "rate_ratio": rates["measured_rate"] / rates["rate"],
     }
-    change = kernel - kernel[0]
-    largest = int(np.abs(change).argmax())
-    if abs(change[largest]) >= _LEAST_CHANGE * abs(kernel[0]):
-        made = change[: largest + 1] / change[largest]
-        start = int(np.flatnonzero(made < _BEGUN)[-1]) + 1
-        end = int(np.flatnonzero(made >= _DONE)[0])
+    span = kernel_span(kernel)
+    if span is not None:
+        start, end = span
         metrics |= {
             "start": float(steps[start]),
             "end": float(steps[end]),
@@ -215,6 +212,19 @@ def _trajectory(trained: AnalysisInput, arm: str, seed: int) -> dict[str, float]
             "alignment_share": _share(alignment, start, end),
         }
     return _finite(metrics)
+
+
+def kernel_span(kernel: Column) -> tuple[int, int] | None:
+    """Where a kernel makes its largest change: from a tenth to nine tenths, by index.
+
+    None where it changes by less than half of its first value.
+    """
+    change = kernel - kernel[0]
+    largest = int(np.abs(change).argmax())
+    if abs(change[largest]) < _LEAST_CHANGE * abs(kernel[0]):
+        return None
+    made = change[: largest + 1] / change[largest]
+    return int(np.flatnonzero(made < _BEGUN)[-1]) + 1, int(np.flatnonzero(made >= _DONE)[0])
 
 
 def _share(column: Column, start: int, end: int) -> float:
