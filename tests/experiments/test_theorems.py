@@ -56,9 +56,16 @@ def test_the_optimum_is_found_and_not_assumed() -> None:
     x = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
     target = torch.tensor([0.3, -0.4], dtype=torch.float64)
     start = torch.randn(2, 3, dtype=torch.float64)
-    best = optimum.minimizer(lambda z: (z - target).square().sum(), x, 0.1, start)
+    steps = []
+
+    def loss(z: torch.Tensor) -> torch.Tensor:
+        steps.append(z)
+        return (z - target).square().sum()
+
+    best = optimum.minimizer(loss, x, 0.1, start)
     expected = 0.1 * torch.outer(target / target.norm(), x / x.norm())
     torch.testing.assert_close(best, expected)
+    assert len(steps) < 200, "the search ends where it stands still"
 
 
 def test_the_offset_within_the_bound_is_a_weight_on_a_constant(
