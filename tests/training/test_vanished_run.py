@@ -19,7 +19,9 @@ SEEDS = [0, 1]
 SPEC = {"name": "x", "arms": {"a": {}}, "seeds": SEEDS}
 
 
-def train(run: RunDirectory, on_evaluation: Callable[..., None] | None = None) -> list[Any]:
+def train(
+    run: RunDirectory, on_evaluation: Callable[..., None] | None = None, **more: Any
+) -> list[Any]:
     return gs.fit_seeds(
         lambda seed: gs.MLP(64, [8, 6], 10, seed=seed),
         DATA,
@@ -34,6 +36,7 @@ def train(run: RunDirectory, on_evaluation: Callable[..., None] | None = None) -
         device="cpu",
         out=[run.trial("a", seed) for seed in SEEDS],
         on_evaluation=on_evaluation,
+        **more,
     )
 
 
@@ -70,6 +73,30 @@ def test_training_stops_with_its_rows_and_networks_beside_and_can_be_resumed(
         for name, value in theirs.model.state_dict().items():
             assert torch.equal(ours.model.state_dict()[name], value), name
     assert saved.lenient().history("a", 0).steps.tolist()[-1] == 30
+
+
+def test_a_training_that_was_over_is_over_in_what_is_saved(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "whole", SPEC, "cpu", SEEDS) as run:
+        train(run)
+    looked = [Run(tmp_path / "whole").history("a", seed) for seed in SEEDS]
+    reached = [float(history["train_accuracy"][history.steps == 10][0]) for history in looked]
+    over, left = (0, 1) if reached[0] > reached[1] else (1, 0)
+    assert reached[over] > reached[left]
+    stop = gs.Target("train_accuracy", reached[over])
+    assert max(looked[left]["train_accuracy"][looked[left].steps <= 10]) < reached[over]
+
+    def remove(of: int, row: dict[str, Any], seconds: float) -> None:
+        if (of, row["step"]) == (left, 20):
+            shutil.rmtree(tmp_path / "run")
+
+    run = RunDirectory.create(tmp_path / "run", SPEC, "cpu", SEEDS)
+    with pytest.raises(RunError, match="run-rescued"):
+        train(run, remove, stop_at=stop)
+    run.close("failed", "")
+    with RunDirectory.resume(tmp_path / "run-rescued", "cpu") as run:
+        state = run.trial("a", over).finished()
+    assert state is not None
+    assert state["step"] == 10
 
 
 def test_where_nothing_can_be_written_beside_it_lies_among_the_temporary_files(
