@@ -14,8 +14,7 @@ from typing import Any
 
 from drawing import STYLES, Curve, lines, recorded, save, sheet
 
-from grokscope.experiments.catalogue import shipped
-from grokscope.experiments.yaml_files import read_yaml
+from grokscope.experiments.catalogue import raw_experiment, shipped
 
 DOCS = Path(__file__).parents[1]
 FIGURES = DOCS / "images/figures"
@@ -81,10 +80,10 @@ def _arms(record: Any, metric: str, names: Sequence[str] = ()) -> dict[str, Curv
 
 def _arms_of(record: Any) -> dict[str, Any]:
     """The conditions of a recorded run under the titles that its experiment gives them today."""
-    path = shipped().get(record["experiment"])
-    now = read_yaml(path)["arms"] if path else {}
+    known = record["experiment"] in shipped()
+    now = raw_experiment(record["experiment"], record["preset"], (), None)["arms"] if known else {}
     return {
-        name: arm | {"title": now.get(name, {}).get("title", arm["title"])}
+        name: arm | {"title": (now.get(name) or {}).get("title", arm["title"])}
         for name, arm in record["arms"].items()
     }
 
