@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -97,6 +98,23 @@ def test_a_training_that_was_over_is_over_in_what_is_saved(tmp_path: Path) -> No
         state = run.trial("a", over).finished()
     assert state is not None
     assert state["step"] == 10
+
+
+@pytest.mark.parametrize("left", [1, 0])
+def test_a_training_that_is_over_needs_the_row_of_its_end(tmp_path: Path, left: int) -> None:
+    with RunDirectory.create(tmp_path / "run", SPEC, "cpu", SEEDS) as run:
+        train(run)
+    rows = (tmp_path / "run/metrics.jsonl").read_text().splitlines(keepends=True)
+    own = [row for row in rows if json.loads(row)["seed"] == 1]
+    kept = own[:-1] if left else []
+    (tmp_path / "run/metrics.jsonl").write_text("".join([r for r in rows if r not in own] + kept))
+    said = r"metrics\.jsonl lacks rows of a, seed 1, which ended at step 30: put the whole"
+    run = RunDirectory.resume(tmp_path / "run", "cpu")
+    with run, pytest.raises(RunError, match=said):
+        train(run)
+    (tmp_path / "run/metrics.jsonl").write_text("".join(rows))
+    with RunDirectory.resume(tmp_path / "run", "cpu") as run:
+        assert [result.steps for result in train(run)] == [30, 30]
 
 
 def test_where_nothing_can_be_written_beside_it_lies_among_the_temporary_files(

@@ -84,7 +84,7 @@ class TrialGroup:
         """Raise where a training that is over has no row at its last step."""
         histories = self.histories() if steps else {}
         for seed, step in steps.items():
-            if max((row["step"] for row in histories[seed]), default=-1) < step:
+            if not any(row["step"] >= step for row in histories[seed]):
                 raise RunError(
                     f"{self.run.metrics.path} lacks rows of {self.trials[0].arm}, seed {seed}, "
                     f"which ended at step {step}: put the whole file back, or start again in "
