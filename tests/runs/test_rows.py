@@ -71,3 +71,12 @@ def test_an_atomic_write_that_fails_leaves_the_old_file(
         write_atomically(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["n" * 250, "n" * 300])
+def test_a_name_that_is_too_long_for_the_disk_is_told_as_a_failed_write(
+    tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(RunError, match=r"could not write .*: File name too long; what was written"):
+        write_atomically(tmp_path / name, b"new")
+    assert list(tmp_path.iterdir()) == []

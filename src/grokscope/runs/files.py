@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -56,18 +57,19 @@ def write_atomically(path: Path, content: bytes) -> None:
         RunError: if the disk is full or the folder cannot be written, or what stands there is no
             file; the old file is untouched.
     """
-    if _is_special(path):  # /dev/stdout would be a plain file from then on
-        raise RunError(f"could not write {path}: it is a device or a pipe; name a file")
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        if _is_special(path):  # /dev/stdout would be a plain file from then on
+            raise RunError(f"could not write {path}: it is a device or a pipe; name a file")
+        path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # there may be none, nor a folder for one
+            partial.unlink()
         raise write_failure(path, error) from error
 
 
