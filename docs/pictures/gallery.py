@@ -334,15 +334,7 @@ def _emnist() -> None:
         "rich-regime-fig3",
         {title: _arms(record, metric, both_scales) for metric, title in titles.items()},
     )
-    plots = {
-        title: _arms(record, metric, ["weights-1"])
-        for metric, title in {
-            "test_accuracy": "test accuracy",
-            "test_loss": "test loss",
-            "ntk_distance_init": "kernel distance from step 0",
-        }.items()
-    }
-    draw("rich-regime-figA5", plots)
+    draw("rich-regime-figA5", _geometry(record, "weights-1"))
     rows = record["arms"]["images-1000"]["evaluations"]
     both = {
         f"{what} of the output": {
