@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
-import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,34 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def stop_after(
-    process: subprocess.Popen, metrics: Path, lines: int, how: signal.Signals
+    command: Sequence[str], run: Path, lines: int, how: signal.Signals
 ) -> tuple[int, str]:
-    """Send a signal as soon as so many rows are written; the exit code and what was said."""
-    while process.poll() is None:  # pytest's own time limit holds on a machine that is busy
-        if metrics.exists() and metrics.read_bytes().count(b"\n") >= lines:
-            process.send_signal(how)
+    """Start a command in the folder of its run and send it a signal once so many rows are written.
+
+    One that is over before the signal comes, on a machine that is busy, is taken back and tried
+    again. Returns the exit code and what was said.
+    """
+    before, code, err = run.with_name("before"), 0, ""
+    if run.exists():
+        shutil.copytree(run, before)
+    for attempt in range(5):
+        if attempt:
+            shutil.rmtree(run)
+            if before.exists():
+                shutil.copytree(before, run)
+        process = start(*command, folder=run.parent)
+        metrics = run / "metrics.jsonl"
+        while process.poll() is None:  # pytest's own time limit holds on a machine that is busy
+            if metrics.exists() and metrics.read_bytes().count(b"\n") >= lines:
+                process.send_signal(how)
+                break
+            time.sleep(0.002)
+        err = process.communicate(timeout=60)[1]
+        code = process.returncode
+        if code != 0:
             break
-        time.sleep(0.002)
-    _, err = process.communicate(timeout=60)
-    return process.returncode, err
+    shutil.rmtree(before, ignore_errors=True)
+    return code, err
 
 
 def assert_same(run: Path, other: Path) -> None:
@@ -54,8 +73,8 @@ def test_a_run_killed_again_and_again_ends_with_the_same_numbers(
     # Rows at which to kill: in the first arm, in the second, and near the very end.
     for kill, lines in enumerate((3, 29, 70)):
         resume = ["--resume"] if kill else []
-        process = start(*command, *resume, folder=tmp_path)
-        assert stop_after(process, tmp_path / "run/metrics.jsonl", lines, signal.SIGKILL)[0] == -9
+        code, _ = stop_after([*command, *resume], tmp_path / "run", lines, signal.SIGKILL)
+        assert code == -9
         assert Run(tmp_path / "run").status["state"] == "killed"
     done = grokscope(*command, "--resume", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -70,8 +89,7 @@ def test_signals_leave_a_run_that_says_so_and_can_be_resumed(
     (tmp_path / "small.yaml").write_text(EXPERIMENT)
     command = ["run", "small.yaml", "--out", "run", "--resume"]
     for how, lines in ((signal.SIGINT, 5), (signal.SIGTERM, 25), (signal.SIGHUP, 60)):
-        process = start(*command, folder=tmp_path)
-        code, err = stop_after(process, tmp_path / "run/metrics.jsonl", lines, how)
+        code, err = stop_after(command, tmp_path / "run", lines, how)
         assert code == 128 + how
         by = "" if how == signal.SIGINT else f" by {how.name}"
         assert err.strip() == (

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from grokscope.runs import Run
-from tests.cli.running import EXPERIMENT, grokscope, start
+from tests.cli.running import EXPERIMENT, grokscope
 from tests.cli.test_interruption import stop_after
 
 COMMAND = ["run", "small.yaml", "--seeds", "3", "--out", "run", "--set", "training.max_steps=160"]
@@ -28,9 +28,7 @@ def test_seeds_killed_again_and_again_end_with_the_numbers_of_seeds_left_alone(
     for kill, lines in enumerate((8, 80)):
         resume = ["--resume"] if kill else []
         arguments = [*COMMAND, "--set", "vectorize=true", *resume]
-        process = start(*arguments, folder=tmp_path / "killed")
-        rows = tmp_path / "killed/run/metrics.jsonl"
-        assert stop_after(process, rows, lines, signal.SIGKILL)[0] == -9
+        assert stop_after(arguments, tmp_path / "killed/run", lines, signal.SIGKILL)[0] == -9
     done = grokscope(*COMMAND, "--set", "vectorize=true", "--resume", folder=tmp_path / "killed")
     assert done.returncode == 0, done.stderr
     runs = {name: Run(tmp_path / name / "run") for name in ("whole", "killed")}
