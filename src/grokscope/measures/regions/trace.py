@@ -112,7 +112,7 @@ def _chain(module: nn.Module) -> fx.Graph | None:
     graph = fx.Graph()
     node = graph.placeholder("input")
     for name, layer in _leaves("", module):
-        if type(layer).__module__.startswith("torch.nn.modules") and layer._modules == {}:
+        if _is_torchs_own(layer):
             node = graph.call_module(name, (node,))
         else:
             return None
@@ -156,21 +156,22 @@ def _copied_layers(model: nn.Module) -> dict[int, Any]:
     """
     copies: dict[int, Any] = {}
     for layer in model.modules():
-        if not type(layer).__module__.startswith("torch.nn.modules") or layer._modules:
+        if not _is_torchs_own(layer):
             continue
         tensors = {**layer._parameters, **layer._buffers}.values()
         others = [v for k, v in vars(layer).items() if k not in ("_parameters", "_buffers")]
         if all(type(tensor) in _TENSORS for tensor in tensors) and all(map(_is_constant, others)):
-            for tensor in tensors:
-                if tensor is not None and id(tensor) not in copies:
-                    copies[id(tensor)] = copy.deepcopy(tensor)
             one = copies[id(layer)] = copy.copy(layer)
             for name, value in vars(layer).items():
                 if isinstance(value, dict | set | list):
-                    vars(one)[name] = value.copy()
-            for kind in (one._parameters, one._buffers):
-                kind.update({n: copies[id(t)] for n, t in kind.items() if t is not None})
+                    # what is not empty is tensors, which layers may share, or a list of constants
+                    vars(one)[name] = copy.deepcopy(value, copies) if value else value.copy()
     return copies
+
+
+def _is_torchs_own(layer: nn.Module) -> bool:
+    """Whether it is a layer of torch's without parts."""
+    return type(layer).__module__.startswith("torch.nn.modules") and not layer._modules
 
 
 def _is_constant(value: object) -> bool:
