@@ -27,7 +27,7 @@ GEOMETRY = ("capacity", "radius", "dimension")
 def evaluations(run: Run, arm: str, seed: int) -> list[dict[str, float]]:
     """The rows at kept checkpoints and those measured after training, to four digits."""
     history = run.history(arm, seed)
-    kept = set(run.checkpoint_steps(arm, seed)) | {
+    kept = set(run.spec["arms"][arm]["training"]["keep_checkpoints"]) | {
         row["step"] for row in history if row.get("ntk_distance_init") is not None
     }
     wanted = [

@@ -51,17 +51,7 @@ def representation(
         capacity of the last layer over that of the first at the last evaluation (a list over
         seeds). And what the parts return.
     """
-    run = trained.run
-    results = {
-        "finding": _finding(run),
-        "onsets": _onsets(run),
-        "onset_spread": _spread(run, lambda history: onset(history).start),
-        "kernel_spread": _spread(run, lambda history: last_value(history, KERNEL)),
-        "delay_order": _delay_order(run),
-        "capacity_by_layer": _capacity_by_layer(run),
-        **correlations(run),
-        **late_compression(run),
-    }
+    results = found_in_rows(trained.run)
     if probe is not None:
         results |= probing(trained, **probe)
     if kernels is not None:
@@ -71,6 +61,20 @@ def representation(
     if embed is not None and (reason := embeddings(trained, **embed)):
         results["no_embedding"] = reason
     return results
+
+
+def found_in_rows(run: Run) -> dict[str, Any]:
+    """The part of the results that no network is needed for: rows of the run are enough."""
+    return {
+        "finding": _finding(run),
+        "onsets": _onsets(run),
+        "onset_spread": _spread(run, lambda history: onset(history).start),
+        "kernel_spread": _spread(run, lambda history: last_value(history, KERNEL)),
+        "delay_order": _delay_order(run),
+        "capacity_by_layer": _capacity_by_layer(run),
+        **correlations(run),
+        **late_compression(run),
+    }
 
 
 def _onsets(run: Run) -> list[dict[str, Any]]:
