@@ -138,11 +138,11 @@ def _chosen(names: Iterable[str]) -> Iterator[str]:
 
 
 def _halved(name: str, tensor: Tensor) -> Tensor:
-    """Single precision as half, where that is finer than what the report draws.
+    """Single and double precision as half, where that is finer than what the report draws.
 
     Pictures have 255 levels, and a slice 2,047 places; corners around a point are finer.
     """
-    fine = name.startswith("near_") or tensor.dtype != torch.float32 or not tensor.numel()
+    fine = name.startswith("near_") or not tensor.is_floating_point() or not tensor.numel()
     return tensor if fine or float(tensor.abs().max()) > _LARGEST_HALF else tensor.half()
 
 

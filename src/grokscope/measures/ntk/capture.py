@@ -82,6 +82,7 @@ def captured(source: Source, terms: Sequence[Term], directions: Tensor, chunk: i
         if term.form != "factored"
     }
     apart: dict[int, Factored] = {}
+    room: Room = {}
     for start in range(0, n, chunk):
         at = slice(start, min(start + chunk, n))
         some = source.examples(at)
@@ -90,7 +91,7 @@ def captured(source: Source, terms: Sequence[Term], directions: Tensor, chunk: i
             names = {t: terms[t].names[0] for t in views if terms[t].form == form}
             if names:
                 write([views[t].e for t in names], some, list(names.values()), directions)
-        for t, piece in _one_pass(some, terms, directions, views).items():
+        for t, piece in _one_pass(some, terms, directions, views, room).items():
             # a batch in one chunk is kept as it is: only several need room to be put together in
             if len(piece.a) == n:
                 apart[t] = piece
@@ -111,8 +112,16 @@ def _room_for_gradients(
     return Explicit(*made)
 
 
+# By call, where the cotangents of a chunk are written: pages of memory that were asked for once.
+Room = dict[int, Tensor]
+
+
 def _one_pass(
-    source: Source, terms: Sequence[Term], directions: Tensor, gradients: dict[int, Explicit]
+    source: Source,
+    terms: Sequence[Term],
+    directions: Tensor,
+    gradients: dict[int, Explicit],
+    room: Room,
 ) -> dict[int, Factored]:
     """The factored parts of one chunk; its expanded and explicit ones go to ``gradients``."""
     leaves = {
@@ -124,7 +133,7 @@ def _one_pass(
         return {}
     outputs, calls = _recorded(source, terms, {terms[t].names[0]: e for t, e in leaves.items()})
     own = [(leaf, gradients[t].e) for t, leaf in leaves.items()]
-    cotangents = _cotangents(outputs, calls, own, directions, source)
+    cotangents = _cotangents(outputs, calls, own, directions, source, room)
     apart = {}
     for t, term in enumerate(terms):
         if not term.calls:
@@ -209,6 +218,7 @@ def _cotangents(
     own: list[tuple[Tensor, Tensor]],
     directions: Tensor,
     source: Source,
+    room: Room,
 ) -> dict[int, Tensor]:
     """For every call the cotangents (r, c, S, O), r the rows of ``directions``.
 
@@ -227,7 +237,7 @@ def _cotangents(
                 by_call[i] = g
                 continue
             if i not in by_call:
-                by_call[i] = _room_for_rows(g[0], len(directions))
+                by_call[i] = _room_for_rows(room, i, g[0], len(directions))
             by_call[i][at] = g
         for (leaf, out), grad in zip(own, grads[len(calls) :], strict=True):
             out[at] = 0 if grad is None else grad.reshape(len(grad), len(leaf), -1)
@@ -273,13 +283,21 @@ def _backward(
         start = at.stop
 
 
-def _room_for_rows(g: Tensor, rows: int) -> Tensor:
-    """Room for ``rows`` tensors like ``g`` (c, S, O), in the order of memory that g has."""
-    if g.stride(2) == 1:
-        return g.new_empty(rows, *g.shape)
+def _room_for_rows(room: Room, call: int, g: Tensor, rows: int) -> Tensor:
+    """Room for ``rows`` tensors like ``g`` (c, S, O), in the order of memory that g has.
+
+    The room of an earlier chunk serves again: what it held is read by then.
+    """
     count, positions, width = g.shape
-    # one example's rows lie together: so they are one matrix with the positions as columns
-    return g.new_empty(count, rows, width, positions).permute(1, 0, 3, 2)
+    known = room.get(call)
+    if known is None or known.shape[1] < count or known.shape[2:] != g.shape[1:]:
+        if g.stride(2) == 1:
+            known = g.new_empty(rows, *g.shape)
+        else:
+            # one example's rows lie together: one matrix with the positions as columns
+            known = g.new_empty(count, rows, width, positions).permute(1, 0, 3, 2)
+        room[call] = known
+    return known[:, :count]
 
 
 def _write_gradients(

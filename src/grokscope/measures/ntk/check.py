@@ -1,15 +1,16 @@
-"""A kernel against the model's own derivatives: one product with a random vector.
+"""A kernel against the model's own derivatives: its products with random vectors.
 
-``K v`` must be ``J_1 (J_2^T v)``, a vector-Jacobian product and then a Jacobian-vector product over
-all parameters that the kernel is over: so one that was left out by mistake is missed as well. The
-terms that fail are taken on a slower path.
+``w^T K v`` must be ``<J_1^T w, J_2^T v>``, by plain backward passes over all parameters that the
+kernel is over: so one that was left out by mistake is missed as well. The terms that fail are taken
+on a slower path.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,7 @@ from grokscope.measures.centroid import is_noise, weights_across
 from grokscope.measures.company import outputs_at
 from grokscope.measures.gradients import gradients_or_zeros
 from grokscope.measures.magnitudes import inner_product
-from grokscope.measures.ntk.capture import CallsChanged, pushing_forward
+from grokscope.measures.ntk.capture import CallsChanged
 from grokscope.measures.ntk.memory import Pairs
 from grokscope.measures.ntk.plan import Term
 
@@ -27,6 +28,7 @@ from grokscope.measures.ntk.plan import Term
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 _LOW_PRECISION = 5e-2
 _FEW = 8
+_VECTORS = 2  # on each side
 
 
 def checked(pairs: Pairs, terms: Sequence[Term]) -> Tensor:
@@ -102,7 +104,8 @@ def _passes(pairs: Pairs, parameters: Mapping[str, nn.Parameter], kernel: Tensor
     one, two = checked_examples(len(first)), checked_examples(len(second))
     part = kernel[:, torch.tensor(one)[:, None], :, torch.tensor(two)].permute(2, 0, 3, 1)
     directions = pairs.directions[-len(kernel) :]
-    x1, x2 = rows(first.x, one), rows(second.x, two)
+    x1 = rows(first.x, one)
+    x2 = x1 if second is first else rows(second.x, two)
     error = relative_error(first.model, parameters, part, x1, x2, directions)
     if not math.isfinite(error):
         raise ValueError("the kernel holds NaN or infinity: so do the model's derivatives")
@@ -131,47 +134,43 @@ def relative_error(
     x2: Batch,
     directions: Tensor,
 ) -> float:
-    """How far ``K v`` is from ``J_1 (J_2^T v)`` for a random v, relative to the latter.
+    """How far ``w^T K v`` is from ``<J_1^T w, J_2^T v>``, relative to the lengths of the two.
 
-    Where the two disagree, ``w^T K v`` is compared with ``<J_1^T w, J_2^T v>`` as well: a model may
-    have no second derivative to form the Jacobian-vector product with, and where the gradients of
-    summed outputs cancel, rounding errors must be measured against what cancelled.
+    The largest of four pairs of two random vectors each, of which one may be nearly blind to a
+    mistake of either sign. Where the gradients of summed outputs cancel, what rounding leaves is
+    measured against what cancelled.
 
     Args:
         model: maps a batch to (n, k) or (n,).
         parameters: what the kernel is over.
         kernel: (r, n1, r, n2).
         x1: n1 examples.
-        x2: n2 examples.
+        x2: n2 examples; the same object where the two sides are one.
         directions: (r, k).
     """
     generator = torch.Generator(device="cpu").manual_seed(0)
     r, n1, _, n2 = kernel.shape
-    limit = tolerance(lowest_precision(parameters, directions.dtype))
+    wide = directions.to(kernel.dtype)
 
     def random(*shape: int) -> Tensor:
         return torch.randn(shape, generator=generator, dtype=torch.float64).to(kernel)
 
-    wide = directions.to(kernel.dtype)
-    v = random(r, n2)
-    product = (kernel.reshape(r * n1, r * n2) @ v.flatten()).view(r, n1)
-    pulled = _pulled_back(model, parameters, x2, v.T @ wide)
-    try:
-        pushed = pushing_forward(model, parameters, x1)[1](pulled).to(kernel.dtype)
-        expected = wide @ pushed.T
-        error = float((product - expected).norm()) / max(float(expected.norm()), 1e-300)
-        if error <= limit:
-            return error
-    except (NotImplementedError, RuntimeError):
-        pass
-    w = random(r, n1)
-    other = _pulled_back(model, parameters, x1, w.T @ wide)
-    inner = sum(inner_product(other[name], pulled[name]) for name in parameters)
-    sizes = (
-        _norm(_pulled_back(model, parameters, x, random(batch_size(x), directions.shape[1])))
+    w = random(_VECTORS, r, n1)
+    v = w if x1 is x2 else random(_VECTORS, r, n2)
+    left = _pulled_back(model, parameters, x1, w.mT @ wide)
+    right = left if x1 is x2 else _pulled_back(model, parameters, x2, v.mT @ wide)
+    found = w.flatten(1) @ kernel.reshape(r * n1, r * n2) @ v.flatten(1).T
+    expected = _table(_inner, left, right)
+    sizes = _table(lambda one, other: _norm(one) * _norm(other), left, right)
+    wrong = (found.cpu() - expected).abs()
+    error = float((wrong / sizes.clamp(min=1e-300)).max())
+    if error <= tolerance(lowest_precision(parameters, directions.dtype)):
+        return error
+    uncancelled = (
+        _norm(_pulled_back(model, parameters, x, random(1, batch_size(x), wide.shape[1]))[0])
         for x in (x1, x2)
     )
-    return abs(float((w * product).sum()) - inner) / max(math.prod(sizes), 1e-300)
+    return float(wrong.max()) / max(math.prod(uncancelled), 1e-300)
 
 
 def sum_is_noise(model: nn.Module, parameters: Mapping[str, nn.Parameter], x: Batch) -> bool:
@@ -204,15 +203,25 @@ def lowest_precision(parameters: Mapping[str, nn.Parameter], dtype: torch.dtype)
     return max((dtype, *(p.dtype for p in parameters.values())), key=lambda d: torch.finfo(d).eps)
 
 
+def _table(of: Callable[[Any, Any], float], left: Sequence[Any], right: Sequence[Any]) -> Tensor:
+    values = [[of(one, other) for other in right] for one in left]
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
+    return sum(inner_product(tensor, second[name]) for name, tensor in first.items())
+
+
 def _norm(tensors: Mapping[str, Tensor]) -> float:
-    return sum(inner_product(t, t) for t in tensors.values()) ** 0.5
+    return _inner(tensors, tensors) ** 0.5
 
 
 def _pulled_back(
-    model: nn.Module, parameters: Mapping[str, nn.Parameter], x: Batch, cotangent: Tensor
-) -> dict[str, Tensor]:
-    """``J^T v`` for a cotangent (n, k), by parameter."""
-    return _gradients(outputs_at(model, x), parameters, cotangent)
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], x: Batch, cotangents: Tensor
+) -> list[dict[str, Tensor]]:
+    """``J^T v``, by parameter, for each of several cotangents (n, k)."""
+    outputs = outputs_at(model, x)
+    return [_gradients(outputs, parameters, cotangent) for cotangent in cotangents]
 
 
 def _gradients(

@@ -268,21 +268,19 @@ def _add_positions(kernel: Tensor, p1: Factored, p2: Factored, symmetric: bool) 
     # (j, q, S O): each of an example's rows in one piece
     others = p2.g.transpose(0, 1).contiguous().flatten(2)
     most = max(rows1, rows2) * positions * width
-    limit = _BLOCK_CUDA if kernel.is_cuda else 4 * _BLOCK_CPU
+    limit = _BLOCK_CUDA if kernel.is_cuda else 8 * _BLOCK_CPU
     room = p2.g.new_empty(max(limit, _EXAMPLES * most))
     for some, columns in _blocks(n1, n2, symmetric):
         count = some.stop - some.start
         across = max(1, limit // (count * most))
         for left in range(columns.start, columns.stop, across):
             at = slice(left, min(left + across, columns.stop))
-            grams = _pair_gram(p1, p1.a[some], p2.a[at])
+            grams = _pair_gram(p1, p1.a[some], p2.a[at]).flatten(2)
             spread = room[: count * rows1 * (at.stop - left) * positions * width]
             spread = spread.view(count, rows1, -1, width)
             for b, gram in enumerate(grams):
-                weights = gram.reshape(gram.shape[0], -1).T
-                torch.bmm(
-                    weights.expand(rows1, *weights.shape), p1.g[:, some.start + b], out=spread[b]
-                )
+                weights = gram.T.expand(rows1, -1, -1)
+                torch.bmm(weights, p1.g[:, some.start + b], out=spread[b])
             # the few rows of j from the left: the product of a few rows with more is faster than
             # the other way round
             across_rows = spread.view(count * rows1, at.stop - left, -1).transpose(0, 1)
