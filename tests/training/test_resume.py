@@ -145,3 +145,40 @@ def test_the_checkpoints_of_listed_steps_are_kept_and_no_others(tmp_path: Path, 
             [tensor.flatten() for tensor in runs[1].checkpoint("run", 0, 14)["model"].values()]
         ),
     )
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adam", "sgd"])
+@pytest.mark.parametrize("formats", list(itertools.product([False, True], repeat=2)))
+def test_weights_may_lie_otherwise_in_memory_than_before_a_crash(
+    tmp_path: Path, optimizer: str, formats: tuple[bool, bool]
+) -> None:
+    """The fused kernels of optimizers read weights and moments in the order of memory."""
+    images = torch.randn(20, 3, 6, 6, generator=torch.Generator().manual_seed(1)).double()
+    labels = torch.arange(20) % 3
+
+    def trained(channels_last: bool, crash: int | None, out: Path | None) -> Tensor:
+        model = gs.CNN((3, 6, 6), out_features=3, widths=[4, 5], hidden=[6], seed=0).double()
+        if channels_last:
+            model.to(memory_format=torch.channels_last)
+        gs.fit(
+            model,
+            (images, labels, images, labels),
+            methods=[gs.GrokAlign(0.01), Crash(crash)],
+            optimizer=optimizer,
+            momentum=0.9 if optimizer == "sgd" else 0.0,
+            lr=0.01,
+            batch_size=7,
+            max_steps=9,
+            evaluate=[2, 3],
+            device="cpu",
+            out=out,
+            resume=out is not None,
+            checkpoint_seconds=0.0,
+        )
+        return weights(model)
+
+    before, after = formats
+    with pytest.raises(ConnectionResetError):
+        trained(before, 5, tmp_path / "run")
+    found = trained(after, None, tmp_path / "run")
+    torch.testing.assert_close(found, trained(False, None, None), rtol=1e-9, atol=1e-9)

@@ -123,12 +123,28 @@ class TrainingState:
             saved | {key: own[key] for key in ("capturable", "fused", "foreach") if key in own}
             for saved, own in groups
         ]
-        self.optimizer.load_state_dict(first | {"param_groups": merged})
+        # fused kernels go through memory as it lies, whatever the order of its axes: moments must
+        # lie as their parameter does, which need not be how those of the file do
+        laid_out = {
+            index: {
+                key: _in_order_of(parameter, value)
+                if key != "step" and _is_of(value, parameter.shape)
+                else value
+                for key, value in first["state"][index].items()
+            }
+            for index, parameter in enumerate(self.networks.trained)
+            if index in first["state"]
+        }
+        self.optimizer.load_state_dict({"state": laid_out, "param_groups": merged})
 
 
 def _is_of(value: object, shape: torch.Size) -> bool:
     """Whether an entry of an optimizer's state has a number for each of a parameter's."""
     return isinstance(value, Tensor) and value.shape == shape
+
+
+def _in_order_of(parameter: Tensor, value: Tensor) -> Tensor:
+    return torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _without_functions(scheduler: LRScheduler | None) -> dict[str, Any] | None:
