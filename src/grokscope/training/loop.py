@@ -13,6 +13,7 @@ from grokscope.measures.batches import map_leaves
 from grokscope.methods.networks import OneNetwork
 from grokscope.runs import RunError, TrialGroup
 from grokscope.training.batches import BatchOrder
+from grokscope.training.denormals import flushed_denormals
 from grokscope.training.device import synchronize
 from grokscope.training.graphed import RecordedSteps, check_capturable
 from grokscope.training.member import FitResult, Member
@@ -99,14 +100,15 @@ class Loop:
             member.model.train()
         begin, at = time.perf_counter(), step
         try:
-            while at < until:
-                at = self._take_some(at + 1, until)
-                if self.progress is not None:
-                    self.progress.at(self._alive, at)
-                if writes and at < until and self._checkpoint_due():
-                    self._clock(begin)
-                    self._checkpoint(at)
-                    begin = time.perf_counter()
+            with flushed_denormals():  # of the steps alone: what is measured between them is exact
+                while at < until:
+                    at = self._take_some(at + 1, until)
+                    if self.progress is not None:
+                        self.progress.at(self._alive, at)
+                    if writes and at < until and self._checkpoint_due():
+                        self._clock(begin)
+                        self._checkpoint(at)
+                        begin = time.perf_counter()
         except KeyboardInterrupt:
             self._clock(begin)
             raise
