@@ -182,7 +182,11 @@ def test_the_check_where_the_model_has_no_second_derivative() -> None:
     kernel = gs.empirical_ntk(model, x).permute(2, 0, 3, 1)
     directions = torch.eye(2, dtype=torch.float64)
     assert check_module.relative_error(model, names, kernel, x, x, directions) < 1e-12
-    assert check_module.relative_error(model, names, 1.1 * kernel, x, x, directions) > 1e-3
+    # too large, one side's rows in another order, and a difference that is antisymmetric
+    other = torch.randn(kernel.shape, dtype=torch.float64)
+    skew = other - other.permute(2, 3, 0, 1)
+    for wrong in (1.1 * kernel, kernel.flip(0), kernel + 0.1 * kernel.norm() * skew):
+        assert check_module.relative_error(model, names, wrong, x, x, directions) > 1e-3
 
 
 def test_calls_that_depend_on_the_batch_take_the_generic_path() -> None:

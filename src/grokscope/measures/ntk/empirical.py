@@ -4,8 +4,8 @@ The path of a model: it is inspected on three examples (`inspect`, by the `rules
 which shows what path each parameter takes and so the terms of the kernel (`plan`). The combinations
 of outputs that the kernel is between are chosen (`directions`). Block by block (`memory`), each
 term is captured by one forward and some backward passes (`capture`), and the two sides are
-contracted (`contract`). A product with a random vector checks the result (`check`). An estimate
-from random directions of the parameters stands beside all that (`sketch`).
+contracted (`contract`). Products with random vectors check the result (`check`). An estimate from
+random directions of the parameters stands beside all that (`sketch`).
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def empirical_ntk(
             stays under 2 GB beyond the result.
         parameters: names to restrict theta to, for the kernel of a layer; None for all that are
             trainable.
-        check: compare a part of the structured result with the model's own derivatives, by one
-            product with a random vector to 1e-4 in float32 and 1e-9 in float64. A parameter that
+        check: compare a part of the structured result with the model's own derivatives, by its
+            products with random vectors, to 1e-4 in float32 and 1e-9 in float64. A parameter that
             fails takes the generic path, with a warning that names it.
         sketch: estimate the kernel from this many random directions, for networks where the exact
             one costs too much (see `grokscope.measures.ntk.sketch`); exact if None.
