@@ -94,7 +94,9 @@ def measured(case: Case, rounds: int) -> dict[str, float]:
         return lambda: training.go(case.a_turn)
 
     taken = medians({way: turn(of) for way, of in both.items()}, rounds, steps_a_turn=1)
-    weights = [nn.utils.parameters_to_vector(of.model.parameters()) for of in both.values()]
+    weights = [
+        nn.utils.parameters_to_vector(of.model.parameters()).detach() for of in both.values()
+    ]
     found = {way: round(1e3 * seconds / case.a_turn, 3) for way, seconds in taken.items()}
     return found | {
         "share denormal": round(both["denormal"].share(), 3),
