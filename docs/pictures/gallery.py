@@ -19,6 +19,7 @@ from grokscope.experiments.catalogue import raw_experiment, shipped
 DOCS = Path(__file__).parents[1]
 FIGURES = DOCS / "images/figures"
 NOISE = ("0.2", "0.6", "1")
+NORM = "Jacobian norm"
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -40,6 +41,8 @@ def draw(name: str, plots: Mapping[str, Mapping[str, Curve]], shaded: Any = None
         lines(axes, curves)
         axes.set_title(title, fontsize=8.5)
         axes.set_xlabel("training step")
+        if title == NORM:  # over training it falls by orders of magnitude
+            axes.set_yscale("log")
         if shaded:
             axes.axvspan(*shaded, color="0.9", zorder=0)
     _legend(figure, places)
@@ -99,10 +102,10 @@ CURVES: dict[str, tuple[str, dict[str, str]]] = {
         },
     ),
     "fig7": (
-        "fig7-paper",
+        "fig7-published",
         {
             "test_accuracy": "test accuracy",
-            "jacobian_norm": "Jacobian norm",
+            "jacobian_norm": NORM,
             "centroid_alignment": "cosine of image and centroid",
         },
     ),
@@ -111,7 +114,7 @@ CURVES: dict[str, tuple[str, dict[str, str]]] = {
             f"{figure}-paper",
             {
                 "unseen_accuracy": "accuracy on pairs unseen in either order",
-                "jacobian_norm": "Jacobian norm",
+                "jacobian_norm": NORM,
                 f"{part}_gini": f"Gini, {part.replace('_', '-')}",
             },
         )
