@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 
 import torch
@@ -27,17 +27,13 @@ def channels_last(model: nn.Module, x: Batch) -> Iterator[None]:
         x: examples, of which two are passed through it and back.
     """
     convolutions = [module for module in model.modules() if _gains(module)]
-    for module in convolutions:
-        _lay(module, torch.channels_last)
-    if convolutions and not _runs(model, rows(x, slice(0, 2))):
-        for module in convolutions:
-            _lay(module, torch.contiguous_format)
-        convolutions = []
     try:
+        _lay(convolutions, torch.channels_last)
+        if convolutions and not _runs(model, rows(x, slice(0, 2))):
+            _lay(convolutions, torch.contiguous_format)
         yield
     finally:
-        for module in convolutions:
-            _lay(module, torch.contiguous_format)
+        _lay(convolutions, torch.contiguous_format)
 
 
 def _gains(module: nn.Module) -> bool:
@@ -53,9 +49,10 @@ def _gains(module: nn.Module) -> bool:
     )
 
 
-def _lay(module: nn.Module, order: torch.memory_format) -> None:
-    weight = module.get_parameter("weight")
-    weight.data = weight.data.contiguous(memory_format=order)
+def _lay(convolutions: Iterable[nn.Module], order: torch.memory_format) -> None:
+    for module in convolutions:
+        weight = module.get_parameter("weight")
+        weight.data = weight.data.contiguous(memory_format=order)
 
 
 def _runs(model: nn.Module, x: Batch) -> bool:
