@@ -45,6 +45,7 @@ def _gains(module: nn.Module) -> bool:
         weight.device.type == "cpu"
         and weight.dtype is torch.float32
         and weight.is_contiguous()
+        and not weight.is_shared()  # with other processes, which go on with this memory
         and torch.backends.mkldnn.is_available()
     )
 
