@@ -27,10 +27,10 @@ import grokscope as gs
 from bench_grokalign import medians
 from grokscope.experiments import load_experiment
 from grokscope.experiments.from_spec import build_method, build_model, load_dataset
-from grokscope.runs.environment import environment
 from grokscope.training.denormals import flushed_denormals
 from grokscope.training.fit import steps_of
 from grokscope.training.settings import TrainingSettings
+from records import write_timings
 
 RESULT = Path(__file__).parent / "results" / "denormals.json"
 TINY = torch.finfo(torch.float32).tiny
@@ -121,15 +121,7 @@ def main() -> None:
         apart = f"{found['largest difference']:.1g}"
         table.add_row(name, *times, f"{ratio:.2f}", f"{share:.0%}", apart)
     Console(width=100).print(table)
-    machine = environment("cpu", [0])
-    record = {
-        "torch": machine["packages"]["torch"],
-        "processor": machine["processor"],
-        "threads": 1,
-        "rounds": options.rounds,
-        "steps": results,
-    }
-    RESULT.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    write_timings(RESULT, options.rounds, steps=results)
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ def main() -> None:
     if options.worker:
         return worker(*options.worker)
     from bench_training import WORKLOADS
-    from grokscope.runs.environment import environment
+    from records import write_timings
 
     results = {name: measured(name, options.rounds) for name in [*WORKLOADS, CHAIN]}
     table = Table("ms a step", *WAYS, "ratio", "page faults", "largest, MB")
@@ -111,15 +111,7 @@ def main() -> None:
             f"{back['largest, MB']:,.0f} / {kept['largest, MB']:,.0f}",
         )
     Console(width=110).print(table)
-    machine = environment("cpu", [0])
-    record = {
-        "torch": machine["packages"]["torch"],
-        "processor": machine["processor"],
-        "threads": 1,
-        "rounds": options.rounds,
-        "steps": results,
-    }
-    RESULT.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    write_timings(RESULT, options.rounds, steps=results)
     return None
 
 

@@ -30,7 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import grokscope as gs
 from bench_grokalign import medians
-from grokscope.runs.environment import environment
+from records import write_timings
 
 RESULT = Path(__file__).parent / "results" / "training.json"
 SIDE = 2048
@@ -173,14 +173,7 @@ def main() -> None:
         ways = [f"{found[w]:.2f} ({found[w] / least:.2f})" for w in ("by hand", "compiled", "fit")]
         table.add_row(name, f"{least:.2f}", *ways, f"{found['compiling, s']:.0f} s")
     Console(width=100).print(table)
-    record = {
-        "torch": torch.__version__,
-        "processor": environment("cpu", [0])["processor"],
-        "threads": 1,
-        "rounds": options.rounds,
-        "networks": results,
-    }
-    RESULT.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    write_timings(RESULT, options.rounds, networks=results)
 
 
 if __name__ == "__main__":

@@ -115,8 +115,12 @@ def _status(run: Run) -> dict[str, Any]:
 def _copy_rows(source: Path, target: Path) -> None:
     if source.exists():
         target.parent.mkdir(parents=True, exist_ok=True)
-        rows = (json.dumps(rounded(row)) for row in RowFile(source).read())
-        target.write_text("".join(f"{row}\n" for row in rows))
+        write_rows(target, (rounded(row) for row in RowFile(source).read()))
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Write a file of rows whole."""
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def _copy_arrays(run: Run, arm: str, seed: int, kept: Arrays) -> None:

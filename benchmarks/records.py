@@ -15,6 +15,7 @@ from grokscope.experiments.catalogue import shipped
 from grokscope.experiments.yaml_files import read_yaml
 from grokscope.findings.claims import Claim, judge
 from grokscope.runs import Run
+from grokscope.runs.environment import environment
 
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 _ENVIRONMENT = ("grokscope", "packages", "python", "platform", "processor", "threads", "started")
@@ -89,6 +90,14 @@ def write_tables(page: Path, tables: str) -> None:
     after = rest.split("<!-- end of benchmark -->", 1)[1]
     text = f"{before}<!-- benchmark -->\n{tables}\n<!-- end of benchmark -->{after}"
     page.write_text(text, "utf-8")
+
+
+def write_timings(path: Path, rounds: int, **content: Any) -> None:
+    """Write what a benchmark measured on one thread in some rounds, and on what machine."""
+    machine = environment("cpu", [0])
+    measured_on = {"torch": machine["packages"]["torch"], "processor": machine["processor"]}
+    record = {**measured_on, "threads": 1, "rounds": rounds, **content}
+    path.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
 
 
 def write_record(path: Path, content: Any) -> None:

@@ -10,7 +10,6 @@ Then results_index.py and rich_results.py, as after keep_run.py.
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,7 +19,7 @@ from grokscope.experiments.analyses.representation import found_in_rows
 from grokscope.runs import Run
 from grokscope.runs.files import write_json
 from grokscope.runs.rows import METRICS, TIMING, RowFile
-from keep_run import KEPT, keep, rounded
+from keep_run import KEPT, keep, rounded, write_rows
 from records import environment_of
 
 
@@ -34,21 +33,19 @@ def take_in(kept: Path, runs: Sequence[Run], folder: Path) -> None:
     for run in runs:
         for arm in run.arms:
             _check_same(arm, record.spec["arms"], run.spec["arms"])
-    taken = {trial for run in runs for trial in run.trials}
     status, env = record.status, record.env
     for run in runs:
         keep(run, folder)
         for name in (METRICS, TIMING):
-            own = RowFile(folder / name).read()
-            old = [row for row in RowFile(kept / name).read() if _trial(row) not in taken]
-            _write_rows(kept / name, [*old, *own])
+            own, old = (RowFile(place / name).read() for place in (folder, kept))
+            others = [row for row in old if (row["arm"], row["seed"]) not in run.trials]
+            write_rows(kept / name, [*others, *own])
         for part in ("after_training", "arrays"):
             for source in (folder / part).glob("*/*"):
                 target = kept / source.relative_to(folder)
                 shutil.rmtree(target, ignore_errors=True)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 source.replace(target)
-        taken -= set(run.trials)
         status["trials"] |= run.status["trials"]
         env.setdefault("parts", []).append(_origin(run))
     trials = [f"{arm}/seed-{seed}" for arm in record.arms for seed in record.spec["seeds"]]
@@ -75,14 +72,6 @@ def _origin(run: Run) -> dict[str, Any]:
     """Which trainings came from a run of their own, and where it was made."""
     trials = [f"{arm}/seed-{seed}" for arm, seed in run.trials]
     return {"trials": trials, "device": run.env.get("device"), **environment_of(run)}
-
-
-def _trial(row: dict[str, Any]) -> tuple[str, int]:
-    return row["arm"], row["seed"]
-
-
-def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
-    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def main() -> None:

@@ -292,7 +292,8 @@ def steps_of(
 ) -> Callable[[int], None]:
     """A function that takes a step of these networks, by its number from 1: for benchmarks.
 
-    Several networks are trained as one; one is trained as ``fit`` does it.
+    Several networks are trained as one. What ``fit`` sets up around its steps, where weights lie
+    and zeros for denormal numbers, is left out.
     """
     owns = [
         _Own(seed, model, own, None, None)

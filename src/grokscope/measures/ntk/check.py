@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -160,8 +159,11 @@ def relative_error(
     left = _pulled_back(model, parameters, x1, w.mT @ wide)
     right = left if x1 is x2 else _pulled_back(model, parameters, x2, v.mT @ wide)
     found = w.flatten(1) @ kernel.reshape(r * n1, r * n2) @ v.flatten(1).T
-    expected = _table(_inner, left, right)
-    sizes = _table(lambda one, other: _norm(one) * _norm(other), left, right)
+    expected = torch.tensor([[_inner(a, b) for b in right] for a in left], dtype=torch.float64)
+    lengths, others = (
+        torch.tensor([_norm(of) for of in side], dtype=torch.float64) for side in (left, right)
+    )
+    sizes = torch.outer(lengths, others)
     wrong = (found.cpu() - expected).abs()
     error = float((wrong / sizes.clamp(min=1e-300)).max())
     if error <= tolerance(lowest_precision(parameters, directions.dtype)):
@@ -201,11 +203,6 @@ def sum_is_noise(model: nn.Module, parameters: Mapping[str, nn.Parameter], x: Ba
 def lowest_precision(parameters: Mapping[str, nn.Parameter], dtype: torch.dtype) -> torch.dtype:
     """The least precise of the types that a model computes in."""
     return max((dtype, *(p.dtype for p in parameters.values())), key=lambda d: torch.finfo(d).eps)
-
-
-def _table(of: Callable[[Any, Any], float], left: Sequence[Any], right: Sequence[Any]) -> Tensor:
-    values = [[of(one, other) for other in right] for one in left]
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def _inner(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> float:
