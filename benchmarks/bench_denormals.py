@@ -71,7 +71,8 @@ class Training:
 
     def go(self, num_steps: int) -> None:
         """Take the next steps."""
-        with flushed_denormals() if self._zeros else nullcontext():
+        optimizer = self._take.__self__.state.optimizer  # type: ignore[attr-defined]
+        with flushed_denormals(optimizer) if self._zeros else nullcontext():
             for _ in range(num_steps):
                 self._step += 1
                 self._take(self._step)

@@ -142,8 +142,18 @@ def frozen(seed: int) -> nn.Module:
     return model
 
 
+def attending(seed: int) -> nn.Module:
+    """A transformer's layer, which has a fused pass of its own in eval mode."""
+    torch.manual_seed(seed)
+    layer = nn.TransformerEncoderLayer(2, 1, 5, dropout=0.0, batch_first=True)
+    return nn.Sequential(nn.Unflatten(1, (3, 2)), layer, nn.Flatten(), nn.Linear(6, 3))
+
+
 @pytest.mark.parametrize("methods", ["two", "exact", "adversarial"])
-@pytest.mark.parametrize("build", [Branches, smooth, nested, in_place, tied, scaled, frozen])
+@pytest.mark.parametrize(
+    "build", [Branches, smooth, nested, in_place, tied, scaled, frozen, attending]
+)
+@pytest.mark.filterwarnings("ignore:There is a performance drop")  # of attention in a stack
 def test_every_kind_of_network(build: Any, methods: str) -> None:
     made = METHODS[methods]
     settings = {**PLAIN, "max_steps": 20}

@@ -29,20 +29,30 @@ def _where_there_is_a_choice() -> None:
     torch.set_flush_denormal(False)
 
 
+def adam(eps: float = 1e-8) -> torch.optim.Optimizer:
+    return torch.optim.AdamW([torch.nn.Parameter(torch.zeros(2))], eps=eps)
+
+
 def test_inside_they_are_zero_and_outside_as_the_user_has_it() -> None:
-    with flushed_denormals():
+    with flushed_denormals(adam()):
         assert flushes()
     assert not flushes()
-    with pytest.raises(KeyboardInterrupt), flushed_denormals():
+    with pytest.raises(KeyboardInterrupt), flushed_denormals(adam()):
         raise KeyboardInterrupt
     assert not flushes()
     torch.set_flush_denormal(True)
     try:
-        with flushed_denormals():
+        with flushed_denormals(adam()):
             assert flushes()
         assert flushes()
     finally:
         torch.set_flush_denormal(False)
+
+
+@pytest.mark.parametrize(("eps", "zero"), [(1e-8, True), (1e-12, True), (1e-15, False)])
+def test_none_is_zero_where_eps_tells_them_apart(eps: float, zero: bool) -> None:
+    with flushed_denormals(adam(eps)):
+        assert flushes() == zero
 
 
 class Smallest(Method):

@@ -146,6 +146,12 @@ def test_the_network_is_left_in_training_mode_with_its_own_dropout() -> None:
         ({"decay": "cosin"}, "unknown decay 'cosin'.*did you mean 'cosine'"),
         ({"max_steps": 0}, "max_steps must be a positive integer: got 0"),
         ({"batch_size": 0}, "batch_size must be a positive integer"),
+        ({"seed": -1, "batch_size": 8}, "seed must be 0 or positive: got -1"),
+        (
+            {"loss": lambda outputs, y: outputs.sum(1)},
+            r"a tensor of one number.*got shape \(\d+,\)",
+        ),
+        ({"loss": lambda outputs, y: 1.0}, "loss must return a tensor of one number.*got float"),
         ({"device": "gpu"}, 'device must be "auto", "cpu", "cuda" or "mps"'),
         ({"evaluate": "lgo"}, "evaluate must be"),
     ],
@@ -167,6 +173,15 @@ def test_data_that_do_not_fit_are_named() -> None:
         gs.fit(small(), (X, Y + 1, TEST_X, TEST_Y))
     with pytest.raises(ValueError, match="got 2 tensors"):
         gs.fit(small(), (X, Y))
+
+
+def test_an_optimizer_of_another_network_is_refused() -> None:
+    other = torch.optim.SGD(small().parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="optimizer holds no parameter of the model"):
+        gs.fit(small(), DATA, optimizer=other, max_steps=5)
+    model = small()
+    head = torch.optim.SGD([*model.parameters()][-2:], lr=0.1)
+    gs.fit(model, DATA, optimizer=head, max_steps=1, device="cpu")
 
 
 def test_a_network_without_trainable_parameters_is_refused() -> None:

@@ -174,3 +174,59 @@ def test_other_settings_than_those_recorded_are_refused_by_name(tmp_path: Path) 
         gs.fit(network(), DATA, methods=[gs.GrokAlign(0.01)], **again, **SETTINGS)
     with pytest.raises(ValueError, match=r"methods=\['grokalign'\] and not \[\]"):
         gs.fit(network(), DATA, **again, **SETTINGS)
+
+
+def trained_again(folder: Path, first: dict[str, Any], then: dict[str, Any]) -> None:
+    """Train into a folder, and go on with other arguments of ``fit``."""
+    for more in (first, {**then, "resume": True}):
+        how: dict[str, Any] = {"model": network(), "data": DATA, "max_steps": 4, **SETTINGS}
+        how |= {"optimizer": "adamw", **more}
+        if not isinstance(how["optimizer"], str):
+            how["optimizer"] = how["optimizer"](how["model"].parameters())
+        gs.fit(how.pop("model"), how.pop("data"), out=folder, **how)
+
+
+def wider() -> nn.Module:
+    return nn.Sequential(nn.Linear(64, 9), nn.ReLU(), nn.Dropout(0.2), nn.Linear(9, 10))
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "said"),
+    [
+        ({}, {"lr": 0.5}, "lr=0.01 and not 0.5"),
+        ({}, {"seed": 7}, r"seeds \[0\] and not \[7\]"),
+        ({}, {"model": wider()}, "parameters=610 and not 685"),
+        ({}, {"data": DATA.subset(train_size=50)}, "train_size=60 and not 50"),
+        ({"decay": "cosine"}, {"decay": "cosine", "max_steps": 8}, "max_steps=4 and not 8"),
+        (
+            {"optimizer": lambda own: torch.optim.SGD(own, 0.1)},
+            {"optimizer": lambda own: torch.optim.SGD(own, 0.5)},
+            r"optimizer.param_groups\[0\].lr=0.1 and not 0.5",
+        ),
+    ],
+)
+def test_another_training_does_not_go_on_with_a_run(
+    first: dict[str, Any], then: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=said):
+        trained_again(tmp_path / "run", first, then)
+    assert len(gs.Run(tmp_path / "run").seeds("run")) == 1
+
+
+@pytest.mark.parametrize(
+    "then", [{}, {"max_steps": 8}, {"optimizer": lambda own: torch.optim.AdamW(own, 1e-3)}]
+)
+def test_the_same_training_goes_on(then: dict[str, Any], tmp_path: Path) -> None:
+    first = {name: value for name, value in then.items() if name == "optimizer"}
+    trained_again(tmp_path / "run", first, then)
+
+
+def test_layers_in_evaluation_mode_stay_there() -> None:
+    model = nn.Sequential(nn.Linear(64, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 10))
+    model[1].eval()
+    gs.fit(model, DATA, max_steps=3, **SETTINGS)
+    assert int(model[1].num_batches_tracked) == 0
+    assert [module.training for module in model] == [True, False, True, True]
+    model.eval()  # as after measuring: not a layer's own mode
+    gs.fit(model, DATA, max_steps=3, **SETTINGS)
+    assert int(model[1].num_batches_tracked) == 3

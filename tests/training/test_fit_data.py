@@ -9,10 +9,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    RandomSampler,
+    SubsetRandomSampler,
+    TensorDataset,
+)
 
 import grokscope as gs
 from grokscope.report import write_report
+from grokscope.training.examples import data_of, examples
 
 generator = torch.Generator().manual_seed(0)
 TRAIN = torch.randn(24, 5, generator=generator), torch.randint(3, (24,), generator=generator)
@@ -28,6 +35,30 @@ FORMS: dict[str, Callable[[], Any]] = {
     ],
     "Dataset": lambda: gs.Dataset("own", *TRAIN, *TEST, num_classes=3),
 }
+
+
+CHOSEN = range(5, 12)
+PAIRS = TensorDataset(*TRAIN)
+# loaders that give a part of their data set, or some of it twice, and how many examples that is
+PARTS: dict[str, tuple[DataLoader[Any], int]] = {
+    "sampler": (DataLoader(PAIRS, 4, sampler=SubsetRandomSampler(CHOSEN)), 7),
+    "batches": (DataLoader(PAIRS, batch_sampler=BatchSampler(CHOSEN, 3, drop_last=False)), 7),
+    "batches of lists": (DataLoader(PAIRS, batch_sampler=[[5, 6], [7, 8, 9], [10, 11]]), 7),
+    "a few at random": (DataLoader(PAIRS, 4, sampler=RandomSampler(PAIRS, num_samples=9)), 9),
+    "with replacement": (DataLoader(PAIRS, 4, sampler=RandomSampler(PAIRS, True, 40)), 40),
+}
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_of_a_loader_its_own_examples_are_taken(case: str) -> None:
+    loader, count = PARTS[case]
+    found = data_of((loader, TensorDataset(*TEST)))
+    assert len(found.train_y) == count
+    x, _ = examples("probe", loader, 1000)
+    assert len(x) == count
+    if count == len(CHOSEN):
+        own = {tuple(row) for row in TRAIN[0][CHOSEN.start : CHOSEN.stop].tolist()}
+        assert {tuple(row) for row in found.train_x.tolist()} == own
 
 
 def trained(data: Any) -> list[Tensor]:

@@ -19,6 +19,7 @@ from torch.func import functional_call
 from grokscope.measures.batches import Batch, map_leaves
 from grokscope.measures.chain import Chain, Fold, chain_of
 from grokscope.measures.guard import without_wrappers
+from grokscope.measures.modes import evaluating
 from grokscope.measures.view import Model, View, continuous, outputs_of, unwrapped
 from grokscope.methods.chain_terms import ChainPass
 from grokscope.methods.forward_capture import ForwardCapture
@@ -123,14 +124,8 @@ class Networks:
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Run in eval mode inside, in the modes of before afterwards."""
-        modes = {module: module.training for model in self.models for module in model.modules()}
-        for model in self.models:
-            model.eval()
-        try:
+        with evaluating(*self.models):
             yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
 
     def from_host(self, step: int, make: FromHost) -> Tensor:
         """``make(step)``, a tensor that Python computes anew at every step.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from grokscope.data import Dataset
 from grokscope.measures.batches import map_leaves, rows
 from grokscope.measures.labels import share_correct
+from grokscope.measures.modes import evaluating
 from grokscope.measures.view import outputs_of
 from grokscope.training.objective import Objective, loss_and_correct
 from grokscope.training.scores import are_classes
@@ -54,12 +55,9 @@ class Evaluation:
             test_y=aligned(data.test_y),
         )
         self.objective = objective
-        mode = model.training
-        model.eval()
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             # one example says the shape of the outputs, which decides the form of the targets
             outputs = outputs_of(model, rows(data.train_x, slice(0, 1)))
-        model.train(mode)
         self.train_targets = objective.targets(data.train_y, outputs)
         self.test_targets = objective.targets(data.test_y, outputs)
         self.has_accuracy = all(
@@ -69,8 +67,10 @@ class Evaluation:
 
     def scores(self) -> dict[str, float]:
         """Loss on training and test data, and accuracy on both and on parts, in eval mode."""
-        mode = self.model.training
-        self.model.eval()
+        with evaluating(self.model):
+            return self._scores()
+
+    def _scores(self) -> dict[str, float]:
         data = self.data
         scores: dict[str, float] = {}
         for name, x, y, targets in (
@@ -86,5 +86,4 @@ class Evaluation:
             scores[f"{name}_accuracy"] = share_correct(correct, y)
             for part, mask in data.test_parts.items() if name == "test" else ():
                 scores[f"{part}_accuracy"] = share_correct(correct[mask], y[mask])
-        self.model.train(mode)
         return scores

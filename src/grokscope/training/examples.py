@@ -8,7 +8,6 @@ under "labels", "label" or "y". ``fit`` takes two of these, whole, as training a
 
 from __future__ import annotations
 
-import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from torch.utils.data import (
 
 from grokscope import data
 from grokscope.measures.batches import Batch, batch_size, concatenated, map_leaves, rows
+from grokscope.measures.host_random import host_random_kept
 from grokscope.measures.inputs import check_numbers, class_labels
 from grokscope.training.evaluation import aligned
 
@@ -40,7 +40,6 @@ _TAKEN = (
     "a grokscope.Dataset, (train_x, train_y, test_x, test_y), or (train, test), each a Dataset or "
     "DataLoader of torch or a pair (x, y)"
 )
-_WHOLE_SET = (SequentialSampler, RandomSampler, DistributedSampler)
 
 
 def examples(name: str, source: Any, most: int) -> tuple[Batch, Tensor]:
@@ -173,11 +172,11 @@ def _first(name: str, source: Any, most: int) -> tuple[Batch, Tensor]:
     """The first examples of a data set or loader."""
     collate = source.collate_fn if isinstance(source, DataLoader) else default_collate
     dataset: Any = source.dataset if isinstance(source, DataLoader) else source
-    sampled = isinstance(source, DataLoader) and not isinstance(source.sampler, _WHOLE_SET)
-    indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
     # A loader is run where it alone knows which examples are its own. Else its data set is read in
     # order: no worker starts, and shuffling has no say.
-    if indexed and not sampled and not isinstance(dataset, IterableDataset) and collate is not None:
+    indexed = hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+    read = indexed and not isinstance(dataset, IterableDataset) and collate is not None
+    if read and (not isinstance(source, DataLoader) or _gives_all(source)):
         count = min(most, len(dataset))
         if count == 0:
             raise ValueError(f"{name} is empty: give it at least one example")
@@ -203,6 +202,22 @@ def _first(name: str, source: Any, most: int) -> tuple[Batch, Tensor]:
     return rows(x, slice(0, most)), y[:most]
 
 
+def _gives_all(loader: DataLoader[Any]) -> bool:
+    """Whether a loader gives each example of its data set once: all that a sampler decides is when.
+
+    The processes of a ``DistributedSampler`` do so together.
+    """
+    batches, sampler = loader.batch_sampler, loader.sampler
+    count = len(loader.dataset)  # type: ignore[arg-type]
+    if batches is not None and getattr(batches, "sampler", None) is not sampler:
+        return False  # batches of one's own, beside which PyTorch puts a sampler that has no say
+    if isinstance(sampler, RandomSampler):
+        return not sampler.replacement and sampler.num_samples == count
+    return isinstance(sampler, DistributedSampler) or (
+        isinstance(sampler, SequentialSampler) and len(sampler) == count
+    )
+
+
 @contextmanager
 def _undrawn(source: Any) -> Iterator[None]:
     """Leave the global generators and those of a loader as they were."""
@@ -212,13 +227,9 @@ def _undrawn(source: Any) -> Iterator[None]:
         if isinstance(generator := getattr(holder, "generator", None), torch.Generator)
     ]
     states = [generator.get_state() for generator in own]
-    python_state = random.getstate()
-    numpy_state = np.random.get_state()
     try:
-        with torch.random.fork_rng(devices=[]):
+        with host_random_kept():
             yield
     finally:
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
         for generator, state in zip(own, states, strict=True):
             generator.set_state(state)

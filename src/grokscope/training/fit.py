@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from grokscope.arguments import checked_arguments
 from grokscope.data import Dataset
 from grokscope.measures.inputs import check_model
+from grokscope.measures.modes import modes_kept
 from grokscope.methods.base import Method, joined
 from grokscope.methods.networks import Networks, OneNetwork
 from grokscope.runs import RunDirectory, Trial, TrialGroup
@@ -28,7 +29,7 @@ from grokscope.training.examples import Data, data_of
 from grokscope.training.freezing import freeze, frozen
 from grokscope.training.loop import Loop
 from grokscope.training.member import FitResult, Member, OnEvaluation
-from grokscope.training.memory_order import channels_last
+from grokscope.training.memory_order import gaining
 from grokscope.training.monitor import Monitor
 from grokscope.training.optimizers import learning_rate_schedule, named_optimizer
 from grokscope.training.progress_line import SHOWN, ProgressLine, progress_line
@@ -62,7 +63,8 @@ def fit(
     """Train a network and record how it does.
 
     Args:
-        model: the network; it is moved to the device and trained in place.
+        model: the network; it is moved to the device and trained in place, in training mode but
+            for layers that are in evaluation mode where the model is not.
         data: a ``Dataset``; or training inputs, training labels, test inputs and test labels,
             tensors or NumPy arrays; or a pair (train, test), each a torch ``Dataset``, a
             ``DataLoader`` or (x, y). Inputs may be tuples or dictionaries of tensors, on which the
@@ -101,16 +103,19 @@ def fit(
         (60, True)
     """
     _check_progress(progress)
+    if seed < 0:
+        raise ValueError(f"seed must be 0 or positive: got {seed}")
     how = TrainingSettings.of(settings, "fit")
     place = resolve_device(device)
     own = _Own(seed, model, methods, monitor, on_evaluation)
     is_part = isinstance(out, Trial)
-    with frozen([model], how.freeze), _modes_kept([model]):
+    with frozen([model], how.freeze), modes_kept(model):
         member = own.member(_moved(data, model, place, how), how, place)
         loop = _loop([own], [member], OneNetwork(model), place)
+        training = recorded(how, methods, member.evaluation.data, model)
         try:
             with (
-                _opened_trials(out, resume, place, [seed], recorded(how, methods)) as trials,
+                _opened_trials(out, resume, place, [seed], training) as trials,
                 progress_line(progress, [member], quiet=is_part) as line,
             ):
                 (result,) = _run(loop, trials, line)
@@ -204,11 +209,10 @@ def fit_seeds(
     ]
     members: list[Member] = []
     is_part = not (out is None or isinstance(out, str | Path))
-    with frozen(models, how.freeze), _modes_kept(models):
+    with frozen(models, how.freeze), modes_kept(*models):
         try:
-            with _opened_trials(
-                out, resume, place, seeds, recorded(how, owns[0].methods)
-            ) as trials:
+            training = recorded(how, owns[0].methods, dataset, models[0])
+            with _opened_trials(out, resume, place, seeds, training) as trials:
                 for own in owns:
                     members.append(own.member(dataset, how, place))
                     dataset = members[0].evaluation.data  # which may be a copy: one will do
@@ -260,7 +264,9 @@ def _loop(
     """The loop of networks that are trained together; it writes nowhere as yet."""
     how = members[0].settings
     optimizer = how.optimizer
-    if not isinstance(optimizer, Optimizer):
+    if isinstance(optimizer, Optimizer):
+        _check_trains(optimizer, members[0].model)
+    else:
         optimizer = named_optimizer(
             optimizer,
             networks.trained,
@@ -280,6 +286,16 @@ def _loop(
         TrainingState(networks, optimizer, scheduler, methods, place),
         BatchOrder(len(data.train_y), how.batch_size, seeds, place, how.shuffle),
     )
+
+
+def _check_trains(optimizer: Optimizer, model: nn.Module) -> None:
+    """Raise unless the optimizer moves a parameter of the model."""
+    own = {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+    if not any(id(one) in own for group in optimizer.param_groups for one in group["params"]):
+        raise ValueError(
+            "optimizer holds no parameter of the model to train: make it of those of this very "
+            "model, model.parameters()"
+        )
 
 
 def steps_of(
@@ -342,19 +358,22 @@ def _run(loop: Loop, trials: Sequence[Trial], line: ProgressLine | None) -> list
     loop.progress = line
     for member, trial in zip(loop.members, trials, strict=False):
         member.trial = trial
-    with _arranged(loop):
-        return loop.run()
+    loop.convolutions = _gaining(loop)
+    return loop.run()
 
 
-def _arranged(loop: Loop) -> AbstractContextManager[None]:
-    """The weights of a network in the order in which a step is fastest, while it is trained.
+def _gaining(loop: Loop) -> Sequence[nn.Module]:
+    """The convolutions whose weights are to lie in the order in which a step is fastest.
 
-    An optimizer that is given may have moments in the order in which they lie.
+    None for an optimizer or a method of the user's own, which may count on the usual order.
     """
-    (first, *_), networks = loop.members, loop.state.networks
-    if isinstance(first.settings.optimizer, Optimizer) or not isinstance(networks, OneNetwork):
-        return nullcontext()
-    return channels_last(first.model, first.evaluation.data.train_x)
+    (first, *_), state = loop.members, loop.state
+    own = any(not type(method).__module__.startswith("grokscope.") for method in state.methods)
+    if isinstance(first.settings.optimizer, Optimizer) or own:
+        return ()
+    if not isinstance(state.networks, OneNetwork):
+        return ()
+    return gaining(first.model, first.evaluation.data.train_x)
 
 
 def _are_trained_as_one(
@@ -402,20 +421,18 @@ def _check_seeds(seeds: Sequence[int], vectorize: bool | str) -> None:
         raise ValueError(f'vectorize must be True, False or "auto": got {vectorize!r}')
 
 
+def _check_recorded_seeds(before: Sequence[int], now: Sequence[int], folder: Path) -> None:
+    further = [seed for seed in now if seed not in before]
+    if further:
+        raise ValueError(
+            f"{folder} was trained with seeds {list(before)} and not {further}: go on with those, "
+            "or train anew in another folder"
+        )
+
+
 def _check_progress(progress: bool | str) -> None:
     if progress not in SHOWN:
         raise ValueError(f'progress must be True, False or "auto": got {progress!r}')
-
-
-@contextmanager
-def _modes_kept(models: Sequence[nn.Module]) -> Iterator[None]:
-    """Put every module back into the mode that it had."""
-    modes = {module: module.training for model in models for module in model.modules()}
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 @contextmanager
@@ -435,10 +452,12 @@ def _opened_trials(
         return
     path = Path(out)
     if resume and holds_run(path):
-        check_recorded(read_yaml_mapping(path / SPEC).get("training", {}), training, path)
+        spec = read_yaml_mapping(path / SPEC)
+        check_recorded(spec.get("training", {}), training, path)
+        _check_recorded_seeds(spec.get("seeds", seeds), seeds, path)
         run = RunDirectory.resume(path, str(device))
     else:
-        spec: dict[str, Any] = {
+        spec = {
             "name": path.name,
             "title": path.name,
             "seeds": list(seeds),

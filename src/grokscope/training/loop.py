@@ -6,10 +6,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from grokscope.measures.batches import map_leaves
+from grokscope.measures.modes import into_training, resting
 from grokscope.methods.networks import OneNetwork
 from grokscope.runs import RunError, TrialGroup
 from grokscope.training.batches import BatchOrder
@@ -17,6 +18,7 @@ from grokscope.training.denormals import flushed_denormals
 from grokscope.training.device import synchronize
 from grokscope.training.graphed import RecordedSteps, check_capturable
 from grokscope.training.member import FitResult, Member
+from grokscope.training.memory_order import channels_last
 from grokscope.training.objective import NetworksObjective
 from grokscope.training.progress_line import ProgressLine
 from grokscope.training.state import TrainingState
@@ -38,6 +40,7 @@ class Loop:
 
     Attributes:
         progress: told of steps and evaluations, where somebody watches.
+        convolutions: whose weights lie with the channels last in the steps.
     """
 
     def __init__(
@@ -56,9 +59,11 @@ class Loop:
         self._data = evaluation.data.train_x, evaluation.train_targets
         self._objective = NetworksObjective(evaluation.objective)
         self._alive = list(members)
+        self._resting = resting([member.model for member in members])
         self._filters_only = not any(method.sees_forward_pass() for method in state.methods)
         self._recorded: RecordedSteps | None = None
         self.progress: ProgressLine | None = None
+        self.convolutions: Sequence[nn.Module] = ()
         if self.settings.compile:
             check_capturable(state)
         self._marked = self._checkpointed = time.perf_counter()
@@ -97,10 +102,12 @@ class Loop:
         """
         writes = self.group is not None
         for member in self._alive:
-            member.model.train()
+            into_training(member.model, self._resting)
         begin, at = time.perf_counter(), step
         try:
-            with flushed_denormals():  # of the steps alone: what is measured between them is exact
+            # for the steps alone: what is measured between them is exact and lies as usual
+            optimizer = self.state.optimizer
+            with channels_last(self.convolutions, optimizer), flushed_denormals(optimizer):
                 while at < until:
                     at = self._take_some(at + 1, until)
                     if self.progress is not None:

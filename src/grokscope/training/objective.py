@@ -121,7 +121,7 @@ class Objective:
     def __call__(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of outputs, a scalar."""
         if callable(self.loss):
-            return self.loss(outputs, targets)
+            return self._own_loss(outputs, targets)
         if self.in_float64:
             outputs = outputs.double()
             targets = targets.double() if targets.is_floating_point() else targets
@@ -140,6 +140,13 @@ class Objective:
         counting = counted(targets)
         each = of(outputs, self._one_hot(targets.clamp_min(0), outputs), reduction="none").mean(1)
         return each.where(counting, 0).sum() / counting.sum()
+
+    def _own_loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        loss = self.loss(outputs, targets)  # type: ignore[operator]
+        if isinstance(loss, Tensor) and loss.numel() == 1:
+            return loss.reshape(())
+        came = f"shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(f"loss must return a tensor of one number, such as a mean: got {came}")
 
     def correct(self, outputs: Float[Tensor, " n *k"], y: Tensor) -> Bool[Tensor, " n *t"]:
         """Which outputs are correct: by the largest output, or by the side of the threshold.
@@ -167,7 +174,7 @@ class NetworksObjective:
         if number == 1:
             return self.objective(outputs.squeeze(0), targets.squeeze(0))
         if callable(self.objective.loss):
-            return vmap(self.objective.loss)(outputs, targets).sum()
+            return vmap(self.objective)(outputs, targets).sum()
         if has_positions(targets, lead=2):
             # A network's batch may leave out more labels than another's: a mean for each.
             both = zip(outputs, targets, strict=True)

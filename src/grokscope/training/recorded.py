@@ -8,27 +8,48 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+from torch.optim import Optimizer
 
+from grokscope.data import Dataset
 from grokscope.methods.base import Method
 from grokscope.shown import settings_of
 from grokscope.training.settings import TrainingSettings
 
+# entries of an optimizer's group that change no step
+_NO_SETTING = ("params", "param_names", "initial_lr", "fused", "foreach", "capturable")
 # they say how far a training goes and what is kept of it, and not what its steps are
 _FREE = ("max_steps", "stop_at", "evaluate", "keep_checkpoints", "checkpoint_seconds", "compile")
 
 
-def recorded(settings: TrainingSettings, methods: Sequence[Method]) -> dict[str, Any]:
-    """Settings and methods in plain values: what is no number or text by its name.
+def recorded(
+    settings: TrainingSettings, methods: Sequence[Method], data: Dataset, model: nn.Module
+) -> dict[str, Any]:
+    """Settings, methods, data and network in plain values: what is no number or text by its name.
 
     Example:
-        >>> recorded(TrainingSettings(lr=0.1), [])["lr"]
-        0.1
+        >>> import grokscope as gs
+        >>> data = gs.load_data("digits", train_size=90, test_size=40)
+        >>> found = recorded(TrainingSettings(lr=0.1), [], data, gs.MLP(64, [8], 10))
+        >>> found["lr"], found["parameters"], found["train_size"]
+        (0.1, 610, 90)
     """
     found = {
         field.name: _plain(getattr(settings, field.name))
         for field in fields(settings)
         if field.name not in _FREE
     }
+    if settings.decay != "none":  # it ends with the last step
+        found["max_steps"] = settings.max_steps
+    found |= {"train_size": len(data.train_y), "test_size": len(data.test_y)}
+    found["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    if isinstance(settings.optimizer, Optimizer):
+        found |= {
+            f"optimizer.param_groups[{index}].{name}": _plain(value)
+            for index, group in enumerate(settings.optimizer.param_groups)
+            for name, value in group.items()
+            if name not in _NO_SETTING and not torch.is_tensor(value)
+        }
     # of a method of the user's own, what is a setting and what it counts is not known
     ours = [own for own in methods if type(own).__module__.startswith("grokscope.")]
     by_method = {

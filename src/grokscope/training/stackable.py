@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from grokscope.measures.batches import Batch, map_leaves, rows
 from grokscope.measures.chain import ObservingHook
+from grokscope.measures.modes import into_training, modes_kept, resting
 from grokscope.methods.base import Method, difference
 from grokscope.training.evaluation import Evaluation
 from grokscope.training.objective import NetworksObjective
@@ -71,12 +72,11 @@ def _behaviour(models: Sequence[nn.Module], evaluation: Evaluation) -> str | Non
     """What a stack of the networks would do otherwise than they, on two training examples."""
     device = evaluation.data.train_y.device
     x, y = rows(evaluation.data.train_x, slice(0, 2)), evaluation.train_targets[:2]
-    modes = [(module, module.training) for model in models for module in model.modules()]
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=devices), modes_kept(*models):
             for model in models:
-                model.train()
+                into_training(model, resting([model]))
             changed = _changed_buffer(models[0], x)
             if changed is not None:
                 return f"training changes {changed}, of which a stack would lose count"
@@ -91,9 +91,6 @@ def _behaviour(models: Sequence[nn.Module], evaluation: Evaluation) -> str | Non
             return "the networks draw random numbers in training, as dropout does"
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         return f"{type(models[0]).__name__} or its loss does not run on a stack: {reason}"
-    finally:
-        for module, mode in modes:
-            module.training = mode
     if not _same(own, together):
         return "the networks give other outputs in a stack: they differ in more than parameters"
     return None if _same(alone, loss) else "the loss of several networks is not the sum of theirs"

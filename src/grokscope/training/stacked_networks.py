@@ -19,6 +19,7 @@ from torch.func import functional_call, vmap
 
 from grokscope.measures.batches import Batch, leaves, map_leaves
 from grokscope.measures.chain import Fold, activation_fold, chain_of, composed, leaves_of
+from grokscope.measures.modes import evaluating
 from grokscope.measures.scale import Scale
 from grokscope.measures.view import Model, View, output_tensor
 from grokscope.methods.chain_terms import ChainPass
@@ -172,13 +173,8 @@ class StackedNetworks(Networks):
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Run in eval mode inside: it is the first network whose modules run for all."""
-        modes = {module: module.training for module in self._template.modules()}
-        self._template.eval()
-        try:
+        with evaluating(self._template):
             yield
-        finally:
-            for module, mode in modes.items():
-                module.training = mode
 
     @property
     def trained(self) -> list[nn.Parameter]:
@@ -214,7 +210,19 @@ class StackedNetworks(Networks):
         def outputs(parameters: dict[str, Any], buffers: dict[str, Any], x: Batch) -> Tensor:
             return functional_outputs(self._template, (parameters, buffers), x)
 
-        return vmap(outputs)(dict(self.parameters), self.buffers, x)
+        with _layers_one_by_one():
+            return vmap(outputs)(dict(self.parameters), self.buffers, x)
+
+
+@contextmanager
+def _layers_one_by_one() -> Iterator[None]:
+    """Keep transformer layers in eval mode from a fused pass, which has no gradient in a stack."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def functional_outputs(
