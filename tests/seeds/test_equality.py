@@ -145,7 +145,7 @@ def frozen(seed: int) -> nn.Module:
 def attending(seed: int) -> nn.Module:
     """A transformer's layer, which has a fused pass of its own in eval mode."""
     torch.manual_seed(seed)
-    layer = nn.TransformerEncoderLayer(2, 1, 5, dropout=0.0, batch_first=True)
+    layer = nn.TransformerEncoderLayer(2, 2, 5, dropout=0.0, batch_first=True)
     return nn.Sequential(nn.Unflatten(1, (3, 2)), layer, nn.Flatten(), nn.Linear(6, 3))
 
 
