@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, Key, leaf_name, leaves
+from grokscope.measures.hooks import only_observed
 
 Model = nn.Module | Callable[..., Any]
 
@@ -255,7 +256,11 @@ def wrt_of(model: Model) -> Key:
 
 def unwrapped(model: Model) -> Model:
     """The model that a view without a forward of its own shows; every other model as it is."""
-    while isinstance(model, View) and model._view_forward is None and not model._forward_hooks:
+    while (
+        isinstance(model, View)
+        and model._view_forward is None
+        and only_observed(model._forward_hooks)
+    ):
         model = model._view_model
     return model
 

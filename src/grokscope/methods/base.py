@@ -85,6 +85,10 @@ class Method:
         method._attachment = None
         return method
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: it is attached to nothing."""
+        return {**vars(self), "_attachment": None}
+
     def __repr__(self) -> str:
         return called_with(self)
 

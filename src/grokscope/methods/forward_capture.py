@@ -19,13 +19,13 @@ from torch.utils.hooks import RemovableHandle
 from grokscope.measures.chain import (
     Chain,
     Fold,
-    ObservingHook,
     activation_fold,
     activations_of,
     chain_of,
     composed,
     leaves_of,
 )
+from grokscope.measures.hooks import ObservingHook
 from grokscope.measures.view import Model, output_tensor
 from grokscope.methods.double_backward import OnLayer, layers_to_rewire
 from grokscope.methods.layer_chain import LayerPass, layers_of
