@@ -326,3 +326,11 @@ def test_the_loss_may_go_back_first(kind: str) -> None:
         method(model, x).backward()
         found.append([own.grad for own in model.parameters()])
     assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("make", [gs.GrokAlign, gs.GradientNoise, gs.AdversarialTraining])
+def test_a_state_that_lacks_something_is_refused(make: Any) -> None:
+    whole = make().state_dict()
+    for state in ({}, *({k: v for k, v in whole.items() if k != name} for name in whole)):
+        with pytest.raises(ValueError, match=rf"state_dict has no '\w+', which {make.__name__}"):
+            make().load_state_dict(state)
