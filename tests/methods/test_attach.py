@@ -418,7 +418,7 @@ class Loop:
     """A loop on batches that are told by the number that they begin with."""
 
     def __init__(self) -> None:
-        self.model = perceptron()
+        self.model: Any = perceptron()
         self.optimizer = SGD(self.model.parameters(), lr=0.1)
 
     def batch(self, number: int) -> Tensor:
@@ -451,7 +451,7 @@ def interrupted(loop: Loop) -> None:
     def stop(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    handle = loop.model[1].register_forward_hook(stop)  # type: ignore[index, operator]
+    handle = loop.model[1].register_forward_hook(stop)
     with pytest.raises(KeyboardInterrupt):
         loop.loss(2)
     handle.remove()
@@ -492,7 +492,7 @@ def zeroed_in_place(loop: Loop) -> None:
 def of_weights_alone(loop: Loop) -> None:
     loop.step(1)
     loop.optimizer.zero_grad()
-    sum(own.square().sum() for own in loop.model.parameters()).backward()  # type: ignore[union-attr]
+    sum(own.square().sum() for own in loop.model.parameters()).backward()
     loop.optimizer.step()
     loop.step(2)
 
@@ -531,7 +531,7 @@ def test_a_chain_stays_one(seen: str) -> None:
     method.generators = [torch.Generator()]
     assert chain_of(unwrapped(shown), x) is not None
     optimizer.zero_grad()
-    called = torch.compile(model, backend="eager") if seen == "compiled" else shown
+    called: Any = torch.compile(model, backend="eager") if seen == "compiled" else shown
     (0 * called(x)).sum().backward()
     optimizer.step()
     # one projection estimates offsets of other models; those of a chain are exact
@@ -542,14 +542,16 @@ def test_a_chain_stays_one(seen: str) -> None:
 @every_method
 @pytest.mark.parametrize("width", [7, 8])
 def test_layers_that_are_replaced_in_mid_training(name: str, width: int) -> None:
-    models, called, attached = (smooth(), smooth()), ATTACHED[name][1](), ATTACHED[name][0]()
+    models: Any = smooth(), smooth()
+    called: Any = ATTACHED[name][1]()
+    attached = ATTACHED[name][0]()
     optimizers = [SGD(model.parameters(), lr=0.1) for model in models]
     attached.attach(models[1], optimizers[1])
     for step in range(1, 5):
         for model, optimizer in zip(models, optimizers, strict=True):
             if step == 3:
                 torch.manual_seed(5)
-                model[0], model[2] = nn.Linear(5, width).double(), nn.Linear(width, 3).double()  # type: ignore[index]
+                model[0], model[2] = nn.Linear(5, width).double(), nn.Linear(width, 3).double()
                 optimizer.add_param_group({"params": list(model.parameters())})
             optimizer.zero_grad()
             x = BATCHES[step].double()
@@ -593,7 +595,7 @@ def test_copies_are_attached_to_nothing() -> None:
 def test_a_compiled_model_that_was_called_before() -> None:
     torch.compiler.reset()
     model, x = perceptron(), BATCHES[0].double()
-    compiled = torch.compile(model, backend="eager")
+    compiled: Any = torch.compile(model, backend="eager")
     optimizer = SGD(model.parameters(), lr=0.1)
     compiled(x).sum().backward()
     optimizer.zero_grad()
