@@ -217,3 +217,42 @@ def test_values_that_are_not_finite_are_named_by_leaf() -> None:
     e[1] = torch.inf
     with pytest.raises(ValueError, match=r"x\['e'\]\[1\]"):
         gs.centroids(view, {"e": e, "bias": bias})
+
+
+def sums_of_tokens(m: nn.Module, b: dict[str, Tensor]) -> Tensor:
+    e = b["e"] if "e" in b else m(b["ids"])
+    return (e * b["mask"].unsqueeze(-1)).sum(1).tanh() @ torch.ones(D, K, dtype=e.dtype)
+
+
+MASKS = {"bool": torch.bool, "int64": torch.int64, "float64": torch.float64}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+@pytest.mark.parametrize("named", [False, True])
+def test_tokens_are_embedded_whatever_the_kind_of_their_mask(kind: str, named: bool) -> None:
+    table = nn.Embedding(7, D).double()
+    ids = torch.randint(7, (N, LENGTH))
+    mask = (torch.arange(LENGTH) < torch.tensor([1, 4, 2, 3, 4])[:, None]).to(MASKS[kind])
+    view = gs.View(
+        table,
+        sums_of_tokens,
+        wrt="e" if named else None,
+        embed=lambda m, b: {"e": m(b["ids"]), "mask": b["mask"]},
+    )
+    by_hand = gs.View(table, sums_of_tokens, wrt="e")
+    embeddings = {"e": table(ids).detach(), "mask": mask}
+    batch = {"ids": ids, "mask": mask}
+    if kind == "float64" and not named:
+        with pytest.raises(ValueError, match=r"several floating-point .* gs.View\(model, wrt='e'"):
+            gs.jacobian_norm(view, batch)
+        return
+    expected = gs.jacobian_norm(by_hand, embeddings)
+    assert_close(gs.jacobian_norm(view, batch), expected)
+    assert_close(gs.jacobian_norm(gs.View(view), batch), expected)
+    penalty = gs.jacobian_penalty(view, batch, projections=None)
+    assert_close(penalty.detach(), expected.square().mean())
+    if named or kind != "int64":  # integers beside embeddings may be tokens
+        assert_close(gs.jacobian_norm(view, embeddings), expected)
+    else:
+        with pytest.raises(ValueError, match=r"taken for tokens.*KeyError: 'ids'.*wrt='e'"):
+            gs.jacobian_norm(view, embeddings)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import gc
+import io
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,8 +19,11 @@ from torch.optim import LBFGS, SGD, AdamW, Optimizer
 from torch.testing import assert_close
 
 import grokscope as gs
+from grokscope.measures.chain import chain_of
 from grokscope.measures.guard import without_wrappers
+from grokscope.measures.view import unwrapped
 from grokscope.methods import METHODS, Method
+from grokscope.methods.attachment import Attachment
 
 BATCHES = [torch.randn(6, 5, generator=torch.Generator().manual_seed(i)) for i in range(8)]
 LABELS = torch.arange(6) % 3
@@ -393,3 +399,238 @@ def test_two_processes_take_the_steps_of_the_whole_batch(name: str, of_two_proce
     for key, expected in twin.state_dict().items():
         assert torch.equal(states[0][key], states[1][key])
         assert_close(states[0][key], expected, rtol=rtol, atol=rtol / 100)
+
+
+class Noted(Method):
+    """A penalty that keeps what it is taken on."""
+
+    def __init__(self) -> None:
+        self.steps: list[list[int]] = []
+
+    def penalty(self, step: int, networks: Any, x: Any, outputs: Any = None) -> Tensor:
+        if len(self.steps) < step:
+            self.steps += [[] for _ in range(step - len(self.steps))]
+        self.steps[step - 1].append(int(x[0, 0, 0]))
+        return 0 * networks(x).sum().unsqueeze(0)
+
+
+class Loop:
+    """A loop on batches that are told by the number that they begin with."""
+
+    def __init__(self) -> None:
+        self.model: Any = perceptron()
+        self.optimizer = SGD(self.model.parameters(), lr=0.1)
+
+    def batch(self, number: int) -> Tensor:
+        return BATCHES[number].double().index_fill(1, torch.tensor(0), number)
+
+    def loss(self, number: int) -> Tensor:
+        return F.cross_entropy(self.model(self.batch(number)), LABELS)
+
+    def step(self, *numbers: int) -> None:
+        self.optimizer.zero_grad()
+        for number in numbers:
+            self.loss(number).backward()
+        self.optimizer.step()
+
+
+def in_eval_mode(loop: Loop) -> None:
+    loop.step(1)
+    loop.model.eval()
+    loop.step(2)
+    loop.step(3)
+
+
+def failed(loop: Loop) -> None:
+    with pytest.raises(RuntimeError):
+        loop.model(torch.ones(6, 4))
+    loop.step(1)
+
+
+def interrupted(loop: Loop) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    handle = loop.model[1].register_forward_hook(stop)
+    with pytest.raises(KeyboardInterrupt):
+        loop.loss(2)
+    handle.remove()
+    loop.step(1)
+
+
+def looked_at(loop: Loop) -> None:
+    loop.optimizer.zero_grad()
+    loss = loop.loss(1)
+    loop.model(loop.batch(2)).detach()
+    loss.backward()
+    loop.model(loop.batch(3)).detach()
+    loop.optimizer.step()
+    loop.step(4)
+
+
+def by_inputs(loop: Loop) -> None:
+    x = loop.batch(2).requires_grad_()
+    torch.autograd.grad(loop.model(x).sum(), x)
+    loop.step(1)
+
+
+def two_losses(loop: Loop) -> None:
+    outputs = loop.model(loop.batch(1))
+    outputs.sum().backward(retain_graph=True)
+    outputs.square().sum().backward()
+    loop.optimizer.step()
+
+
+def zeroed_in_place(loop: Loop) -> None:
+    loop.step(1)
+    for number in (2, 3):  # of which a GradScaler leaves the first out
+        loop.optimizer.zero_grad(set_to_none=False)
+        loop.loss(number).backward()
+    loop.optimizer.step()
+
+
+def of_weights_alone(loop: Loop) -> None:
+    loop.step(1)
+    loop.optimizer.zero_grad()
+    sum(own.square().sum() for own in loop.model.parameters()).backward()
+    loop.optimizer.step()
+    loop.step(2)
+
+
+TRAINED_ON: dict[str, tuple[Callable[[Loop], None], list[list[int]]]] = {
+    "batches in eval mode": (in_eval_mode, [[1], [2], [3]]),
+    "no batch on which the forward pass failed": (failed, [[1]]),
+    "none on which it was interrupted": (interrupted, [[1]]),
+    "none whose outputs are only looked at": (looked_at, [[1], [4]]),
+    "none that is differentiated by its inputs": (by_inputs, [[1]]),
+    "a batch of two losses once": (two_losses, [[1]]),
+    "all batches that are accumulated": (lambda loop: loop.step(1, 2, 3), [[1, 2, 3]]),
+    "none whose gradients were filled with zeros": (zeroed_in_place, [[1], [3]]),
+    "none of an earlier step": (of_weights_alone, [[1], [], [2]]),
+}
+
+
+@pytest.mark.parametrize("what", TRAINED_ON)
+def test_the_penalty_is_taken_on(what: str) -> None:
+    run, expected = TRAINED_ON[what]
+    loop, method = Loop(), Noted()
+    method.attach(loop.model, loop.optimizer)
+    run(loop)
+    assert method.steps == expected
+
+
+@pytest.mark.parametrize("seen", ["plain", "a view", "compiled"])
+def test_a_chain_stays_one(seen: str) -> None:
+    model, x = perceptron(), BATCHES[0].double()
+    shown: nn.Module = gs.View(model) if seen == "a view" else model
+    expected = gs.jacobian_penalty(model, x, offset_weight=0.5, generator=torch.Generator())
+    expected.backward()
+    gradients = [own.grad for own in model.parameters()]
+    optimizer = SGD(model.parameters(), lr=0.0)
+    method = gs.GrokAlign(1.0, offset_weight=0.5).attach(shown, optimizer)
+    method.generators = [torch.Generator()]
+    assert chain_of(unwrapped(shown), x) is not None
+    optimizer.zero_grad()
+    called: Any = torch.compile(model, backend="eager") if seen == "compiled" else shown
+    (0 * called(x)).sum().backward()
+    optimizer.step()
+    # one projection estimates offsets of other models; those of a chain are exact
+    for own, gradient in zip(model.parameters(), gradients, strict=True):
+        assert_close(own.grad, gradient, rtol=1e-11, atol=1e-13)
+
+
+@every_method
+@pytest.mark.parametrize("width", [7, 8])
+def test_layers_that_are_replaced_in_mid_training(name: str, width: int) -> None:
+    models: Any = smooth(), smooth()
+    called: Any = ATTACHED[name][1]()
+    attached = ATTACHED[name][0]()
+    optimizers = [SGD(model.parameters(), lr=0.1) for model in models]
+    attached.attach(models[1], optimizers[1])
+    for step in range(1, 5):
+        for model, optimizer in zip(models, optimizers, strict=True):
+            if step == 3:
+                torch.manual_seed(5)
+                model[0], model[2] = nn.Linear(5, width).double(), nn.Linear(width, 3).double()
+                optimizer.add_param_group({"params": list(model.parameters())})
+            optimizer.zero_grad()
+            x = BATCHES[step].double()
+            loss = F.cross_entropy(model(x), LABELS)
+            if model is models[0] and isinstance(called, gs.GrokAlign):
+                loss = loss + (called(model, x) if step % ATTACHED[name][2] == 0 else 0)
+            loss.backward()
+            if model is models[0] and not isinstance(called, gs.GrokAlign):
+                called(model)
+            optimizer.step()
+    assert_same(*models)
+
+
+def test_copies_are_attached_to_nothing() -> None:
+    model = perceptron()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    method = gs.GrokAlign().attach(model, optimizer)
+
+    def attachments() -> int:
+        gc.collect()  # those of other tests
+        return sum(type(each) is Attachment for each in gc.get_objects())
+
+    before = attachments()
+    average = torch.optim.swa_utils.AveragedModel(model)
+    saved = io.BytesIO()
+    torch.save(model, saved)
+    saved.seek(0)
+    twin, loaded = copy.deepcopy(method), torch.load(saved, weights_only=False)
+    assert attachments() == before
+    for other in (average.module, loaded):
+        kept = weakref.ref(batch := BATCHES[0].double())
+        other(batch).sum().backward()
+        del batch
+        assert kept() is None
+    twin.detach()  # which takes nothing off the model
+    F.cross_entropy(model(BATCHES[0].double()), LABELS).backward()
+    optimizer.step()
+    assert method.state["steps"] == 1
+
+
+def test_a_compiled_model_that_was_called_before() -> None:
+    torch.compiler.reset()
+    model, x = perceptron(), BATCHES[0].double()
+    compiled: Any = torch.compile(model, backend="eager")
+    optimizer = SGD(model.parameters(), lr=0.1)
+    compiled(x).sum().backward()
+    optimizer.zero_grad()
+    method = gs.GrokAlign().attach(model, optimizer)
+    compiled(x).sum().backward()
+    with pytest.raises(ValueError, match=r"had compiled that before.*torch.compiler.reset\(\)"):
+        optimizer.step()
+    method.detach()
+    method.attach(compiled, optimizer)
+    compiled(x).sum().backward()
+    optimizer.step()
+    method.detach()
+    method.attach(model, optimizer)
+    torch.compiler.reset()
+    compiled(x).sum().backward()
+    optimizer.step()
+
+
+def test_a_call_with_more_than_a_batch_is_named_with_what_to_do() -> None:
+    class Flagged(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = perceptron()
+
+        def forward(self, x: Tensor, flag: bool = False) -> Tensor:
+            return self.net(x) * (2 if flag else 1)
+
+    model, x = Flagged(), BATCHES[0].double()
+    view = gs.View(model, lambda m, x: m(x, flag=True))
+    optimizer = SGD(model.parameters(), lr=0.1)
+    for shown in (model, view):
+        method = gs.GrokAlign().attach(shown, optimizer)
+        with pytest.raises(ValueError, match=r"arguments \(flag\).*call that in the loop too"):
+            model(x, flag=True)
+        method.detach()
+    gs.GrokAlign().attach(view, optimizer)
+    view(x).sum().backward()
+    optimizer.step()

@@ -284,3 +284,53 @@ def test_a_mistake_is_named(options: dict[str, Any], message: str) -> None:
 def test_a_call_on_inputs_that_are_no_numbers_is_refused() -> None:
     with pytest.raises(ValueError, match="x holds NaN or infinity"):
         gs.GrokAlign()(mlp(), torch.full((3, 6), torch.nan))
+
+
+def convolutional() -> nn.Module:
+    torch.manual_seed(3)
+    layers = [nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 3, 2), nn.ReLU(), nn.Flatten()]
+    return nn.Sequential(*layers, nn.Linear(15, 4)).double()
+
+
+def tanh() -> nn.Module:
+    torch.manual_seed(3)
+    return nn.Sequential(nn.Linear(6, 9), nn.Tanh(), nn.Linear(9, 4)).double()
+
+
+KINDS = {"linear": lambda: mlp().double(), "convolutional": convolutional, "smooth": tanh}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("started", [False, True])
+def test_no_gradient_flows_to_inputs_that_have_one(kind: str, started: bool) -> None:
+    model, y = KINDS[kind](), torch.arange(5) % 4
+    x = torch.randn(5, 6).double().requires_grad_()
+    expected = torch.autograd.grad(nn.functional.cross_entropy(model(x), y), x)[0]
+    method = gs.GrokAlign(1.0, projections=None)
+    if started:
+        method.start(model)
+    (nn.functional.cross_entropy(model(x), y) + method(model, x)).backward()
+    assert_close(x.grad, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_may_go_back_first(kind: str) -> None:
+    found = []
+    for started in (False, True):
+        model, y = KINDS[kind](), torch.arange(5) % 4
+        x = torch.randn(5, 6, generator=torch.Generator().manual_seed(2)).double()
+        method = gs.GrokAlign(1.0, offset_weight=0.3)
+        if started:
+            method.start(model)
+        nn.functional.cross_entropy(model(x), y).backward()
+        method(model, x).backward()
+        found.append([own.grad for own in model.parameters()])
+    assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("make", [gs.GrokAlign, gs.GradientNoise, gs.AdversarialTraining])
+def test_a_state_that_lacks_something_is_refused(make: Any) -> None:
+    whole = make().state_dict()
+    for state in ({}, *({k: v for k, v in whole.items() if k != name} for name in whole)):
+        with pytest.raises(ValueError, match=rf"state_dict has no '\w+', which {make.__name__}"):
+            make().load_state_dict(state)

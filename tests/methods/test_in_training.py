@@ -9,11 +9,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.testing import assert_close
 
 import grokscope as gs
 from grokscope.experiments import load_experiment
 from grokscope.experiments.from_spec import build_method
 from grokscope.methods import METHODS, Method, Networks
+from grokscope.methods.base import check_methods
 from tests.training.test_resume import DATA, Crash, network, weights
 
 Make = Callable[[], list[Method]]
@@ -155,3 +157,41 @@ def test_gradient_filters_see_the_gradients_of_the_penalty() -> None:
     train([Look()], max_steps=1)
     train([gs.GrokAlign(1.0), Look()], max_steps=1)
     assert not torch.equal(seen[0], seen[1])
+
+
+@pytest.mark.parametrize("name", AT_WORK)
+def test_a_training_leaves_nothing_behind_in_its_methods(name: str) -> None:
+    methods = AT_WORK[name]()
+    first, second = train(methods), train(methods)
+    assert_close(weights(second.model), weights(first.model), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("vectorize", [False, True])
+@pytest.mark.parametrize("name", ["grokfast", "grokfast ma", "all"])
+def test_a_method_may_serve_several_seeds(name: str, vectorize: bool) -> None:
+    def ends(methods: Callable[[int], list[Method]]) -> list[Tensor]:
+        settings: dict[str, Any] = {"max_steps": 6, "batch_size": 7, "device": "cpu"}
+        results = gs.fit_seeds(
+            lambda seed: gs.MLP(6, [9], 3, seed=seed),
+            DATA,
+            [0, 1],
+            methods=methods,
+            vectorize=vectorize,
+            **settings,
+        )
+        return [weights(result.model) for result in results]
+
+    shared = AT_WORK[name]()
+    assert_close(ends(lambda seed: shared), ends(lambda seed: AT_WORK[name]()), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ([gs.GrokAlign], r"methods\[0\] must be a method: got the class GrokAlign; pass Gro"),
+        ([gs.OrthoGrad(), "grokfast"], r"methods\[1\] must be a grokscope.methods.Method: got str"),
+    ],
+)
+def test_what_is_no_method_is_named(given: Any, message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        check_methods(given)

@@ -193,6 +193,24 @@ def test_batch_norm_in_training_mode_gives_the_jacobian_of_the_whole_batch() -> 
     assert_close(penalty.detach(), whole.square().sum() / 5, rtol=0.05, atol=0)
 
 
+@pytest.mark.parametrize("tracked", [True, False])
+def test_all_outputs_behind_batch_norm_are_those_of_the_whole_batch(tracked: bool) -> None:
+    """Sums of outputs over the batch, which are constant here, are not what is penalized."""
+    norm = nn.BatchNorm1d(4, track_running_stats=tracked)
+    model = nn.Sequential(nn.Linear(3, 4), norm, nn.Linear(4, 2)).double()
+    model.train(tracked)  # without running statistics the batch's own count in either mode
+    x = torch.randn(5, 3).double()
+    expected = torch.autograd.functional.jacobian(model, x).square().sum() / 5
+    generator = torch.Generator().manual_seed(0)
+    draws = torch.stack(
+        [
+            gs.jacobian_penalty(model, x, projections=None, generator=generator).detach()
+            for _ in range(200)
+        ]
+    )
+    assert (draws.mean() - expected).abs() < 4 * draws.std() / 200**0.5
+
+
 def test_a_cnn_with_batch_norm_and_dropout_trains_with_it() -> None:
     def trained(weight: float) -> nn.Sequential:
         torch.manual_seed(0)
@@ -271,10 +289,23 @@ def test_a_batch_of_several_tensors_is_one_function_of_the_one_named(view: bool)
         ).tanh()
         * batch["gate"],
         batch["x"],
-        projections=None,
+        generator=torch.Generator().manual_seed(0),
     )
     shown = gs.View(gated, lambda m, b: m(**b)["logits"], wrt="x") if view else None
-    found = gs.jacobian_penalty(shown or gs.View(gated, wrt="x"), batch, projections=None)
+    seeded = torch.Generator().manual_seed(0)
+    found = gs.jacobian_penalty(shown or gs.View(gated, wrt="x"), batch, generator=seeded)
     assert_close(found, expected)
     assert_close(gradients(found, linear), gradients(expected, linear))
     assert torch.equal(norm.running_mean, torch.zeros(4).double())
+
+
+@pytest.mark.parametrize("started", [False, True])
+@pytest.mark.parametrize("inner", [nn.ReLU, nn.Tanh])
+def test_outputs_at_every_position_are_named(inner: type[nn.Module], started: bool) -> None:
+    model, x = nn.Sequential(nn.Linear(5, 6), inner(), nn.Linear(6, 2)), torch.randn(4, 7, 5)
+    method = gs.GrokAlign()
+    if started:
+        method.start(model)
+    model(x)
+    with pytest.raises(ValueError, match=r"shape \(4, k\) or \(4,\): got \(4, 7, 2\)"):
+        method(model, x)

@@ -15,7 +15,7 @@ A model is taken for a chain only where that is certain; everything else goes th
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from grokscope.measures.hooks import only_observed
 from grokscope.measures.scale import Scale
 from grokscope.measures.view import Model
 
@@ -36,10 +37,6 @@ GLOBAL_HOOKS = [
     for name, table in vars(torch_module).items()
     if name.startswith(("_global_forward", "_global_backward")) and isinstance(table, dict)
 ]
-
-
-class ObservingHook:
-    """A forward hook that only looks: a model that carries it is still taken for a chain."""
 
 
 class Stage(NamedTuple):
@@ -206,15 +203,11 @@ def _runs_own_forward(module: nn.Module) -> bool:
     return (
         type(module).__call__ is nn.Module.__call__
         and "forward" not in vars(module)
-        and _only_observed(module._forward_hooks)
-        and _only_observed(module._forward_pre_hooks)
+        and only_observed(module._forward_hooks)
+        and only_observed(module._forward_pre_hooks)
         and not module._backward_hooks
         and not module._backward_pre_hooks
     )
-
-
-def _only_observed(hooks: Mapping[int, Any]) -> bool:
-    return not hooks or all(isinstance(hook, ObservingHook) for hook in hooks.values())
 
 
 def is_plain(layer: nn.Module) -> bool:

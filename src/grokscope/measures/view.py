@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, Key, leaf_name, leaves
+from grokscope.measures.hooks import only_observed
 
 Model = nn.Module | Callable[..., Any]
 
@@ -194,10 +195,12 @@ def output_tensor(outputs: Any) -> Tensor:
 
 
 def continuous(model: Model, x: Batch) -> Batch:
-    """The batch that input derivatives are taken at: embeddings where the model makes them.
+    """The batch that input derivatives are taken at: embeddings where it holds tokens.
 
-    A batch that holds floating-point numbers already, and one of a model without a method
-    ``continuous_inputs``, is given back as it is.
+    Every other batch (see `holds_tokens`) is given back as it is.
+
+    Raises:
+        ValueError: if ``x`` is taken for tokens, but the embedding does not run on it.
 
     Example:
         >>> import torch, grokscope as gs
@@ -205,9 +208,41 @@ def continuous(model: Model, x: Batch) -> Batch:
         >>> continuous(model, torch.tensor([[3, 5, 7]])).shape
         torch.Size([1, 3, 16])
     """
-    embed = getattr(model, "continuous_inputs", None)
-    floating = any(leaf.is_floating_point() for leaf in leaves(x).values())
-    return x if embed is None or floating else embed(x)
+    if not holds_tokens(model, x):
+        return x
+    try:
+        embedded: Batch = model.continuous_inputs(x)  # type: ignore[union-attr, operator]
+        return embedded
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, RuntimeError) as error:
+        if not any(leaf.is_floating_point() for leaf in leaves(x).values()):
+            raise
+        raise ValueError(
+            f"x holds integers, which are taken for tokens, and the model makes no embeddings of "
+            f"{_described(x)} ({type(error).__name__}: {error}); where x holds embeddings already, "
+            "name them, as in gs.View(model, wrt='e')"
+        ) from error
+
+
+def holds_tokens(model: Model, x: Batch) -> bool:
+    """Whether a batch is one of tokens, of which the model makes embeddings.
+
+    It is if it holds integers and the model has a method ``continuous_inputs``, whatever
+    floating-point tensors stand beside the integers: a mask is no embedding. Where a view names by
+    ``wrt`` what derivatives are taken by, a batch that has it in floating point is none.
+    """
+    if getattr(model, "continuous_inputs", None) is None:
+        return False
+    found = leaves(x)
+    named = found.get(wrt_of(model))
+    if named is not None and named.is_floating_point():
+        return False
+    return any(_is_integer(leaf) for leaf in found.values())
+
+
+def _is_integer(leaf: Tensor) -> bool:
+    return not (leaf.is_floating_point() or leaf.is_complex() or leaf.dtype is torch.bool)
 
 
 def wrt_of(model: Model) -> Key:
@@ -221,7 +256,11 @@ def wrt_of(model: Model) -> Key:
 
 def unwrapped(model: Model) -> Model:
     """The model that a view without a forward of its own shows; every other model as it is."""
-    while isinstance(model, View) and model._view_forward is None and not model._forward_hooks:
+    while (
+        isinstance(model, View)
+        and model._view_forward is None
+        and only_observed(model._forward_hooks)
+    ):
         model = model._view_model
     return model
 

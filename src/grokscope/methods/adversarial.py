@@ -123,6 +123,7 @@ class AdversarialTraining(Method):
     """
 
     name: ClassVar[str] = "adversarial"
+    always_kept: ClassVar[tuple[str, ...]] = ("generator", "accuracy")
 
     @checked_arguments
     def __init__(

@@ -5,13 +5,20 @@ accumulated over micro-batches, averaged over processes and, in mixed precision,
 penalty's gradient is added to them, taken on the inputs that the model was trained on since the
 step before, and there they are filtered. What clips gradients before the step does not see it.
 
+The model was trained on a batch if a backward pass went through its outputs of that batch and on to
+gradients that are accumulated, in whichever mode the model was: a forward pass that fails, whose
+outputs are only looked at, or that is differentiated by its inputs alone, does not count.
+
 An optimizer that is given a closure, as Lightning's are, computes its gradients within its step:
 the method then acts at the end of the closure.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, is_dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -20,6 +27,7 @@ from torch.optim import Optimizer
 
 from grokscope.measures.batches import Batch, batch_size, detached, map_leaves
 from grokscope.measures.guard import without_wrappers
+from grokscope.measures.hooks import ObservingHook
 from grokscope.measures.view import View
 from grokscope.methods.networks import OneNetwork
 
@@ -63,10 +71,42 @@ def one_batch(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch:
     """
     if args and kwargs:
         raise ValueError(
-            "the model is called with positional and keyword arguments: call it with one "
-            "batch, as model(x), model(*x) or model(**x), or attach to a gs.View of it"
+            f"the model is called with positional and keyword arguments ({', '.join(kwargs)}): "
+            "call it with one batch, as model(x), model(*x) or model(**x); or attach to a gs.View "
+            "that sets the others, as view = gs.View(model, lambda m, x: m(x, flag=True)), and "
+            "call that in the loop too, as view(x)"
         )
     return kwargs or (args[0] if len(args) == 1 else args)
+
+
+@dataclass
+class _Call:
+    """A call of a watched module that is under way.
+
+    Attributes:
+        given: the arguments, if they are the inputs that the model is trained on.
+    """
+
+    module: nn.Module
+    forward: Any
+    given: tuple[tuple[Any, ...], dict[str, Any]] | None
+
+
+@dataclass(frozen=True)
+class _Watch(ObservingHook):
+    """A hook of an attachment; a copy of the model, or a saved one, carries one that is idle."""
+
+    note: Callable[..., None]
+
+    def __call__(self, *given: Any) -> None:
+        self.note(*given)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Watch, (_nothing,)
+
+
+def _nothing(*_given: Any) -> None:
+    """What a hook of a copied model does."""
 
 
 class Attachment:
@@ -114,34 +154,51 @@ class Attachment:
         self._method = method
         self._inputs = inputs
         self._network = OneNetwork(without_wrappers(model))
-        self._noted: list[Batch] = []  # of forward passes that no backward pass has followed yet
-        self._batches: list[Batch] = []  # of those whose gradients have been accumulated
-        self._calls: list[tuple[nn.Module, Any]] = []  # those under way, the outermost first
-        self._called_with: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        self._calls: list[_Call] = []  # those under way, the outermost first
+        self._traced: list[Batch] = []  # of forward passes whose outputs cannot be followed
+        self._reached: list[Batch] = []  # those whose outputs this backward pass went through
+        self._batches: list[Batch] = []  # those whose gradients have been accumulated
+        self._pass = -1  # PyTorch's number of the backward pass that ``_reached`` is of
+        self._counted_pass = -1  # and of the last one that accumulated gradients
         self._stepped = False
         self.has_seen = False
         self.steps = 0
+        self._penalizes = method.adds_penalty()
+        self._followed: list[Tensor] = []
+        self._on_parameters: list[Any] = []
         self._handles = [self._optimizer.register_step_pre_hook(self._before_step)]
-        if method.adds_penalty():
-            self._watch()
+        if self._penalizes:
+            self._watch(model)
+        self._follow(self._trained())
 
-    def _watch(self) -> None:
-        """Note what the model is called with, and when its gradients are accumulated."""
-        called = self._network.models[0]
-        watched = [called]
-        while isinstance(called, View) and isinstance(called._view_model, nn.Module):
-            called = without_wrappers(called._view_model)
-            watched.append(called)
+    def _watch(self, model: nn.Module) -> None:
+        """Note what the model is called with, and which of its outputs are trained on."""
+        watched = [_as_called(model)]
+        while isinstance(watched[-1], View) and isinstance(watched[-1]._view_model, nn.Module):
+            watched.append(_as_called(watched[-1]._view_model))
+        enter, leave = _Watch(self._enter), _Watch(self._leave)
         for module in watched:
-            self._handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
-            self._handles.append(module.register_forward_hook(self._leave, always_call=True))
-        self._handles.extend(own.register_hook(self._backward) for own in self._trained())
+            self._handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            self._handles.append(module.register_forward_hook(leave, always_call=True))
+
+    def _follow(self, trained: list[Tensor]) -> None:
+        """See to it that what is trained now is what is known, as after a layer was replaced."""
+        known = self._followed
+        if len(known) == len(trained) and all(map(operator.is_, known, trained)):
+            return
+        self._network.forget_parameters()
+        for handle in self._on_parameters:
+            handle.remove()
+        self._followed = trained
+        if self._penalizes:
+            self._on_parameters = [own.register_hook(self._accumulate) for own in trained]
 
     def detach(self) -> None:
         """Take the hooks off again."""
-        for handle in self._handles:
+        for handle in [*self._handles, *self._on_parameters]:
             handle.remove()
-        self._handles, self._noted, self._batches = [], [], []
+        self._handles, self._on_parameters, self._followed = [], [], []
+        self._traced, self._reached, self._batches = [], [], []
 
     def _trained(self) -> list[Tensor]:
         """The parameters that the optimizer moves, as they are at the time."""
@@ -149,41 +206,79 @@ class Attachment:
         return [own for group in groups for own in group["params"] if own.requires_grad]
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        for place, call in enumerate(self._calls):
+            if call.module is module and call.forward == module.forward:
+                del self._calls[place:]  # which were interrupted, and left no word
+                break
         outer = self._calls[-1] if self._calls else None
-        self._calls.append((module, module.forward))
         # Lightning runs its training step as the forward pass of a module wrapped for several
         # processes, and puts the module's own back before it calls it on the inputs.
-        takes_inputs = outer is None or (outer[0] is module and outer[1] != module.forward)
-        if takes_inputs and not Attachment._acting and torch.is_grad_enabled():
-            self._called_with = (args, kwargs) if module.training else None
+        inner = outer is not None and outer.module is module and outer.forward != module.forward
+        takes_inputs = (outer is None or inner) and not Attachment._acting
+        if outer is not None and inner and takes_inputs:
+            outer.given = None
+        given = (args, kwargs) if takes_inputs and torch.is_grad_enabled() else None
+        self._calls.append(_Call(module, module.forward, given))
 
-    def _leave(self, module: nn.Module, _args: Any, _outputs: Any) -> None:
-        self._calls.pop()
-        if self._calls or self._called_with is None:
+    def _leave(self, module: nn.Module, _args: Any, outputs: Any) -> None:
+        if not self._calls:
             return
-        args, kwargs = self._called_with
-        self._called_with = None
+        call = self._calls.pop()
+        traced = torch.compiler.is_compiling()  # where outputs take no hook
+        if call.given is None or (not traced and outputs is None):  # the forward pass has failed
+            return
         try:
-            self._noted.append(detached(self._inputs(args, kwargs)))
+            batch = detached(self._inputs(*call.given))
         except TypeError as error:
             raise TypeError(
                 f"{type(module).__name__}, to which {type(self._method).__name__} is attached, is "
                 f"not called with a batch of tensors ({error}): attach to the module within it "
                 "that is, or to a gs.View"
             ) from None
+        found = [] if traced else list(_tensors_in(outputs))
+        if not found:
+            self._traced.append(batch)
+            return
+        self._follow(self._trained())
+        for tensor in found:
+            if tensor.requires_grad:
+                tensor.register_hook(partial(self._reach, batch))
 
-    def _backward(self, _gradient: Tensor | None) -> None:
-        """Before a gradient is accumulated: the forward passes before it belong to the step.
+    def _reach(self, batch: Batch, _gradient: Tensor) -> None:
+        """A backward pass goes through the outputs of a batch."""
+        if Attachment._acting:
+            return
+        current = torch._C._current_graph_task_id()
+        if current != self._pass:
+            self._reached, self._pass = [], current
+        self._reached.append(batch)
 
-        Where no parameter has a gradient, the ones before have been dropped, also by a loop whose
+    def _accumulate(self, _gradient: Tensor | None) -> None:
+        """Before a gradient is accumulated: what this backward pass reached belongs to the step.
+
+        What was accumulated before is dropped with its gradients: by a step, or by a loop whose
         ``GradScaler`` left the step out.
         """
-        if Attachment._acting or not self._noted:
+        if Attachment._acting:
             return
-        if self._stepped or all(own.grad is None for own in self._trained()):
-            self._batches, self._stepped = [], False
-        self._batches += self._noted
-        self._noted = []
+        current = torch._C._current_graph_task_id()
+        if current != self._counted_pass:
+            self._counted_pass = current
+            if self._stepped or (self._batches and not self._holds_gradients()):
+                self._batches, self._stepped = [], False
+        found = [*self._traced, *(self._reached if current == self._pass else [])]
+        self._traced, self._reached = [], []
+        for batch in found:  # several outputs of it, or several losses, are one batch
+            if not any(batch is known for known in self._batches):
+                self._batches.append(batch)
+
+    def _holds_gradients(self) -> bool:
+        """Whether gradients of before are there, neither None nor filled with zeros.
+
+        Asked when a second batch is accumulated; it ends at the first gradient that has a number.
+        """
+        gradients = [own.grad for own in self._trained() if own.grad is not None]
+        return any(own.layout is not torch.strided or bool(own.any()) for own in gradients)
 
     def _before_step(
         self, _optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -193,7 +288,7 @@ class Attachment:
 
         def act() -> None:
             nonlocal counted
-            self._stepped, self._noted = True, []
+            self._stepped, self._traced = True, []
             if leaves_out(self._optimizer) or all(own.grad is None for own in self._trained()):
                 return
             if not counted:  # a closure may be called several times in a step
@@ -223,13 +318,14 @@ class Attachment:
 
     def _act(self) -> None:
         trained = self._trained()
+        self._follow(trained)
         scale = getattr(self._optimizer, "grad_scale", None)  # a fused one unscales in its step
         device = trained[0].device.type
         Attachment._acting = True
         try:
             if scale is not None:
                 _multiply(trained, 1 / scale)
-            if self._method.adds_penalty():
+            if self._penalizes:
                 with torch.enable_grad(), torch.autocast(device, enabled=False):
                     self._penalize(trained)
             with torch.no_grad():
@@ -245,9 +341,10 @@ class Attachment:
         if not self.has_seen:
             model = type(self._network.models[0]).__name__
             raise ValueError(
-                f"{model}, to which {type(self._method).__name__} is attached, was not called in "
-                "training mode before the optimizer stepped: attach to the module that the loop "
-                "calls"
+                f"{model}, to which {type(self._method).__name__} is attached, was not called, or "
+                "no gradient went through its outputs, before the optimizer stepped: attach to the "
+                "module that the loop calls; if torch.compile had compiled that before, to what "
+                "torch.compile returned, or call torch.compiler.reset() after attach"
             )
         # a user's own may ask for a batch that is one tensor
         penalty_of: Callable[..., Tensor | None] = self._method.penalty
@@ -273,6 +370,31 @@ class Attachment:
                 parameter.grad = gradient.clone()
             else:
                 parameter.grad.add_(gradient)
+
+
+def _as_called(model: nn.Module) -> nn.Module:
+    """The module whose hooks run when a loop calls a model: the one within wrappers.
+
+    What ``torch.compile`` returned has its own: those of the module within are compiled with it, or
+    left out where its code is older than they are.
+    """
+    return model if hasattr(model, "_orig_mod") else without_wrappers(model)
+
+
+def _tensors_in(outputs: Any) -> Iterator[Tensor]:
+    """The tensors that a model returned, also within tuples, dictionaries and dataclasses."""
+    if isinstance(outputs, Tensor):
+        yield outputs
+        return
+    inner: Any = ()
+    if isinstance(outputs, Mapping):
+        inner = outputs.values()
+    elif isinstance(outputs, tuple | list):
+        inner = outputs
+    elif is_dataclass(outputs):
+        inner = vars(outputs).values()
+    for each in inner:
+        yield from _tensors_in(each)
 
 
 @torch.no_grad()

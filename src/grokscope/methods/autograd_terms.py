@@ -217,16 +217,17 @@ def _by_difference(
         kept = leaf, outputs_at(leaf)
     directions = draw(kept[1].shape[1], kept[1])
     norms = difference_squared_norms(
-        outputs_again, *kept, directions.flatten(0, 1), coupled=_is_coupled(networks)
+        outputs_again, *kept, directions.flatten(0, 1), coupled=is_coupled(networks)
     )
     norms = norms.view(directions.shape[:2])
     return norms, torch.zeros_like(norms)
 
 
-def _is_coupled(networks: Networks) -> bool:
+def is_coupled(networks: Networks) -> bool:
     """Whether outputs depend on the whole batch, as behind BatchNorm in training mode."""
     return any(
-        isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training
+        isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and (module.training or module.running_mean is None)
         for model in networks.models
         for module in model.modules()
     )

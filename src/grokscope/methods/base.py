@@ -53,6 +53,7 @@ class Method:
         name: by which a spec names it.
         stays_in_span: whether its updates of the first layer are combinations of the layer's rows
             and the data (see ``grokscope.data.reduce_to_span``).
+        always_kept: the names that every state of it holds, where they are always the same.
         generators: one for each network; empty where nothing is drawn.
         state: what a resumed run needs, by name.
 
@@ -74,6 +75,7 @@ class Method:
 
     name: ClassVar[str] = "method"
     stays_in_span: ClassVar[bool] = False
+    always_kept: ClassVar[tuple[str, ...]] = ()
     generators: list[torch.Generator]
     state: dict[str, Any]
     _attachment: Attachment | None
@@ -84,6 +86,10 @@ class Method:
         method.generators, method.state = [], {}
         method._attachment = None
         return method
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of: it is attached to nothing."""
+        return {**vars(self), "_attachment": None}
 
     def __repr__(self) -> str:
         return called_with(self)
@@ -190,7 +196,18 @@ class Method:
         }
 
     def load_state_dict(self, *states: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned, one dictionary for each network."""
+        """Restore what ``state_dict`` returned, one dictionary for each network.
+
+        Raises:
+            ValueError: if it lacks what the method always keeps.
+        """
+        for name in self.always_kept:
+            if any(name not in own for own in states):
+                held = ", ".join(map(repr, states[0])) or "nothing"
+                raise ValueError(
+                    f"state_dict has no {name!r}, which {type(self).__name__} keeps, but {held}: "
+                    "pass what state_dict() of such a method returned"
+                )
         if "generator" in states[0]:
             if len(self.generators) != len(states):
                 self.generators = [torch.Generator() for _ in states]
@@ -203,14 +220,34 @@ class Method:
         }
 
 
+def check_methods(methods: Sequence[Any]) -> None:
+    """Raise unless these are methods, and not their classes.
+
+    Raises:
+        TypeError: if one is something else.
+    """
+    for place, method in enumerate(methods):
+        if isinstance(method, type):
+            raise TypeError(
+                f"methods[{place}] must be a method: got the class {method.__name__}; pass "
+                f"{method.__name__}()"
+            )
+        if not isinstance(method, Method):
+            raise TypeError(
+                f"methods[{place}] must be a grokscope.methods.Method: got {type(method).__name__}"
+            )
+
+
 def joined(methods: Sequence[Method]) -> Method:
     """The methods of several networks, of the same settings, as one; one alone is itself."""
     first = methods[0]
     if len(methods) == 1:
         return first
     whole = copy.copy(first)
-    # the generators are the networks' own, so that their maker sees them move on
-    whole.generators = [generator for own in methods for generator in own.generators]
+    # generators of its own: a method that serves several networks draws the same for each
+    whole.generators = [
+        torch.Generator(generator.device) for own in methods for generator in own.generators
+    ]
     whole.load_state_dict(*(own.state_dict() for own in methods))
     return whole
 

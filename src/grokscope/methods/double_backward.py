@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from grokscope.measures.chain import ObservingHook
+from grokscope.measures.hooks import ObservingHook
 from grokscope.methods.batch_norm import rewired_batch_norm
 from grokscope.methods.convolutions import rewired_convolution
 

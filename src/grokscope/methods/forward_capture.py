@@ -19,13 +19,13 @@ from torch.utils.hooks import RemovableHandle
 from grokscope.measures.chain import (
     Chain,
     Fold,
-    ObservingHook,
     activation_fold,
     activations_of,
     chain_of,
     composed,
     leaves_of,
 )
+from grokscope.measures.hooks import ObservingHook
 from grokscope.measures.view import Model, output_tensor
 from grokscope.methods.double_backward import OnLayer, layers_to_rewire
 from grokscope.methods.layer_chain import LayerPass, layers_of
@@ -140,8 +140,10 @@ class ForwardCapture:
             if layers is not None:
                 recording.layers = LayerPass(layers, x)
                 self._note_all_layers(model)
-            elif x.is_floating_point():
-                recording.leaf = x if x.requires_grad else x.detach().requires_grad_()
+            # of inputs that require gradients themselves the pass is not kept: what the loss sends
+            # back to them and what the penalty would are one graph
+            elif x.is_floating_point() and not x.requires_grad:
+                recording.leaf = x.detach().requires_grad_()
         self._open = self._last = recording
         # a copy: a model whose first step is in place may not touch a leaf
         return None if recording.leaf is None else (recording.leaf.clone(),)

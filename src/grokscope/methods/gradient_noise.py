@@ -63,6 +63,7 @@ class GradientNoise(Method):
     """
 
     name: ClassVar[str] = "gradient_noise"
+    always_kept: ClassVar[tuple[str, ...]] = ("generator", "steps")
 
     @checked_arguments
     def __init__(self, variance: float = 0.01, decay: float = 0.55, seed: int = 0) -> None:

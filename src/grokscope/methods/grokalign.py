@@ -45,7 +45,8 @@ class GrokAlign(Method):
         mode: "minimize" or "constrain".
         target: the mean Frobenius norm to hold; for "constrain" only.
         every: apply at every ``every``-th step, with ``every`` times the weight.
-        projections: random directions for each example (Hoffman et al. 2019); exact if None.
+        projections: random directions for each example (Hoffman et al. 2019); if None exact, where
+            examples do not depend on each other.
         squared: for "minimize": the squared norm or the norm. "constrain" is always on the norm.
         offset_weight: strength on ||b_x||^2 relative to the Jacobian's.
         examples: take the penalty on this many random examples of each batch; on all if None.
@@ -69,6 +70,7 @@ class GrokAlign(Method):
 
     name: ClassVar[str] = "grokalign"
     stays_in_span: ClassVar[bool] = True
+    always_kept: ClassVar[tuple[str, ...]] = ("generator", "steps")
 
     @checked_arguments
     def __init__(
@@ -185,7 +187,11 @@ class GrokAlign(Method):
         return torch.zeros((), device=next(iter(leaves(x).values())).device)
 
     def load_state_dict(self, *states: dict[str, Any]) -> None:
-        """Restore what ``state_dict`` returned, one dictionary for each network."""
+        """Restore what ``state_dict`` returned, one dictionary for each network.
+
+        Raises:
+            ValueError: if it is no state of such a method.
+        """
         super().load_state_dict(*states)
         if self._watched is not None:
             self._watched.watching = self._watches(self.state["steps"] + 1)

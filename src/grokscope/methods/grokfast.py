@@ -192,6 +192,7 @@ class Grokfast(Method):
         if ring is None or total is None:
             total = torch.zeros_like(gradient)
             ring = total.new_zeros(len(gradient), self.window, *gradient.shape[1:])
+            self.state.pop(f"count.{name}", None)
         counts = _counts(self.state.get(f"count.{name}", 0), len(gradient))
         usable = [True] * len(gradient) if finite is None else finite.tolist()
         for count in {own for own, ok in zip(counts, usable, strict=True) if ok}:
@@ -221,8 +222,13 @@ class Grokfast(Method):
         return slow if all(ready) else slow.where(_by_row(torch.tensor(ready), slow), 0)
 
     def _remembered(self, key: str, like: Tensor) -> Tensor | None:
-        """A tensor of the state where the gradients are, in their precision."""
+        """A tensor of the state where the gradients are, in their precision.
+
+        None also where it is of another shape: of a layer that was replaced.
+        """
         found = self.state.get(key)
+        if found is not None and found.shape[1 + found.ndim - like.ndim :] != like.shape[1:]:
+            return None
         if found is not None and (found.dtype is not like.dtype or found.device != like.device):
             found = self.state[key] = found.to(like)
         return found

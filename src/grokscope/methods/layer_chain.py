@@ -178,15 +178,27 @@ class LayerPass:
 
     def cotangents(self, u: Float[Tensor, "n k"]) -> tuple[Float[Tensor, " n *d"], list[Tensor]]:
         """h_0, and h_l behind each layer with a weight."""
-        edges = [cast(GradientEdge, self._edges[i]) for i in self.weighted]
-        # All h_l by one backward pass over the graph that training needs anyway, which is why it is
-        # retained. In front of the first weight there need be no graph: there layers are
-        # transposed.
-        behind = list(torch.autograd.grad([self.result], edges, [u], retain_graph=True))
+        try:
+            behind = self._behind(u)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError:  # the loss went back first, and its graph is gone
+            again = LayerPass.run(self.layers, self.x)
+            self._edges, self._last = again._edges, again._last
+            behind = self._behind(u)
         h = behind[0]
         for i in range(self.first, -1, -1):
             h = _transposed(self.layers[i], self.inputs[i], h)
         return h, behind
+
+    def _behind(self, u: Float[Tensor, "n k"]) -> list[Tensor]:
+        """h_l behind each layer with a weight.
+
+        By one backward pass over the graph that training needs anyway, which is why it is retained.
+        In front of the first weight there need be no graph: there layers are transposed.
+        """
+        edges = [cast(GradientEdge, self._edges[i]) for i in self.weighted]
+        return list(torch.autograd.grad([self.result], edges, [u], retain_graph=True))
 
     def tangents(self, t: Float[Tensor, " n *d"]) -> list[Tensor]:
         """t_{l-1} before each layer with a weight, for t_0."""

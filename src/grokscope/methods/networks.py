@@ -262,6 +262,10 @@ class OneNetwork(Networks):
                     gradient = parameter.grad = gradient.to_dense()
                 yield name, parameter, gradient
 
+    def forget_parameters(self) -> None:
+        """Look at the model's parameters anew, as after one of its modules was replaced."""
+        self._parameters = None
+
     def named_shapes(self) -> dict[str, torch.Size]:
         """The names of the model's parameters and their shapes."""
         return {name: own.shape for name, own in own_parameters(self.models[0])}

@@ -35,7 +35,7 @@ from grokscope.measures.inputs import (
 )
 from grokscope.measures.local_map import full_precision
 from grokscope.measures.view import Model, wrt_of
-from grokscope.methods.autograd_terms import autograd_terms
+from grokscope.methods.autograd_terms import autograd_terms, is_coupled
 from grokscope.methods.chain_terms import chain_squared_norms, chain_squared_offsets
 from grokscope.methods.layer_chain import layer_squared_norms, layer_squared_offsets
 from grokscope.methods.networks import Networks, OneNetwork, normal_numbers
@@ -66,16 +66,17 @@ def jacobian_penalty(
     The outputs are those of the model in the mode it is in. Dropout in training mode draws a mask
     of its own for the penalty, where the training's own pass was not kept. BatchNorm in training
     mode makes the outputs of a batch depend on each other; the gradient with respect to an example
-    then takes in how the example moves the others, and with projections the squared penalty is the
-    squared norm of the Jacobian of the whole batch, over n. Running statistics are updated by your
-    forward pass only.
+    then takes in how the example moves the others, and the squared penalty is an unbiased estimate
+    of the squared norm of the Jacobian of the whole batch, over n, also with ``projections=None``,
+    which then draws random signs. Running statistics are updated by your forward pass only.
 
     Args:
         model: maps a batch to (n, k) or (n,).
         x: the batch: a tensor (n, *d), or a tuple, list or dictionary of tensors with a
             floating-point one (n, *d) to differentiate by (see `View`).
         projections: random directions for each example, on the unit sphere of the outputs; all k
-            outputs exactly if None, at k / r times the cost of r projections.
+            outputs if None, exactly where examples do not depend on each other, at k / r times the
+            cost of r projections.
         squared: the squared norm or the norm.
         offset_weight: adds this much of the mean of ||b_x||^2, b_x = f(x) - A_x x. Exact for a
             chain; for other models estimated without bias from the same projections.
@@ -167,7 +168,7 @@ def _chain_terms(
         norms = chain_squared_norms(chain, draw(last.shape[-2], last))
         return norms, chain_squared_offsets(chain).expand_as(norms) if with_offset else None
     made = networks.layers(x)
-    if made is None:
+    if made is None or made.outputs[-1].ndim > 2:  # then the general way says what is wrong
         return None
     norms = layer_squared_norms(made, draw(made.result.shape[1], made.result).flatten(0, 1))
     offsets = layer_squared_offsets(made).unsqueeze(0) if with_offset else None
@@ -217,10 +218,19 @@ class _Draw:
 
     def __call__(self, k: int, like: Tensor) -> Float[Tensor, "s n r k"]:
         s, n, r = len(self.networks), self.num_examples, self.projections
-        if r is None:
-            return torch.eye(k, dtype=like.dtype, device=like.device).expand(s, n, k, k)
         # what is called again at every replay holds on to no tensor of this step
         generators, device = self.generators, like.device
+        if r is None:
+            whole = torch.eye(k, dtype=like.dtype, device=like.device).expand(s, n, k, k)
+            if not is_coupled(self.networks):
+                return whole
+
+            # Rows of a batch whose examples meet are rows of sums over it. With random signs,
+            # products of the rows of different examples cancel in the mean.
+            def signs(_step: int) -> Tensor:
+                return normal_numbers(generators, (n, k, 1), device).sign()
+
+            return whole * self.networks.from_host(self.step, signs).to(like.dtype)
 
         def drawn(_step: int) -> Tensor:
             return normal_numbers(generators, (n, r, k), device)

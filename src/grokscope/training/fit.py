@@ -17,7 +17,7 @@ from grokscope.arguments import checked_arguments
 from grokscope.data import Dataset
 from grokscope.measures.inputs import check_model
 from grokscope.measures.modes import modes_kept
-from grokscope.methods.base import Method, joined
+from grokscope.methods.base import Method, check_methods, joined
 from grokscope.methods.networks import Networks, OneNetwork
 from grokscope.runs import RunDirectory, Trial, TrialGroup
 from grokscope.runs.files import read_yaml_mapping
@@ -72,7 +72,8 @@ def fit(
             (x1, x2, ..., y) or a dictionary with its labels under "labels", "label" or "y". A data
             set is read once, in its order, and held in memory; a loader's own batches and
             shuffling have no say.
-        methods: what brings generalization forward, such as ``GrokAlign()``.
+        methods: what brings generalization forward, such as ``GrokAlign()``. A training begins
+            from what they remember and leaves it as it was.
         monitor: measures the network's geometry; its figures join the history.
         seed: decides the order of the batches; the initialization is the model's own.
         device: "auto" (the best there is), "cpu", "cuda" or "mps".
@@ -156,7 +157,7 @@ def fit_seeds(
         build: makes the network of a seed, a new one at each call.
         data: as for ``fit``.
         seeds: one for each network, all different.
-        methods: makes the methods of a seed.
+        methods: makes the methods of a seed, of which each training begins anew.
         monitor: makes the monitor of a network.
         vectorize: True trains the networks as one, False one after another; "auto" as one where
             that is possible and not slower, and logs why where it is not.
@@ -237,6 +238,7 @@ class _Own:
         monitor: Monitor | None,
         on_evaluation: OnEvaluation | None,
     ) -> None:
+        check_methods(methods)
         self.seed = seed
         self.model = model
         self.methods = methods

@@ -72,6 +72,8 @@ class Loop:
         """Train from the start, or from the group's checkpoint, to the end."""
         methods, networks = self.state.methods, self.state.networks
         results: dict[int, FitResult] = {}
+        # what a method remembers is this training's alone; those of a stack are its own
+        given = [] if networks.is_stacked else [method.state_dict() for method in methods]
         try:
             step = self._restore(results)
             for method in methods:
@@ -89,6 +91,8 @@ class Loop:
         finally:
             for method in methods:
                 method.finish()
+            for method, state in zip(methods, given, strict=False):
+                method.load_state_dict(state)
             # views of a stack would keep all of it in memory for as long as one network is kept
             networks.keep([])
         if self.group is not None:

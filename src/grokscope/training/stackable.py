@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from grokscope.measures.batches import Batch, map_leaves, rows
-from grokscope.measures.chain import ObservingHook
+from grokscope.measures.hooks import ObservingHook
 from grokscope.measures.modes import into_training, modes_kept, resting
 from grokscope.methods.base import Method, difference
 from grokscope.training.evaluation import Evaluation

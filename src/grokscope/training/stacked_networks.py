@@ -17,11 +17,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from grokscope.measures.batches import Batch, leaves, map_leaves
+from grokscope.measures.batches import Batch, map_leaves
 from grokscope.measures.chain import Fold, activation_fold, chain_of, composed, leaves_of
 from grokscope.measures.modes import evaluating
 from grokscope.measures.scale import Scale
-from grokscope.measures.view import Model, View, output_tensor
+from grokscope.measures.view import Model, View, holds_tokens, output_tensor
 from grokscope.methods.chain_terms import ChainPass
 from grokscope.methods.networks import Networks, rows_of
 
@@ -122,8 +122,7 @@ class StackedNetworks(Networks):
 
     def continuous(self, x: Batch) -> Batch:
         """The batch, or its embeddings by each network's own weights where it holds tokens."""
-        embed = getattr(self._template, "continuous_inputs", None)
-        if embed is None or any(leaf.is_floating_point() for leaf in leaves(x).values()):
+        if not holds_tokens(self._template, x):
             return x
         template = _Embedding(self._template)
 
