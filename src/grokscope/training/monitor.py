@@ -24,7 +24,7 @@ from grokscope.shown import shown
 from grokscope.training.archive import Archive, MemoryArchive
 from grokscope.training.examples import PROBE_EXAMPLES, TEST_EXAMPLES, examples, moved_to
 from grokscope.training.measure_with_memory import MeasureWithMemory, Probe
-from grokscope.training.measurements import DEFAULT_MEASURES, Measure, named, values_of
+from grokscope.training.measurements import DEFAULT_MEASURES, Measure, is_own, named, values_of
 from grokscope.training.objective import Objective
 from grokscope.training.schedule import Schedule
 from grokscope.training.scores import ScoreFunction, Scores
@@ -288,13 +288,14 @@ class Monitor:
 
     def measure(self, step: int) -> dict[str, float]:
         """The values of the network as it is now, whatever the schedule says."""
+        own_code = any(map(is_own, self._measures.values()))
         with (
-            undisturbed(self.model, training=False),
+            undisturbed(self.model, training=False, own_code=own_code) as rewind,
             torch.inference_mode(False),
             torch.enable_grad(),
             torch.autocast(self._place().device.type, enabled=False),
         ):
-            return self._measured(step)
+            return self._measured(step, rewind)
 
     def finish(self) -> None:
         """Compute what needs all steps, as ``NTKDistance`` does; ``fit`` calls it at the end."""
@@ -425,7 +426,7 @@ class Monitor:
         floating = (own for own in self.model.parameters() if own.dtype in _FLOATING)
         return next(floating, next(iter(leaves(self.probe[0]).values())))
 
-    def _measured(self, step: int) -> dict[str, float]:
+    def _measured(self, step: int, rewind: Callable[[], None]) -> dict[str, float]:
         place = self._place()
         x, y = moved_to(self.probe, place)
         test = None if self.test is None else moved_to(self.test, place)
@@ -435,7 +436,7 @@ class Monitor:
             if pair is not None:
                 scores = self._scores(self.model, *pair, self._chunk_size)
                 row |= {f"{split}_{name}": value for name, value in scores.items()}
-        row |= values_of(self._measures, probe, step, self.archive)
+        row |= values_of(self._measures, probe, step, self.archive, rewind)
         row |= probe.sampled
         if self._num_pictures:
             centroids = self._as_images(probe.geometry.centroids[: self._num_pictures])
