@@ -46,9 +46,10 @@ def undisturbed(
 
     Put back are: the mode of every module, its attributes, hooks, buffers and parameters, the
     gradients, which are None inside, and the state of the random generators of Python, NumPy and
-    PyTorch, on the CPU and on the model's CUDA devices. Compiled code runs eagerly inside: hooks fire, and a
-    graph may be walked more than once. DistributedDataParallel runs the module in it and nothing
-    else: a measure that one process takes alone must not start what all processes do together.
+    PyTorch, on the CPU and on the model's CUDA devices. Compiled code runs eagerly inside: hooks
+    fire, and a graph may be walked more than once. DistributedDataParallel runs the module in it
+    and nothing else: a measure that one process takes alone must not start what all processes do
+    together.
 
     Args:
         model: a module, wrapped or not, or a function, partial, method or object that calls
