@@ -47,7 +47,8 @@ class Monitor:
         model: the network, also wrapped, compiled, in half precision, or as a ``gs.View``.
         probe: some 256 training points: inputs and labels (x, y), where x may be a tuple or
             dictionary of tensors; a dictionary with its labels under "labels", "label" or "y"; a
-            ``Dataset`` or a ``DataLoader``, of which the first 256 examples are taken.
+            ``Dataset`` or a ``DataLoader``, of which the first 256 examples are taken; a stream
+            that can be read only once has lost them for the training.
         measures: names (see ``MEASURES``), functions ``(model, x, y) -> float or (n,)``,
             recorded under the function's name, or a measure with a memory such as
             ``NTKDistance(128)``.
@@ -129,7 +130,8 @@ class Monitor:
         self._next: int | None = 0
         self._last = -1  # the step of the last call
         self._measured_at: int | None = None
-        self._version: int | None = None
+        self._trained: list[Tensor] = []
+        self._version = 0
         self._hook: RemovableHandle | None = None
         self._closed = False
 
@@ -177,8 +179,9 @@ class Monitor:
         """
         step = self._last + 1 if step is None else self._checked(step)
         self._last, self._closed = step, False
-        self._version = self._parameter_version()
         due = self._next is not None and step >= self._next
+        if self._hook is None:  # else it is told of every step
+            self._version = self._parameter_version(anew=due or always)
         if not due and not always:
             if values:
                 self._append({"step": step, **values})
@@ -270,7 +273,7 @@ class Monitor:
         attached = self._hook is not None
         self.detach()
         if self._last >= 0 and not self._closed:
-            moved = not attached and self._parameter_version() != self._version
+            moved = not attached and self._parameter_version(anew=False) != self._version
             last = self._last + moved
             if last != self._measured_at:
                 self.step(last, always=True)
@@ -394,7 +397,7 @@ class Monitor:
             measure.load_state_dict(state["measures"][name])
         self._last, self._measured_at = state["last"], state["measured_at"]
         self._next = state["next"]
-        self._version = self._parameter_version()
+        self._version = self._parameter_version(anew=True)
 
     def _checked(self, step: int) -> int:
         """The step as an int; raise where it is none or goes backwards."""
@@ -416,10 +419,15 @@ class Monitor:
             self._hook.remove()
             self._hook = None
 
-    def _parameter_version(self) -> int | None:
-        """A number that changes when an optimizer moves the network."""
-        trained = next((own for own in self.model.parameters() if own.requires_grad), None)
-        return None if trained is None or trained.is_inference() else trained._version
+    def _parameter_version(self, *, anew: bool) -> int:
+        """A number that grows when an optimizer moves a part of the network, whichever it is."""
+        if anew or not self._trained:  # seeking them takes longer than asking them
+            self._trained = [
+                own
+                for own in self.model.parameters()
+                if own.requires_grad and not own.is_inference()
+            ]
+        return sum(own._version for own in self._trained)
 
     def _place(self) -> Tensor:
         """A tensor of the device and precision of the network."""
