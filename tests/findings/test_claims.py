@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from grokscope.findings import Claim, judge
+from grokscope.findings.summary import run_summary
 from grokscope.runs import Run, RunDirectory
 
 
@@ -123,6 +124,52 @@ def test_what_was_not_recorded_stays_open(run: Run) -> None:
     assert verdict(run, {**quantity, "arm": "absent"}, at_least=0) == ("open", None)
 
 
+UNRECORDED = [
+    {"kind": "delay"},
+    {"kind": "steps_to", "metric": "probe_accuracy", "target": 0.9},
+    {"kind": "speed_up", "baseline": "slow", "metric": "probe_accuracy", "target": 0.9},
+    *(
+        {"kind": "value", "metric": "test_accuracy", "at": at}
+        for at in ("memorized", "onset.start", "onset.middle", "onset.end")
+    ),
+    {"kind": "change", "metric": "test_accuracy", "at": "onset.end", "over": "first"},
+    {"kind": "difference", "baseline": "slow", "metric": "test_accuracy", "at": "memorized"},
+]
+
+
+@pytest.mark.parametrize("quantity", UNRECORDED, ids=lambda one: "-".join(map(str, one.values())))
+@pytest.mark.parametrize("bound", ["at_least", "at_most"])
+def test_a_claim_on_an_accuracy_that_was_not_recorded_stays_open(
+    run: Run, quantity: dict, bound: str
+) -> None:
+    assert verdict(run, {**quantity, "arm": "fast"}, **{bound: 50})[0] == "open"
+
+
+def test_a_target_that_both_arms_meet_at_the_first_evaluation_has_no_speed_up(run: Run) -> None:
+    quantity = {"kind": "speed_up", "arm": "fast", "baseline": "slow", "target": 0.1}
+    assert verdict(run, quantity, at_least=2)[0] == "open"
+    assert verdict(run, quantity, at_most=2)[0] == "open"
+
+
+def test_claims_that_cannot_be_judged_leave_the_others_their_verdicts(tmp_path: Path) -> None:
+    value = {"kind": "value", "arm": "a", "at": "first"}
+    claims = [
+        {"says": "known", "quantity": {**value, "metric": "norm"}, "at_least": 1},
+        {"says": "of no accuracy", "quantity": {"kind": "delay", "arm": "a"}, "at_least": 2},
+        {"says": "of per cents", "quantity": {"kind": "delay", "arm": "b"}, "at_least": 2},
+        {"says": "without a bound", "quantity": {**value, "metric": "norm"}},
+        {"says": "known too", "quantity": {**value, "metric": "norm"}, "at_most": 1},
+    ]
+    with RunDirectory.create(tmp_path / "x", {"name": "x", "claims": claims}, "cpu", [0]) as writer:
+        writer.trial("a", 0).append({"step": 0, "norm": 2.0}, {})
+        writer.trial("b", 0).append({"step": 0, "train_accuracy": 99, "test_accuracy": 20}, {})
+    summary = run_summary(Run(tmp_path / "x"))
+    states = {one.claim.says: one.state for one in summary.verdicts}
+    assert states == {"known": "held", "of no accuracy": "open", "known too": "not held"}
+    unjudged = [line for line in summary.problems if "could not be judged" in line]
+    assert ["claim 3" in unjudged[0], "claim 4" in unjudged[1], len(unjudged)] == [True, True, 2]
+
+
 def test_a_claim_without_a_bound_is_a_mistake() -> None:
     with pytest.raises(ValidationError, match="at_least or at_most"):
         Claim(says="so", quantity={"kind": "steps_to", "arm": "a", "target": 1})
@@ -185,3 +232,17 @@ def test_delay(grokked: Run) -> None:
     assert verdict(grokked, soon, at_least=2)[0] == "not held"
     assert verdict(grokked, never, at_least=2) == ("held", pytest.approx(1000))
     assert verdict(grokked, never, at_most=1)[0] == "not held"
+
+
+def test_a_delay_is_bounded_by_the_last_test(tmp_path: Path) -> None:
+    tested = {1: 0.1, 10: 0.1, 100: 0.1}
+    with RunDirectory.create(tmp_path / "x", {"name": "x"}, "cpu", [0]) as writer:
+        for step in (1, 10, 100, 5000):
+            test = {"test_accuracy": tested[step]} if step in tested else {}
+            writer.trial("never", 0).append({"step": step, "train_accuracy": 1.0, **test}, {})
+            early = {"test_accuracy": 0.1} if step == 1 else {}
+            row = {"step": step, "train_accuracy": float(step > 10), **early}
+            writer.trial("untested", 0).append(row, {})
+    run = Run(tmp_path / "x")
+    assert verdict(run, {"kind": "delay", "arm": "never"}, at_least=101) == ("open", 100)
+    assert verdict(run, {"kind": "delay", "arm": "untested"}, at_least=2) == ("open", 1)

@@ -141,10 +141,31 @@ def test_a_probe_stands_in_for_the_training_set() -> None:
     assert onset(columns).state == "delayed"
 
 
+def test_a_network_that_was_not_tested_since_it_memorized_has_no_onset() -> None:
+    nan = float("nan")
+    columns = {"train_accuracy": [0.1, 0.5, 0.8, 1, 1], "test_accuracy": [0.1, 0.2, 0.3, nan, nan]}
+    found = onset({"step": [1, 10, 50, 100, 200], **columns})
+    assert (found.state, found.memorized, found.last, found.delay) == ("untested", 100, 50, None)
+    assert str(found) == (
+        "memorized at step 100, test accuracy last evaluated before it, at step 50"
+    )
+
+
+def test_never_is_said_of_the_steps_at_which_test_accuracy_was_evaluated() -> None:
+    columns = {"train_accuracy": [0.1, 1, 1, 1], "test_accuracy": [0.1, 0.1, 0.1, None]}
+    found = onset({"step": [1, 10, 100, 5000], **columns})
+    assert str(found) == "memorized at step 10, has not generalized by step 100"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"test_accuracy": None}, "'test_accuracy', which the history lacks"),
+        ({"train_accuracy": None}, "'train_accuracy' or 'probe_accuracy', which the history lacks"),
+        ({"step": [], "train_accuracy": [], "test_accuracy": []}, "history is empty"),
+        ({"step": [*STEPS[:-1], float("nan")]}, "step must be a whole number in each row: got nan"),
+        ({"step": STEPS / 10}, "step must be a whole number in each row: got 0.1; count"),
+        ({"step": [*STEPS[:-1], "last"]}, "step must be a whole number in each row"),
         ({"test_accuracy": [float("nan")] * len(STEPS)}, "no value"),
         ({"test_accuracy": [20.0] * len(STEPS)}, "divide per cents by 100"),
         ({"step": list(STEPS)[::-1]}, "must not fall"),

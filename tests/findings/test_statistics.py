@@ -122,6 +122,14 @@ def test_ratios_are_paired_and_bounded() -> None:
     assert exact([5.0]).over(exact([0.0])).lows == (math.inf,)
 
 
+def test_zero_over_zero_says_nothing_and_leaves_the_other_seeds_their_median() -> None:
+    ratios = exact([0.0, 8.0, 6.0]).over(exact([0.0, 2.0, 2.0]))
+    assert ratios.intervals == [(0, math.inf), (4, 4), (3, 3)]
+    assert ratios.median == (3, 4)
+    assert exact([0.0]).over(exact([0.0])).text() == "unknown"
+    assert exact([math.nan]).over(exact([0.0])).text() == "unknown"
+
+
 def test_welch_is_the_one_of_scipy_and_of_the_formula() -> None:
     p = welch_p(exact(SLOW), exact(FAST[:5]))
     assert p == pytest.approx(scipy.stats.ttest_ind(SLOW, FAST[:5], equal_var=False).pvalue)

@@ -43,6 +43,28 @@ def test_steps_and_seconds_of_each_seed_and_the_end_of_a_censored_one() -> None:
     assert seconds.intervals == [(10, 10), (6, math.inf)]
 
 
+NAN = math.nan
+UNTESTED = {"step": 5000, "train_loss": 0.1}
+STOPPED = {
+    "no test after step 10": ([0.1, 0.2], [UNTESTED], 10),
+    "not a number from step 20 on": ([0.1, 0.2, NAN, NAN], [], 10),
+    "never a number": ([NAN, NAN], [UNTESTED], 0),
+    "never tested": ([], [UNTESTED], 0),
+}
+
+
+@pytest.mark.parametrize(("tested", "after", "known"), STOPPED.values(), ids=list(STOPPED))
+def test_a_seed_is_censored_where_its_metric_was_last_known(
+    tested: list[float], after: list[dict[str, float]], known: float
+) -> None:
+    rows = [*history([(10 * i, value) for i, value in enumerate(tested)]), *after]
+    steps = TARGET.time_to([History(rows)])
+    assert steps.intervals == [(known, math.inf)]
+    assert steps.median.text() == ("at least 10" if known else "unknown")
+    # one such seed leaves the median of the others known
+    assert TARGET.time_to([History(rows), REACHED, REACHED]).median == (100, 100)
+
+
 def test_time_counts_from_where_the_metric_first_is_at_a_level() -> None:
     assert TARGET.time_to([REACHED, CENSORED], since=0.4).intervals == [(90, 90), (40, math.inf)]
     # One that has not come to that level yet has not run for any time since.

@@ -117,6 +117,23 @@ def test_a_fit_that_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
         trainer.fit(Classifier(), loader(), ckpt_path=tmp_path / "after one.ckpt")
 
 
+def test_two_monitors_go_on_from_a_checkpoint_each_from_its_own(tmp_path: Path) -> None:
+    for epochs, path in ((1, None), (2, tmp_path / "one.ckpt")):
+        both = [
+            MonitorCallback(schedule=1, measures=[measure], name=name)
+            for measure, name in (("weight_norm", ""), ("last_layer_norm", "last"))
+        ]
+        trainer = lightning.Trainer(**PLAIN, max_epochs=epochs, callbacks=both)
+        trainer.fit(Classifier(), loader(), ckpt_path=path)
+        trainer.save_checkpoint(tmp_path / "one.ckpt")
+    for watched, measure in zip(both, ("weight_norm", "last_layer_norm"), strict=True):
+        assert watched.monitor is not None
+        found = watched.monitor.history
+        assert found.steps.tolist() == list(range(9))
+        assert ("weight_norm" in found) is (measure == "weight_norm")
+        assert ("last_layer_norm" in found) is (measure == "last_layer_norm")
+
+
 def test_a_monitor_that_joins_later_counts_from_the_checkpoint(tmp_path: Path) -> None:
     bare, watched = lightning.Trainer(**PLAIN, max_epochs=1), MonitorCallback(schedule=1)
     bare.fit(Classifier(), loader())

@@ -56,6 +56,9 @@ class Texts(Dataset[dict[str, Tensor]]):
         return {name: column[index] for name, column in self.columns.items()}
 
 
+NORMS = ("weight_norm", "last_layer_norm")
+
+
 def gpt2() -> Any:
     torch.manual_seed(0)
     return GPT2LMHeadModel(
@@ -207,6 +210,18 @@ def test_a_training_that_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
         trained(bert(), tmp_path / "run", [later, MethodsCallback(methods())], True)
     assert later.monitor is not None
     assert later.monitor.history.steps.tolist() == [2, 3, 4]
+
+
+def test_two_monitors_go_on_from_a_checkpoint_each_from_its_own(tmp_path: Path) -> None:
+    saving = {"save_strategy": "steps", "save_steps": 2}
+    for steps in (2, 4):
+        both = [MonitorCallback(schedule=1, measures=[name]) for name in NORMS]
+        trained(bert(), tmp_path, both, steps > 2, max_steps=steps, **saving)
+    for watched, name in zip(both, NORMS, strict=True):
+        assert watched.monitor is not None
+        found = watched.monitor.history
+        assert found.steps.tolist() == [0, 1, 2, 3, 4]
+        assert [other in found for other in NORMS] == [other == name for other in NORMS]
 
 
 def test_what_is_measured_is_the_users_choice(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_globals_are_followed_but_not_into_what_the_code_does_not_name() -> None
 def test_a_parameter_without_a_copy_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("grokscope.measures.guard._COPIED_BYTES", 10)
     model = Restless()
-    with pytest.raises(RuntimeError, match="'weight' in its forward pass"), undisturbed(model):
+    with pytest.raises(RuntimeError, match="'weight' was changed, by"), undisturbed(model):
         model(torch.randn(7, 4))
     kept = nn.Sequential(nn.Linear(4, 3))
     with undisturbed(kept):

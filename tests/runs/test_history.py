@@ -6,6 +6,7 @@ import math
 import sys
 
 import matplotlib
+import numpy as np
 import pytest
 
 from grokscope.extras import MissingExtra
@@ -28,6 +29,19 @@ def test_columns_go_to_pandas_and_xarray_by_step() -> None:
     assert math.isnan(frame.loc[100, "norm"])
     assert float(data["test_accuracy"].sel(step=100)) == 0.9
     assert list(data) == list(frame.columns)
+
+
+@pytest.mark.parametrize("steps", [[0, 10], [0.0, 10.0], [np.int32(0), np.float32(10)], []])
+def test_steps_are_whole_numbers_of_any_type(steps: list[float]) -> None:
+    found = History({"step": step} for step in steps).steps
+    assert (found.dtype, found.tolist()) == (np.int64, [int(step) for step in steps])
+
+
+@pytest.mark.parametrize("step", [0.1, 5.9, math.nan, math.inf, "7", None])
+def test_a_step_that_is_no_whole_number_is_refused(step: object) -> None:
+    history = History([{"step": 0, "norm": 1.0}, {"step": step, "norm": 2.0}])
+    with pytest.raises(ValueError, match="step must be a whole number in each row"):
+        history.first_step("norm", 2.0)
 
 
 def test_a_plot_has_a_line_for_each_column_and_a_band_where_there_is_one() -> None:

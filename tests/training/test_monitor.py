@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 import grokscope as gs
+from grokscope.training.archive import Archive
+from grokscope.training.measure_with_memory import MeasureWithMemory, Probe
 from grokscope.training.measurements import DEFAULT_MEASURES, summary
 
 X, Y = torch.randn(30, 6, generator=torch.Generator().manual_seed(1)), torch.arange(30) % 3
@@ -48,6 +54,71 @@ def test_training_is_bit_identical_with_and_without_a_monitor() -> None:
     (with_state, with_rng), (without_state, without_rng) = trained(True), trained(False)
     assert torch.equal(with_state, without_state)
     assert torch.equal(with_rng, without_rng)
+
+
+def shift(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    for own in model.parameters():
+        own.data.add_(0.1)
+    return 1.0
+
+
+def sharpness(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    with torch.no_grad():
+        for sign in (1, -1):
+            for own in model.parameters():
+                own.add_(sign * torch.ones_like(own) / 3)
+            loss = nn.functional.cross_entropy(model(x), y)
+    return loss
+
+
+def replaced(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    model[0].weight = nn.Parameter(torch.ones(9, 6))
+    model.register_buffer("of_mine", torch.ones(2))
+    model[2] = nn.Identity()
+    return 1.0
+
+
+def failing(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    model[0].weight.data.add_(1)
+    raise ArithmeticError("of the measure")
+
+
+def drawing(model: nn.Module, x: Tensor, y: Tensor) -> float:
+    return np.random.rand() + float(torch.rand(()))
+
+
+class Shifting(MeasureWithMemory):
+    name = "shifting"
+
+    def measure(self, probe: Probe, step: int, archive: Archive) -> dict[str, float]:
+        return {"shifting": shift(probe.model, probe.x, torch.ones(1))}
+
+
+OWN = [shift, sharpness, replaced, failing, drawing, Shifting()]
+
+
+@pytest.mark.parametrize("measure", OWN, ids=lambda own: getattr(own, "__name__", "a class"))
+def test_a_measure_of_ones_own_leaves_the_training_bit_for_bit_as_it_was(
+    measure: Callable[..., Tensor | float],
+) -> None:
+    model = network()
+    before, parameters = copy.deepcopy(model.state_dict()), list(model.parameters())
+    drawn = np.random.get_state(), torch.get_rng_state()
+    # of two measures the later one measures the network as it is
+    monitor = gs.Monitor(model, (X, Y), [measure, "weight_norm"])
+    norm = gs.Monitor(model, (X, Y), ["weight_norm"]).step(0)
+    if measure is failing:
+        with pytest.raises(ArithmeticError):
+            monitor.step(0)
+    else:
+        assert monitor.step(0)["weight_norm"] == norm["weight_norm"]  # type: ignore[index]
+    after = model.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+    assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
+    assert isinstance(model[2], nn.ReLU)
+    np.testing.assert_equal(np.random.get_state(), drawn[0])
+    assert torch.equal(torch.get_rng_state(), drawn[1])
 
 
 def test_fit_is_bit_identical_with_and_without_a_monitor() -> None:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
@@ -180,10 +183,45 @@ def test_a_loader_that_samples_gives_its_own_examples_and_keeps_its_generator() 
     assert torch.equal(generator.get_state(), before)
 
 
+class Augmented(Dataset[tuple[Tensor, Tensor]]):
+    """Examples with noise of a generator of the data set's own."""
+
+    def __init__(self, generator: Any) -> None:
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return len(X)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return X[index] + self.draw(), Y[index]
+
+    def draw(self) -> float:
+        if isinstance(self.generator, torch.Generator):
+            return float(torch.rand((), generator=self.generator))
+        return float(self.generator.random())
+
+
+GENERATORS: dict[str, Any] = {
+    "numpy": lambda: np.random.default_rng(3),
+    "numpy, of old": lambda: np.random.RandomState(3),
+    "python": lambda: random.Random(3),
+    "torch": lambda: torch.Generator().manual_seed(3),
+}
+
+
+@pytest.mark.parametrize("kind", GENERATORS)
+@pytest.mark.parametrize("held", [lambda data: data, DataLoader, lambda data: Subset(data, [1, 0])])
+def test_reading_a_probe_draws_nothing_from_a_data_set(kind: str, held: Any) -> None:
+    data = Augmented(GENERATORS[kind]())
+    gs.Monitor(network(), held(data))
+    assert data.draw() == Augmented(GENERATORS[kind]()).draw()
+
+
 @pytest.mark.parametrize(
     ("source", "error", "said"),
     [
         (7, TypeError, "probe must be .* got int"),
+        ("x", TypeError, "probe must be .* got str"),
         ({"x": X}, ValueError, "probe has no labels"),
         ((X,), ValueError, "probe has no labels"),
         ((X, Y[:3]), ValueError, "12 inputs but 3 labels"),
@@ -254,6 +292,17 @@ def test_the_last_network_is_measured_in_every_kind_of_loop(before: bool, number
                 monitor.step(*[i + 1] * numbered)
     assert monitor.history.steps.tolist() == [0, 2, 4]
     assert monitor.measure(4)["weight_norm"] == monitor.history["weight_norm"][-1]
+
+
+@pytest.mark.parametrize("part", [0, -1])
+def test_the_last_network_is_measured_where_a_part_of_it_is_trained(part: int) -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model[part].parameters(), lr=0.1)
+    with gs.Monitor(model, (X, Y), ["weight_norm"], schedule=[0]) as monitor:
+        for i in range(5):
+            monitor.step(i)
+            step_of(model, optimizer)
+    assert monitor.history.steps.tolist() == [0, 5]
 
 
 def test_an_error_in_the_loop_detaches_and_measures_nothing() -> None:
@@ -431,6 +480,24 @@ def test_what_is_no_module_is_refused_by_name() -> None:
     for wrong in (None, lambda x: x):
         with pytest.raises(TypeError, match="model"):
             gs.Monitor(wrong, (X, Y))  # type: ignore[arg-type]
+
+
+UNMADE = """
+import torch, grokscope as gs
+x, y = torch.randn(6, 5), torch.arange(6) % 3
+for wrong in (gs.Monitor, 3):
+    try:
+        gs.fit(gs.MLP(5, [4], 3, seed=0), (x, y, x, y), monitor=wrong, max_steps=1)
+    except TypeError as error:
+        print(error)
+"""
+
+
+def test_what_is_no_monitor_is_refused_by_name() -> None:
+    # as users run it, without the suite's check of annotations
+    done = subprocess.run([sys.executable, "-c", UNMADE], capture_output=True, text=True)
+    said = "monitor must be made of the model, gs.Monitor(model, ...): got"
+    assert done.stdout.splitlines() == [f"{said} Monitor", f"{said} int"], done.stderr
 
 
 def test_a_monitor_of_another_model_is_refused() -> None:

@@ -122,6 +122,90 @@ def test_numbers_are_those_of_measuring_at_once(name: str) -> None:
         assert torch.equal(own, other)  # training goes on undisturbed
 
 
+class Scaled(nn.Module):
+    """A network whose forward pass reads a plain attribute, and a tensor that is no buffer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, 3))
+        self.alpha, self.shifts = 1.0, [torch.zeros(5)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.alpha * self.layers(x + self.shifts[0])
+
+
+def _alpha(model: Any) -> None:
+    model.alpha /= 2
+
+
+def _shift(model: Any) -> None:
+    model.shifts[0] += 1.0
+
+
+def _append(model: Any) -> None:
+    model.layers.append(nn.Linear(3, 3))
+
+
+def _resize(model: Any) -> None:
+    model.layers[0], model.layers[2] = nn.Linear(5, 8), nn.Linear(8, 3)
+
+
+def _tie(model: Any) -> None:
+    model.layers[2].weight = nn.Parameter(model.layers[0].weight.detach()[:3].repeat(1, 2)[:, :6])
+
+
+def _hook(model: Any) -> None:
+    model.layers[0].register_forward_hook(lambda layer, inputs, output: 2 * output)
+
+
+def _other_class(model: Any) -> None:
+    model.layers[1].__class__ = nn.Sigmoid
+
+
+def _method(model: Any) -> None:
+    gs.GrokAlign(1e-3).attach(model, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+CHANGES = [
+    _alpha, _shift, _append, _resize, _tie, _hook, _other_class, _method,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_network_that_becomes_another_is_measured_as_it_is(change: Any) -> None:
+    histories = []
+    for asynchronous in (False, True):
+        torch.manual_seed(3)
+        model = Scaled()
+        layers = model.layers
+
+        def held(model: nn.Module, x: Tensor, y: Tensor, layers: Any = layers) -> Tensor:
+            return layers[-1].weight.norm()
+
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        monitor = gs.Monitor(
+            model, (X, Y), ["jacobian_norm", "weight_norm", held], asynchronous=asynchronous
+        )
+        with monitor.attach(optimizer):
+            for step in range(4):
+                if step == 2:
+                    change(model)
+                nn.functional.cross_entropy(model(X), Y).backward()
+                optimizer.step()
+        histories.append(monitor.history)
+    assert_same(*histories)
+
+
+def test_a_network_that_can_no_longer_be_sent_is_named() -> None:
+    model = gs.MLP(5, [6], 3, seed=0)
+    monitor = gs.Monitor(model, (X, Y), asynchronous=True)
+    monitor.step(0)
+    model.lock = __import__("threading").Lock()
+    with pytest.raises(TypeError, match=r"asynchronous=True sends model .* use asynchronous=False"):
+        monitor.step(1)
+    monitor.finish()
+
+
 def test_a_state_holds_what_was_still_being_measured() -> None:
     late, _ = trained("kernel distances", asynchronous=True)
     halfway, network = _half()

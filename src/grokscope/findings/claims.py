@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from grokscope.findings.onset import onset, value_at
+from grokscope.findings.onset import Onset, has_accuracies, onset, value_at
 from grokscope.findings.sections import Finite, Strict
 from grokscope.findings.statistics import SeedValues
 from grokscope.findings.target import TimeSection, Unit
@@ -115,19 +115,21 @@ class Change(_OfArm):
 class Delay(_OfArm):
     """How many times as many steps half of the rise of test accuracy takes as memorizing does.
 
-    1 stands for no delay; where it never rose, the steps run are a bound. ``grokscope.onset``
-    tells them apart.
+    1 stands for no delay; where it never rose, the steps up to its last evaluation are a bound.
+    ``grokscope.onset`` tells them apart.
     """
 
     kind: Literal["delay"]
 
     def seed_values(self, run: Run) -> SeedValues | None:
-        """The value for each seed of ``run``; None where training data were not memorized."""
-        found = [onset(run.history(self.arm, seed)) for seed in run.seeds(self.arm)]
-        if not found or any(each.memorized is None for each in found):
+        """The value for each seed of ``run``; None where one is not known to have memorized."""
+        found = [_onset(run.history(self.arm, seed)) for seed in run.seeds(self.arm)]
+        known = [each for each in found if each is not None and each.memorized is not None]
+        if not known or len(known) < len(found):
             return None
-        limits = [each.last / max(each.memorized or 1.0, 1.0) for each in found]
-        return SeedValues.censored([each.delay for each in found], limits)
+        # 1 is the least there is, also where test accuracy was last evaluated before memorizing
+        limits = [max(1.0, each.last / max(each.memorized or 1.0, 1.0)) for each in known]
+        return SeedValues.censored([each.delay for each in known], limits)
 
 
 class Result(Strict):
@@ -225,13 +227,19 @@ def _values_at(
     return SeedValues.exact(known) if known and len(known) == len(values) else None
 
 
+def _onset(history: History) -> Onset | None:
+    """The onset; None where the accuracies that tell it were not recorded."""
+    return onset(history) if has_accuracies(history) else None
+
+
 def _value(history: History, metric: str, at: Moment) -> float | None:
     """A metric at a moment of one training; None where it, or the moment, was not recorded."""
     if metric not in history:
         return None
     column = history[metric]
     if at in ("memorized", "onset.start", "onset.middle", "onset.end"):
-        step = onset(history).at(at.removeprefix("onset."))
+        found = _onset(history)
+        step = None if found is None else found.at(at.removeprefix("onset."))
         value = None if step is None else value_at(history, metric, step)
         return None if value is None or math.isnan(value) else value
     column = column[[metric in row for row in history]]

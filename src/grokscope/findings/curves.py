@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from grokscope.findings.onset import LEAST_RISE, MEMORIZED, check_accuracy
+from grokscope.findings.onset import LEAST_RISE, MEMORIZED, TEST, TRAIN, check_accuracy
 from grokscope.runs.history import History
 
 Column = NDArray[np.float64]
@@ -21,8 +21,6 @@ Column = NDArray[np.float64]
 FEWEST = 3  # measurements that a level is the median of; with two a turn looks like a standstill
 ALIGNMENTS = ("row_alignment", "centroid_alignment")
 _START = 0.1  # the share of a rise at which it starts, as in ``grokscope.onset``
-TRAIN = ("train_accuracy", "probe_accuracy")
-TEST = "test_accuracy"
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,8 @@ from grokscope.shown import shown
 
 Column = NDArray[np.float64]
 
+TRAIN = ("train_accuracy", "probe_accuracy")
+TEST = "test_accuracy"
 MEMORIZED = 0.99
 LEAST_RISE = 0.1
 LEAST_GAIN = 0.02
@@ -49,6 +51,7 @@ class Onset:
     ``state`` is one of
 
     - ``"fitting"``: training accuracy has not reached 99 %; no delay can be told yet;
+    - ``"untested"``: it has, and test accuracy was not evaluated since; none can be told either;
     - ``"delayed"``: test accuracy rose by 0.1 or more, at twice that step or later;
     - ``"no delay"``: it had risen by then;
     - ``"never"``: it has not risen by the end of training.
@@ -59,11 +62,11 @@ class Onset:
         start: the step at which test accuracy had made a tenth of its rise; None without a delay.
         middle: the same for a half.
         end: the same for nine tenths; None while the rise goes on.
-        before: level of test accuracy once memorized; NaN while fitting.
+        before: level of test accuracy once memorized; NaN while fitting and untested.
         after: its highest level since.
         rising: whether it still rises: by 0.02 in the last factor of two in steps, and by an
             eighth of its rise.
-        last: the last evaluated step.
+        last: the last step at which test accuracy was evaluated; while fitting, training accuracy.
     """
 
     state: str
@@ -100,6 +103,11 @@ class Onset:
     def __str__(self) -> str:
         if self.memorized is None:
             return f"training data not yet memorized at step {self.last:,.0f}"
+        if self.state == "untested":
+            return (
+                f"memorized at step {self.memorized:,.0f}, test accuracy last evaluated before it, "
+                f"at step {self.last:,.0f}"
+            )
         if self.state != "delayed":
             words = {"no delay": "no delay", "never": "has not generalized"}[self.state]
             return f"memorized at step {self.memorized:,.0f}, {words} by step {self.last:,.0f}"
@@ -115,7 +123,7 @@ def onset(
     history: History | Mapping[str, Any],
     *,
     train: str | None = None,
-    test: str = "test_accuracy",
+    test: str = TEST,
     memorized: float = MEMORIZED,
     least_rise: float = LEAST_RISE,
 ) -> Onset:
@@ -149,14 +157,16 @@ def onset(
         if not 0 <= value <= 1:
             raise ValueError(f"{name} must be from 0 to 1: got {value}")
     history = _as_history(history)
-    if train is None:
-        train = "train_accuracy" if "train_accuracy" in history else "probe_accuracy"
-    train_steps, train_values = _recorded(history, train)
+    if not len(history):
+        raise ValueError("history is empty: the onset needs at least one row")
+    train_steps, train_values = _recorded(history, *(TRAIN if train is None else [train]))
     steps, values = _recorded(history, test)
-    last = float(history.steps[-1])
-    at = _first_lasting(train_steps, train_values, memorized)
-    if at is None or not (steps >= at).any():
+    at, last = _first_lasting(train_steps, train_values, memorized), float(steps[-1])
+    if at is None:
+        last = float(train_steps[-1])
         return Onset("fitting", at, None, None, None, math.nan, math.nan, False, last)
+    if last < at:
+        return Onset("untested", at, None, None, None, math.nan, math.nan, False, last)
     since = steps >= at
     late_steps, late = steps[since], values[since]
     # medians over a factor of two in steps: one evaluation out of line moves none of the levels
@@ -215,11 +225,21 @@ def _as_history(history: History | Mapping[str, Any]) -> History:
     )
 
 
-def _recorded(history: History, name: str) -> tuple[Column, Column]:
-    """Steps and values of a column where it was recorded."""
-    if name not in history:
-        known = ", ".join(history.names) or "no column"
-        raise ValueError(f"the onset needs {name!r}, which the history lacks: it has {known}")
+def has_accuracies(history: History) -> bool:
+    """Whether the accuracies that the onset is told by were recorded."""
+    train = next((name for name in TRAIN if name in history), None)
+    return all(
+        name is not None and name in history and np.isfinite(history[name]).any()
+        for name in (train, TEST)
+    )
+
+
+def _recorded(history: History, *names: str) -> tuple[Column, Column]:
+    """Steps and values of the first of some columns that there is, where it was recorded."""
+    name = next((name for name in names if name in history), None)
+    if name is None:
+        needed, known = " or ".join(map(repr, names)), ", ".join(history.names) or "no column"
+        raise ValueError(f"the onset needs {needed}, which the history lacks: it has {known}")
     values = history[name]
     known_here = np.isfinite(values)
     steps, values = history.steps[known_here].astype(np.float64), values[known_here]

@@ -249,13 +249,14 @@ class SeedValues:
         """The ratios to other values, seed by seed, of values that are not negative.
 
         A censored numerator gives "at least", a censored denominator "at most", both nothing. A
-        denominator of zero gives infinity.
+        denominator of zero gives infinity, and zero over zero nothing, from 0 to infinity: the two
+        times were both too short to be told apart.
         """
         # The least ratio has the least numerator over the greatest denominator, and so on.
         pairs = list(zip(self.intervals, other.intervals, strict=True))
         return SeedValues(
-            tuple(_quotient(above.low, below.high) for above, below in pairs),
-            tuple(_quotient(above.high, below.low) for above, below in pairs),
+            tuple(_quotient(above.low, below.high, undefined=0.0) for above, below in pairs),
+            tuple(_quotient(above.high, below.low, undefined=math.inf) for above, below in pairs),
         )
 
     def text(
@@ -338,10 +339,14 @@ def _finite(differences: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(infinite, beyond, differences)
 
 
-def _quotient(above: float, below: float) -> float:
+def _quotient(above: float, below: float, undefined: float) -> float:
+    if math.isnan(above):
+        return math.nan
     if math.isinf(below):
         return 0.0
-    return above / below if below else math.inf
+    if below:
+        return above / below
+    return math.inf if above else undefined
 
 
 def _number(value: float) -> str:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from grokscope.findings.claims import Verdict, verdicts
+from grokscope.findings.claims import Claim, Verdict, judge
 from grokscope.findings.statistics import Interval, SeedValues, welch_p, wilcoxon_p
 from grokscope.findings.target import UNITS, Target, Unit
 from grokscope.runs.files import RunError
@@ -167,12 +167,15 @@ def _arm_summary(run: Run, arm: str, milestones: dict[str, Target]) -> ArmSummar
 
 
 def _verdicts(run: Run) -> tuple[list[Verdict], list[str]]:
-    """What became of the claims, and why they could not be judged if they could not."""
-    try:
-        return list(verdicts(run)), []
-    except (RunError, KeyError, TypeError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        return [], [f"the claims in {run.spec_file} could not be judged: {first}"]
+    """What became of the claims, and a sentence for each that could not be judged."""
+    judged, unjudged = [], []
+    for number, claim in enumerate(run.spec.get("claims") or (), 1):
+        try:
+            judged.append(judge(Claim.model_validate(claim), run))
+        except (RunError, KeyError, TypeError, ValueError) as error:
+            first = str(error).splitlines()[0]
+            unjudged.append(f"claim {number} in {run.spec_file} could not be judged: {first}")
+    return judged, unjudged
 
 
 def _state(run: Run, arm: str) -> str:

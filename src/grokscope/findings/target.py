@@ -65,8 +65,8 @@ class Target:
     ) -> SeedValues:
         """Steps or training seconds until the target is reached, a value for each seed.
 
-        A seed that did not reach it is right-censored where its training ended. Seconds are NaN
-        where none were recorded.
+        A seed that did not reach it is right-censored at the last row that has the metric, and at 0
+        where no row has it. Seconds are NaN where none were recorded.
 
         Args:
             histories: one for each seed, each with rows.
@@ -87,7 +87,8 @@ class Target:
             begin = 0.0 if since is None else _at(history, clock, self.metric, since)
             end = _at(history, clock, self.metric, self.target)
             values.append(None if begin is None or end is None else end - begin)
-            limits.append(0.0 if begin is None else float(clock[-1]) - begin)
+            last = _last_known(history, clock, self.metric)
+            limits.append(0.0 if begin is None or last is None else last - begin)
         return SeedValues.censored(values, limits)
 
 
@@ -134,6 +135,12 @@ def _clock(history: History, unit: Unit) -> NDArray[np.float64]:
     if "train_seconds" in history:
         return history["train_seconds"]
     return np.full(len(history), np.nan)
+
+
+def _last_known(history: History, clock: NDArray[np.float64], metric: str) -> float | None:
+    """Where the metric was last known: what it did in rows without it, nobody can tell."""
+    known = clock[np.isfinite(history[metric])] if metric in history else clock[:0]
+    return float(known[-1]) if len(known) else None
 
 
 def _at(history: History, clock: NDArray[np.float64], metric: str, target: float) -> float | None:

@@ -44,6 +44,8 @@ class MonitorCallback(_Callback):
             itself if it has a ``forward``, else the only module in it.
         optimizer: the number of the optimizer whose steps count, where there are several.
         log: as for ``gs.Monitor``; "loggers" are those of the trainer.
+        name: tells the states of several such callbacks apart in Lightning's checkpoints: give
+            each beyond the first a name of its own.
         **settings: the other arguments of ``gs.Monitor``.
 
     Attributes:
@@ -62,12 +64,13 @@ class MonitorCallback(_Callback):
         model: Part = None,
         optimizer: int = 0,
         log: Any = "loggers",
+        name: str = "",
         **settings: Any,
     ) -> None:
         self.monitor: Monitor | None = None
         self._probe, self._test, self._log = probe, test, log
         self._model, self._optimizer = model, optimizer
-        self._settings = settings
+        self._settings, self._name = settings, name
         self._state: dict[str, Any] = {}
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -95,6 +98,11 @@ class MonitorCallback(_Callback):
         """Measure the last network after Ctrl-C; after an error let go of the optimizer."""
         if self.monitor is not None:
             self.monitor.__exit__(type(exception), exception, None)
+
+    @property
+    def state_key(self) -> str:
+        """Where its state is in a checkpoint."""
+        return _key(self, self._name)
 
     def state_dict(self) -> dict[str, Any]:
         """What the monitor remembers, for a checkpoint."""
@@ -124,6 +132,7 @@ class MethodsCallback(_Callback):
         model: what is trained, as for ``MonitorCallback``: the module that ``training_step`` calls,
             or a ``gs.View`` of it.
         optimizer: the number of the optimizer at whose steps they act, where there are several.
+        name: as for ``MonitorCallback``.
 
     Raises:
         ValueError: if a method changes the inputs, at the start of the fit, if it is not clear
@@ -131,9 +140,14 @@ class MethodsCallback(_Callback):
     """
 
     def __init__(
-        self, methods: Sequence[Method], *, model: Part = None, optimizer: int = 0
+        self,
+        methods: Sequence[Method],
+        *,
+        model: Part = None,
+        optimizer: int = 0,
+        name: str = "",
     ) -> None:
-        self.methods = list(methods)
+        self.methods, self._name = list(methods), name
         self._model, self._optimizer = model, optimizer
         self._attachments: list[Attachment] = []
         self._steps = [0] * len(self.methods)
@@ -155,6 +169,11 @@ class MethodsCallback(_Callback):
     def on_exception(self, trainer: Any, pl_module: Any, exception: BaseException) -> None:
         """Act no longer."""
         self._detach()
+
+    @property
+    def state_key(self) -> str:
+        """Where its state is in a checkpoint."""
+        return _key(self, self._name)
 
     def state_dict(self) -> dict[str, Any]:
         """What the methods remember, for a checkpoint."""
@@ -213,6 +232,11 @@ def _part_of(module: Any, part: Part) -> nn.Module:
             f"{', '.join(parts)}: name the one that is meant, as model={next(iter(parts), '...')!r}"
         )
     return next(iter(parts.values()))
+
+
+def _key(callback: Any, name: str) -> str:
+    """The key that Lightning gives a callback by itself, with a name where there is one."""
+    return type(callback).__qualname__ + (f"[{name}]" if name else "")
 
 
 def _name(module: nn.Module) -> str:

@@ -120,6 +120,7 @@ class MonitorCallback(_Callback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Measure the network as it is, and follow the optimizer from here on."""
+        self._number = _number_among(self, state)
         if not state.is_world_process_zero:
             return
         model, loader = given["model"], given["train_dataloader"]
@@ -214,6 +215,7 @@ class MethodsCallback(_Callback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
         """Act from here on."""
+        self._number = _number_among(self, state)
         saved = _saved(self, args, state, self._resume_from)
         if saved is None and state.global_step:
             warnings.warn(
@@ -260,10 +262,19 @@ def _tensors(_args: tuple[Any, ...], kwargs: dict[str, Any]) -> Batch:
     }
 
 
+def _number_among(callback: Any, state: Any) -> int:
+    """Which one of its class it is in a training, 1 for the first: they begin in their order."""
+    # A training has a state of its own, and what is no field of it is not saved.
+    begun = vars(state).setdefault("_grokscope_begun", [])
+    begun.append(type(callback).__name__)
+    return int(begun.count(type(callback).__name__))
+
+
 def _place(callback: Any, args: Any, state: Any, folder: str | Path | None = None) -> Path:
     """Where a callback's state is, in the checkpoint of the step or in ``folder``."""
     own = Path(args.output_dir) / f"checkpoint-{state.global_step}" if folder is None else folder
-    return Path(own) / f"grokscope-{type(callback).__name__}.safetensors"
+    among = f"-{callback._number}" if callback._number > 1 else ""
+    return Path(own) / f"grokscope-{type(callback).__name__}{among}.safetensors"
 
 
 def _saved(

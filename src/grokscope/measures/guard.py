@@ -7,7 +7,8 @@ a partial or a method. `undisturbed` finds every module that a call of the model
 back what has changed.
 
 Cost: a copy of the buffers, and of the parameters that a forward pass could change: those of an
-embedding with ``max_norm``, and all where code that is not PyTorch's own runs.
+embedding with ``max_norm``, and all where code that is not PyTorch's own runs: the model's, or that
+of a measure of the user's own.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
@@ -37,27 +39,32 @@ _CONTAINERS = (dict, OrderedDict, defaultdict, list, set, deque)
 
 
 @contextmanager
-def undisturbed(model: object, training: bool | None = None) -> Iterator[Callable[[], None]]:
+def undisturbed(
+    model: object, training: bool | None = None, *, own_code: bool = False
+) -> Iterator[Callable[[], None]]:
     """Run ``model`` freely inside; afterwards it and the random state are what they were.
 
     Put back are: the mode of every module, its attributes, hooks, buffers and parameters, the
-    gradients, which are None inside, and the state of Python's and of PyTorch's random generators,
-    on the CPU and on the model's CUDA devices. Compiled code runs eagerly inside: hooks fire, and a
-    graph may be walked more than once. DistributedDataParallel runs the module in it and nothing
-    else: a measure that one process takes alone must not start what all processes do together.
+    gradients, which are None inside, and the state of the random generators of Python, NumPy and
+    PyTorch, on the CPU and on the model's CUDA devices. Compiled code runs eagerly inside: hooks
+    fire, and a graph may be walked more than once. DistributedDataParallel runs the module in it
+    and nothing else: a measure that one process takes alone must not start what all processes do
+    together.
 
     Args:
         model: a module, wrapped or not, or a function, partial, method or object that calls
             modules: those are found in closures, arguments, attributes and globals.
         training: True or False puts every module in that mode; None leaves their modes alone.
+        own_code: whether code of the user's own runs beside the model's, as a measure: it can
+            change whatever it reaches, which is then guarded as in a model with code of its own.
 
     Yields:
         A function that puts the model back in between, random state apart: so that every forward
         pass starts from the same model, as one that counts its calls.
 
     Raises:
-        RuntimeError: if a forward pass changed a parameter of which no copy was made, as of a
-            model of over 1 GB.
+        RuntimeError: if a parameter was changed of which no copy was made, as of a model of over
+            1 GB.
 
     Example:
         >>> import torch
@@ -67,11 +74,11 @@ def undisturbed(model: object, training: bool | None = None) -> Iterator[Callabl
         >>> model[1].num_batches_tracked
         tensor(0)
     """
-    python_state = random.getstate()
+    python_state, numpy_state = random.getstate(), np.random.get_state()
     roots = modules_within(model)
     modules = list(dict.fromkeys(m for root in roots for m in root.modules()))
     wrappers = [m for m in modules if isinstance(m, nn.parallel.DistributedDataParallel)]
-    own_code = not isinstance(model, nn.Module) or not all(map(_is_known, modules))
+    own_code |= not isinstance(model, nn.Module) or not all(map(_is_known, modules))
     tensors = _tensors(modules, own_code)
     states = [_State.of(module, own_code) for module in modules]
 
@@ -104,10 +111,12 @@ def undisturbed(model: object, training: bool | None = None) -> Iterator[Callabl
     finally:
         changed = restore()
         random.setstate(python_state)
+        np.random.set_state(numpy_state)
     if changed:
         raise RuntimeError(
-            f"model changes its parameter {changed[0]!r} in its forward pass, and is too large for "
-            "a copy of all parameters; measure a copy of the model instead"
+            f"the parameter {changed[0]!r} was changed, by the model in its forward pass or by a "
+            "measure, and the model is too large for a copy of all parameters; measure a copy of "
+            "the model instead"
         )
 
 

@@ -49,8 +49,15 @@ class History:
 
     @property
     def steps(self) -> NDArray[np.int64]:
-        """The step of each row."""
-        return np.array([row["step"] for row in self.rows], dtype=np.int64)
+        """The step of each row.
+
+        Raises:
+            ValueError: if a row has no step, or one that is no whole number, such as an epoch.
+        """
+        steps = np.array([row.get("step") for row in self.rows])
+        if steps.dtype.kind not in "iu":
+            steps = np.array([_whole(step) for step in steps])
+        return steps.astype(np.int64)
 
     @property
     def names(self) -> list[str]:
@@ -184,3 +191,16 @@ class History:
                 color=color,
                 rotation=20,
             )
+
+
+def _whole(step: Any) -> int:
+    """A step as an int, which a float may stand for; raise where that would lose something."""
+    try:
+        if int(step) == step:
+            return int(step)
+    except (TypeError, ValueError, OverflowError):  # nothing, no number, NaN, infinity
+        pass
+    raise ValueError(
+        f"step must be a whole number in each row: got {step}; count the optimizer's steps, and "
+        "take an epoch times the steps in one"
+    )

@@ -8,9 +8,11 @@ under "labels", "label" or "y". ``fit`` takes two of these, whole, as training a
 
 from __future__ import annotations
 
+import random
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,6 +42,9 @@ _TAKEN = (
     "a grokscope.Dataset, (train_x, train_y, test_x, test_y), or (train, test), each a Dataset or "
     "DataLoader of torch or a pair (x, y)"
 )
+_GENERATORS = (torch.Generator, np.random.Generator, np.random.RandomState, random.Random)
+# what holds what draws: a loader's parts, a subset's set, a set's transforms
+_HOLDERS = ("sampler", "batch_sampler", "dataset", "transform", "target_transform")
 
 
 def examples(name: str, source: Any, most: int) -> tuple[Batch, Tensor]:
@@ -67,7 +72,9 @@ def examples(name: str, source: Any, most: int) -> tuple[Batch, Tensor]:
         return examples(name, (rows(x, slice(0, most)), y[:most]), most)
     if isinstance(source, Mapping | tuple | list):
         x, y = _divided(name, source)
-    elif hasattr(source, "__getitem__") or hasattr(source, "__iter__"):
+    elif not isinstance(source, str | bytes) and (
+        hasattr(source, "__getitem__") or hasattr(source, "__iter__")
+    ):
         with _undrawn(source):
             x, y = _first(name, source, most)
     else:
@@ -220,16 +227,36 @@ def _gives_all(loader: DataLoader[Any]) -> bool:
 
 @contextmanager
 def _undrawn(source: Any) -> Iterator[None]:
-    """Leave the global generators and those of a loader as they were."""
-    own = [
-        generator
-        for holder in (source, getattr(source, "sampler", None))
-        if isinstance(generator := getattr(holder, "generator", None), torch.Generator)
-    ]
-    states = [generator.get_state() for generator in own]
+    """Leave the global generators and those that a loader and its data set hold as they were."""
+    restores = [_restoring(generator) for generator in _generators(source)]
     try:
         with host_random_kept():
             yield
     finally:
-        for generator, state in zip(own, states, strict=True):
-            generator.set_state(state)
+        for restore in restores:
+            restore()
+
+
+def _generators(source: Any) -> list[Any]:
+    """The random generators in attributes of a loader, its sampler and its data sets."""
+    found: dict[int, Any] = {}
+    waiting, seen = [source], set()
+    while waiting:
+        holder = waiting.pop()
+        seen.add(id(holder))
+        for name, value in getattr(holder, "__dict__", {}).items():
+            if isinstance(value, _GENERATORS):
+                found[id(value)] = value
+            elif name in _HOLDERS and id(value) not in seen:
+                waiting.append(value)
+    return list(found.values())
+
+
+def _restoring(generator: Any) -> Callable[[], None]:
+    """A function that puts a generator back where it is now."""
+    if isinstance(generator, np.random.Generator):
+        bits, state = generator.bit_generator, generator.bit_generator.state
+        return lambda: setattr(bits, "state", state)
+    if isinstance(generator, random.Random):
+        return partial(generator.setstate, generator.getstate())
+    return partial(generator.set_state, generator.get_state())

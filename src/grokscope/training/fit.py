@@ -248,6 +248,10 @@ class _Own:
     def member(self, data: Dataset, how: TrainingSettings, place: torch.device) -> Member:
         """The network moved to its place, with its data."""
         check_model(self.model)
+        if self.monitor is not None and not isinstance(self.monitor, Monitor):
+            given = self.monitor
+            got = given.__name__ if isinstance(given, type) else type(given).__name__
+            raise TypeError(f"monitor must be made of the model, gs.Monitor(model, ...): got {got}")
         self.model.to(device=place, dtype=how.dtype)
         if self.monitor is not None and not _share(self.monitor.model, self.model):
             raise ValueError(

@@ -130,8 +130,9 @@ def values_of(
     probe: Probe,
     step: int,
     archive: Archive,
+    rewind: Callable[[], None],
 ) -> dict[str, float]:
-    """The values of ``measures`` at a step, by column."""
+    """The values of ``measures`` at a step, by column; ``rewind`` follows each of a user's own."""
     row: dict[str, float] = {}
     for name, measure in measures.items():
         if isinstance(measure, MeasureWithMemory):
@@ -141,7 +142,16 @@ def values_of(
         else:
             assert probe.y is not None
             row |= summary(name, measure(probe.model, probe.x, probe.y))
+        if is_own(measure):  # the next one measures the network, not what this one made of it
+            rewind()
     return row
+
+
+def is_own(measure: str | Measure | MeasureWithMemory) -> bool:
+    """Whether a measure runs code of the user's own, which can change the network."""
+    if isinstance(measure, MeasureWithMemory):
+        return not type(measure).__module__.startswith("grokscope.")
+    return not isinstance(measure, str)
 
 
 def summary(name: str, value: Tensor | float) -> dict[str, float]:

@@ -24,7 +24,7 @@ from grokscope.shown import shown
 from grokscope.training.archive import Archive, MemoryArchive
 from grokscope.training.examples import PROBE_EXAMPLES, TEST_EXAMPLES, examples, moved_to
 from grokscope.training.measure_with_memory import MeasureWithMemory, Probe
-from grokscope.training.measurements import DEFAULT_MEASURES, Measure, named, values_of
+from grokscope.training.measurements import DEFAULT_MEASURES, Measure, is_own, named, values_of
 from grokscope.training.objective import Objective
 from grokscope.training.schedule import Schedule
 from grokscope.training.scores import ScoreFunction, Scores
@@ -47,7 +47,8 @@ class Monitor:
         model: the network, also wrapped, compiled, in half precision, or as a ``gs.View``.
         probe: some 256 training points: inputs and labels (x, y), where x may be a tuple or
             dictionary of tensors; a dictionary with its labels under "labels", "label" or "y"; a
-            ``Dataset`` or a ``DataLoader``, of which the first 256 examples are taken.
+            ``Dataset`` or a ``DataLoader``, of which the first 256 examples are taken; a stream
+            that can be read only once has lost them for the training.
         measures: names (see ``MEASURES``), functions ``(model, x, y) -> float or (n,)``,
             recorded under the function's name, or a measure with a memory such as
             ``NTKDistance(128)``.
@@ -129,7 +130,8 @@ class Monitor:
         self._next: int | None = 0
         self._last = -1  # the step of the last call
         self._measured_at: int | None = None
-        self._version: int | None = None
+        self._trained: list[Tensor] = []
+        self._version = 0
         self._hook: RemovableHandle | None = None
         self._closed = False
 
@@ -177,8 +179,9 @@ class Monitor:
         """
         step = self._last + 1 if step is None else self._checked(step)
         self._last, self._closed = step, False
-        self._version = self._parameter_version()
         due = self._next is not None and step >= self._next
+        if self._hook is None:  # else it is told of every step
+            self._version = self._parameter_version(anew=due or always)
         if not due and not always:
             if values:
                 self._append({"step": step, **values})
@@ -270,7 +273,7 @@ class Monitor:
         attached = self._hook is not None
         self.detach()
         if self._last >= 0 and not self._closed:
-            moved = not attached and self._parameter_version() != self._version
+            moved = not attached and self._parameter_version(anew=False) != self._version
             last = self._last + moved
             if last != self._measured_at:
                 self.step(last, always=True)
@@ -288,13 +291,14 @@ class Monitor:
 
     def measure(self, step: int) -> dict[str, float]:
         """The values of the network as it is now, whatever the schedule says."""
+        own_code = any(map(is_own, self._measures.values()))
         with (
-            undisturbed(self.model, training=False),
+            undisturbed(self.model, training=False, own_code=own_code) as rewind,
             torch.inference_mode(False),
             torch.enable_grad(),
             torch.autocast(self._place().device.type, enabled=False),
         ):
-            return self._measured(step)
+            return self._measured(step, rewind)
 
     def finish(self) -> None:
         """Compute what needs all steps, as ``NTKDistance`` does; ``fit`` calls it at the end."""
@@ -393,7 +397,7 @@ class Monitor:
             measure.load_state_dict(state["measures"][name])
         self._last, self._measured_at = state["last"], state["measured_at"]
         self._next = state["next"]
-        self._version = self._parameter_version()
+        self._version = self._parameter_version(anew=True)
 
     def _checked(self, step: int) -> int:
         """The step as an int; raise where it is none or goes backwards."""
@@ -415,17 +419,22 @@ class Monitor:
             self._hook.remove()
             self._hook = None
 
-    def _parameter_version(self) -> int | None:
-        """A number that changes when an optimizer moves the network."""
-        trained = next((own for own in self.model.parameters() if own.requires_grad), None)
-        return None if trained is None or trained.is_inference() else trained._version
+    def _parameter_version(self, *, anew: bool) -> int:
+        """A number that grows when an optimizer moves a part of the network, whichever it is."""
+        if anew or not self._trained:  # seeking them takes longer than asking them
+            self._trained = [
+                own
+                for own in self.model.parameters()
+                if own.requires_grad and not own.is_inference()
+            ]
+        return sum(own._version for own in self._trained)
 
     def _place(self) -> Tensor:
         """A tensor of the device and precision of the network."""
         floating = (own for own in self.model.parameters() if own.dtype in _FLOATING)
         return next(floating, next(iter(leaves(self.probe[0]).values())))
 
-    def _measured(self, step: int) -> dict[str, float]:
+    def _measured(self, step: int, rewind: Callable[[], None]) -> dict[str, float]:
         place = self._place()
         x, y = moved_to(self.probe, place)
         test = None if self.test is None else moved_to(self.test, place)
@@ -435,7 +444,7 @@ class Monitor:
             if pair is not None:
                 scores = self._scores(self.model, *pair, self._chunk_size)
                 row |= {f"{split}_{name}": value for name, value in scores.items()}
-        row |= values_of(self._measures, probe, step, self.archive)
+        row |= values_of(self._measures, probe, step, self.archive, rewind)
         row |= probe.sampled
         if self._num_pictures:
             centroids = self._as_images(probe.geometry.centroids[: self._num_pictures])

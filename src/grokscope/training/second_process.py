@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from grokscope.training.archive import MemoryArchive
+from grokscope.training.snapshot import Receiver, Sender, Snapshot
 
 if TYPE_CHECKING:
     from grokscope.training.measure_with_memory import MeasureWithMemory
@@ -70,20 +71,17 @@ class SecondProcess:
     def __init__(self, measurer: Measurer) -> None:
         from joblib.externals.loky import ProcessPoolExecutor  # 0.1 s, and few need it
 
+        self._sender = Sender()
+        sent = self._snapshot(measurer)
         self._pool = ProcessPoolExecutor(max_workers=1)
         self._waiting: deque[_Entry] = deque()
-        begun = self._pool.submit(_begin, measurer, torch.get_num_threads())
         try:
-            begun.result()
+            self._pool.submit(_begin, sent, torch.get_num_threads()).result()
         except BrokenProcessPool:
             raise
         except Exception as error:
             self._pool.shutdown(wait=False, kill_workers=True)
-            reason = " ".join(str(error.__cause__ or error).split())
-            raise TypeError(
-                "asynchronous=True sends model and measures to a second process, which these "
-                f"cannot be sent to ({reason[:200]}); use asynchronous=False"
-            ) from error
+            raise _unsendable(error) from error
 
     def measure(self, row: dict[str, Any], model: nn.Module) -> None:
         """Have a snapshot of the network measured; where too many wait, wait for the first.
@@ -91,15 +89,16 @@ class SecondProcess:
         Args:
             row: the row so far, ``row["step"]`` among it; it wins over what is measured.
             model: the network as it is now.
+
+        Raises:
+            TypeError: if it has become one that cannot be sent.
         """
         waiting = [entry.measured for entry in self._waiting if entry.measured is not None]
         if len(waiting) >= _MOST:
             wait_for(waiting[:1])
         step = row["step"]
         with _telling(step):
-            # copied now: the training goes on while the process measures
-            now = {name: own.detach().to("cpu", copy=True) for name, own in _tensors(model).items()}
-            measured = self._pool.submit(_measure, step, now)
+            measured = self._pool.submit(_measure, step, self._snapshot(model))
         self._waiting.append(_Entry(row, measured))
 
     def add(self, row: dict[str, Any]) -> None:
@@ -141,6 +140,20 @@ class SecondProcess:
         """End the process, whatever it does."""
         self._pool.shutdown(wait=True, kill_workers=True)
 
+    def _snapshot(self, thing: Any) -> Snapshot:
+        try:
+            return self._sender.snapshot(thing)
+        except Exception as error:
+            raise _unsendable(error) from error
+
+
+def _unsendable(error: Exception) -> TypeError:
+    reason = " ".join(str(error.__cause__ or error).split())
+    return TypeError(
+        "asynchronous=True sends model and measures to a second process, which these cannot be "
+        f"sent to ({reason[:200]}); use asynchronous=False"
+    )
+
 
 @contextmanager
 def _telling(step: int | None = None) -> Iterator[None]:
@@ -153,13 +166,6 @@ def _telling(step: int | None = None) -> Iterator[None]:
             f"the process that measures ended{where}, killed or out of memory; the rows before "
             "are in the history"
         ) from error
-
-
-def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers, those that state_dict leaves out among them."""
-    named: dict[str, Tensor] = dict(model.named_parameters(remove_duplicate=False))
-    named.update(model.named_buffers(remove_duplicate=False))
-    return named
 
 
 class _Noting(MemoryArchive):
@@ -187,24 +193,24 @@ class _Noting(MemoryArchive):
         return saved, dropped
 
 
-_HERE: list[Measurer] = []  # in the second process: its monitor
+_HERE: list[tuple[Measurer, Receiver]] = []  # in the second process: its monitor
 
 
-def _begin(measurer: Measurer, threads: int) -> None:
+def _begin(sent: Snapshot, threads: int) -> None:
     torch.set_num_threads(threads)  # sums of other lengths round otherwise
+    receiver = Receiver()
+    measurer: Measurer = receiver.receive(sent)
     measurer.archive = _Noting(measurer.archive.kept)
-    _HERE[:] = [measurer]
+    _HERE[:] = [(measurer, receiver)]
 
 
-def _measure(step: int, snapshot: Mapping[str, Tensor]) -> _Changes:
-    (measurer,) = _HERE
-    with torch.no_grad():
-        for name, own in _tensors(measurer.model).items():
-            own.copy_(snapshot[name])
+def _measure(step: int, sent: Snapshot) -> _Changes:
+    ((measurer, receiver),) = _HERE
+    receiver.receive(sent)  # the monitor's network is the one of these numbers
     figures = measurer.measure(step)
     return _Changes(figures, *measurer.archive.told())
 
 
 def _memory() -> dict[str, Any]:
-    (measurer,) = _HERE
+    ((measurer, _),) = _HERE
     return {own.name: own.state_dict() for own in measurer.with_memory()}
