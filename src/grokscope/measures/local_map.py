@@ -78,11 +78,13 @@ def products_of(jacobian: Float[Tensor, "n k d"], x: Float[Tensor, "n d"]) -> Pr
 class ChainMap:
     """The local map of a chain, from its factors: O(n k h^2) without an (n, k, d) tensor.
 
-    Examples are flattened: d counts the features of one. ``outputs`` is (n, k).
+    Examples are flattened: d counts the features of one. ``outputs`` is (n, k), rounded to
+    ``outputs_precision``; products with A have the precision ``precision``.
     """
 
     def __init__(self, chain: Chain, x: Tensor) -> None:
         self._weights = [wide(weight) for weight in chain.weights]
+        self.precision, self.outputs_precision = self._weights[0].dtype, x.dtype
         self._x = wide(x).flatten(1)
         self._point: ChainPoint = chain.run(x)
         if x.dtype != self._weights[0].dtype:  # half precision; the activations were decided in it
@@ -146,7 +148,8 @@ class ChainMap:
 class AutogradMap:
     """The local map of any differentiable model: k vector-Jacobian products on one graph.
 
-    Examples are flattened: d counts the features of one. ``outputs`` is (n, k).
+    Examples are flattened: d counts the features of one. ``outputs`` is (n, k), rounded to
+    ``outputs_precision``; products with A have the precision ``precision``.
     """
 
     def __init__(self, model: Model, x: Batch) -> None:
@@ -154,6 +157,9 @@ class AutogradMap:
         self._leaf = fresh_leaf(leaf_at(x, key))
         self._outputs = differentiable_outputs(model, with_leaf(x, key, self._leaf), key)
         self.outputs = wide(self._outputs.detach())
+        ends = self._outputs.dtype, self._leaf.dtype
+        self.precision = max(ends, key=lambda dtype: torch.finfo(dtype).eps)
+        self.outputs_precision = self.precision
 
     def vjp(self, v: Float[Tensor, "n r k"]) -> Float[Tensor, "n r d"]:
         """The products v A of r output-side vectors for each example."""
