@@ -14,6 +14,7 @@ from grokscope.measures.batches import Batch, Key, leaf_at, rows, with_leaf
 from grokscope.measures.centroid import power_radius
 from grokscope.measures.company import Company, another_count, few
 from grokscope.measures.guard import without_wrappers
+from grokscope.measures.inputs import check_not_scripted
 from grokscope.measures.local_map import differentiable_outputs, fresh_leaf, in_chunks
 
 _REARRANGING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
@@ -131,6 +132,7 @@ def _by_layer(
         raise TypeError(
             f"model must be an nn.Module, whose layers have names: got {type(model).__name__}"
         )
+    check_not_scripted(model)
     model = without_wrappers(model)
     modules = dict(model.named_modules())
     if unknown := [name for name in layers or () if name not in modules]:
