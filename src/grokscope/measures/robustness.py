@@ -168,6 +168,8 @@ def gaussian_noise(
         raise ValueError(
             f"dims must be a slice or a list of features from 0 to {len(hit) - 1}: got {dims!r}"
         ) from error
+    if not bool(hit.any()):
+        raise ValueError(f"dims={dims!r} names none of the {len(hit)} features; pass None for all")
     return noise * hit.view(x.shape[1:])
 
 
