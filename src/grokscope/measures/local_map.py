@@ -8,8 +8,7 @@ measures are written once on top of either.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -40,6 +39,7 @@ from grokscope.measures.inputs import (
     explained_refusals,
 )
 from grokscope.measures.magnitudes import norms, power_of_two, scaled, wide
+from grokscope.measures.precision import full_precision
 from grokscope.measures.view import continuous, outputs_of, unwrapped, wrt_of
 
 # squared lengths of rows, relative to the largest, below which float32 loses digits of them
@@ -256,13 +256,6 @@ def in_chunks(
 def fresh_leaf(tensor: Tensor) -> Tensor:
     """A copy to differentiate by."""
     return tensor.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
-
-
-def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Autocast switched off, at no cost where it is off already."""
-    device = tensor.device.type
-    active = torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if active else nullcontext()
 
 
 def _chain(model: Model, x: Batch) -> Chain | None:

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokscope.arguments import checked_arguments
+from grokscope.measures.precision import without_autocast
 from grokscope.shown import shown
 
 _BLOCK = 8  # points that one round may admit to a passive set
@@ -177,6 +178,7 @@ def _descend(
 
 
 @checked_arguments
+@without_autocast
 def nonnegative_least_squares(
     points: Float[Tensor, "*T D m"],
     targets: Float[Tensor, "T D"],

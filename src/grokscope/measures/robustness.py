@@ -32,8 +32,9 @@ from grokscope.measures.inputs import (
     class_labels,
     generator_or_fresh,
 )
-from grokscope.measures.local_map import LocalMap, full_precision, over_batch
+from grokscope.measures.local_map import LocalMap, over_batch
 from grokscope.measures.magnitudes import norms
+from grokscope.measures.precision import full_precision
 from grokscope.measures.view import wrt_of
 
 Dims = slice | Sequence[int]
