@@ -96,3 +96,49 @@ def test_mistakes_are_named() -> None:
     model.forward = lambda x: model[0](x)  # type: ignore[method-assign]
     with pytest.raises(ValueError, match="names 'unused', which did not run"):
         gs.layer_activations(model, x, ["unused"])
+
+
+class SequenceFirst(nn.Module):
+    """A layer that has the sequence on its first axis, as PyTorch's transformer layers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.head = nn.Linear(3, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.tanh(self.inner(x.transpose(0, 1))).mean(0))
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    ("n", "length", "chunk_size"),
+    [(6, 6, None), (3, 3, None), (2, 2, None), (8, 6, 6), (6, 2, 2), (6, 3, 3), (8, 2, 6)],
+)
+def test_a_sequence_as_long_as_the_batch_is_not_taken_for_it(
+    n: int, length: int, chunk_size: int | None, training: bool
+) -> None:
+    model, x = SequenceFirst().train(training), torch.randn(n, length, 3)
+    assert list(gs.layer_activations(model, x, chunk_size=chunk_size)) == ["head"]
+    with pytest.raises(ValueError, match="names 'inner', whose output is not a tensor over"):
+        gs.layer_activations(model, x, ["inner"], chunk_size=chunk_size)
+    with pytest.raises(ValueError, match=r"'inner', whose outputs have . entries on the"):
+        gs.layer_radii(model, x, ["inner"], chunk_size=chunk_size)
+
+
+def test_what_only_some_parts_of_the_batch_run_is_left_out() -> None:
+    model, x = _network().eval(), torch.randn(5, 2, 4, 4)
+    extra = nn.Linear(5, 5)
+    whole = nn.ModuleDict({"body": model, "extra": extra})
+    x[:3, 0, 0, 0] = 1.0
+    x[3:, 0, 0, 0] = -1.0
+
+    def forward(x: Tensor) -> Tensor:
+        h = model(x)
+        wanted = (x[:, 0, 0, :1] > 0).to(h)
+        return h + wanted * extra(h) if bool(wanted.any()) else h
+
+    whole.forward = forward  # type: ignore[method-assign]
+    assert "extra" in gs.layer_activations(whole, x)
+    assert "extra" not in gs.layer_activations(whole, x, chunk_size=3)
+    with pytest.raises(ValueError, match="names 'extra', which did not run"):
+        gs.layer_activations(whole, x, ["extra"], chunk_size=3)

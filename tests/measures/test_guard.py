@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import grokscope as gs
 from grokscope.measures.guard import modules_within, undisturbed, without_wrappers
 
 
@@ -267,3 +268,100 @@ def test_cuda_random_state() -> None:
     with undisturbed(model, training=True):
         model(torch.randn(7, 4, device="cuda"))
     assert torch.equal(before, torch.cuda.get_rng_state())
+
+
+class Normalizing:
+    """A plain object that holds a module, called by its own method or by itself."""
+
+    def __init__(self) -> None:
+        self.norm = nn.BatchNorm1d(4)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self(x)
+
+
+class Slotted:
+    __slots__ = ("norm",)
+
+    def __init__(self) -> None:
+        self.norm = nn.BatchNorm1d(4)
+
+    def apply(self, x: Tensor) -> Tensor:
+        return self.norm(x)
+
+
+class WithObject(nn.Module):
+    """Holds what it calls in a plain object, a container in a container, and a generator."""
+
+    def __init__(self, pre: Any, how: str) -> None:
+        super().__init__()
+        self.pre, self.how = pre, how
+        self.layer = nn.Linear(4, 3)
+        self.seen: dict[str, list[int]] = {"sizes": []}
+        self.generator = torch.Generator()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen["sizes"].append(len(x))
+        return self.layer(self.prepared(x)) + torch.rand(3, generator=self.generator)
+
+    def prepared(self, x: Tensor) -> Tensor:
+        return self.pre(x) if self.how == "called" else self.pre.apply(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "how"), [(Normalizing, "called"), (Normalizing, "method"), (Slotted, "method")]
+)
+def test_what_a_module_holds_in_plain_objects_is_put_back(make: Any, how: str) -> None:
+    model = WithObject(make(), how)
+    state = model.generator.get_state()
+    with undisturbed(model, training=True):
+        model(torch.randn(5, 4))
+    assert int(model.pre.norm.num_batches_tracked) == 0
+    assert model.seen == {"sizes": []}
+    assert torch.equal(model.generator.get_state(), state)
+
+
+def generated(name: str, model: nn.Module, x: Tensor) -> Any:
+    if name == "fx":
+        return torch.fx.symbolic_trace(model)
+    if name == "export":
+        shapes = ({0: torch.export.Dim("n", min=1, max=64)},)
+        return torch.export.export(model, (x,), dynamic_shapes=shapes).module()
+    return torch.jit.script(model) if name == "script" else torch.jit.trace(model, x)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("name", ["fx", "export", "script", "trace"])
+def test_code_that_pytorch_generated_is_measured(name: str) -> None:
+    x = torch.randn(6, 4)
+    model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 3)).eval()
+    made = generated(name, model, x)
+    torch.testing.assert_close(gs.input_jacobian(made, x), gs.input_jacobian(model, x))
+    if name in ("fx", "export"):
+        # what torch.export made has no layers left that run as modules
+        assert len(gs.layer_activations(made, x)) == (3 if name == "fx" else 0)
+        torch.testing.assert_close(gs.empirical_ntk(made, x), gs.empirical_ntk(model, x))
+    else:
+        for measure in (gs.layer_activations, gs.layer_centroids, gs.empirical_ntk):
+            with pytest.raises(ValueError, match="pass the module that it was scripted from"):
+                measure(made, x)
+
+
+def test_a_model_made_in_inference_mode_is_named_and_left_as_it_was() -> None:
+    with torch.inference_mode():
+        made = nn.Linear(4, 8)
+    model = nn.Sequential(made, nn.BatchNorm1d(8), nn.Linear(8, 3))
+    x = torch.randn(6, 4)
+    model[2].weight.grad = torch.ones(3, 8)
+    before = everything(model)
+    with undisturbed(model), torch.no_grad():
+        model(x)
+        random.random()
+    assert [k for k, v in everything(model).items() if not same(before[k], v)] == []
+    model.eval()
+    with pytest.raises(ValueError, match=r"inference_mode.*pass copy.deepcopy\(model\)"):
+        gs.input_jacobian(model, x)
+    assert gs.input_jacobian(copy.deepcopy(model), x).shape == (6, 3, 4)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,7 @@ from torch.testing import assert_close
 
 import grokscope as gs
 from grokscope.measures.magnitudes import cosines, norms, power_of_two, scaled
+from grokscope.measures.sampled_geometry import sampled_geometry
 
 
 @pytest.mark.parametrize("exponent", [-37, -23, -10, 0, 10, 19, 37])
@@ -25,6 +28,27 @@ def test_scaling_is_exact() -> None:
     assert torch.equal(divided * sizes[:, None], x)
     assert bool(((divided.abs().amax(1) >= 1) & (divided.abs().amax(1) < 2)).all())
     assert torch.equal(power_of_two(torch.tensor([0.0, torch.inf, torch.nan])), torch.ones(3))
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-220, 1e-160, 1e160, 1e220, 1e300])
+@pytest.mark.parametrize("chain", [True, False])
+def test_double_precision_has_its_whole_range(scale: float, chain: bool) -> None:
+    torch.manual_seed(0)
+    model, x = gs.MLP(5, [8, 7], 3, seed=0).double(), torch.randn(6, 5).double()
+    large = copy.deepcopy(model)
+    with torch.no_grad():
+        large[-1].weight.mul_(scale)
+        large[-1].bias.mul_(scale)
+    given = large if chain else lambda x: large(x)
+    plain, found = gs.jacobian_geometry(model, x), gs.jacobian_geometry(given, x)
+    for name in ("pc1", "alignment", "centroid_alignment"):
+        assert_close(getattr(found, name), getattr(plain, name))
+    assert_close(found.norm / scale, plain.norm)
+    assert_close(gs.jacobian_norm(given, x) / scale, plain.norm)
+    assert_close(
+        gs.robust_radius(given, x, torch.arange(6) % 3),
+        gs.robust_radius(model, x, torch.arange(6) % 3),
+    )
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-18, 1.0, 1e20])
@@ -77,6 +101,40 @@ def test_opposite_logits_are_noise_and_a_level_set_is_not() -> None:
     on_sphere = x / x.norm(dim=1, keepdim=True)
     squares = lambda x: torch.stack([x[:, :3].square().sum(1), x[:, 3:].square().sum(1)], 1)  # noqa: E731
     assert_close(gs.centroid_alignment(squares, on_sphere), torch.ones(8))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("chunk_size", [None, 3, 1])
+def test_noise_is_told_in_every_precision(dtype: torch.dtype, chunk_size: int | None) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(7, 20).to(dtype)
+    model = nn.Sequential(nn.Linear(20, 32), nn.ReLU(), nn.Linear(32, 5), nn.Softmax(1)).to(dtype)
+    for found in (
+        lambda: gs.centroid_alignment(model, x, chunk_size=chunk_size),
+        lambda: gs.jacobian_geometry(model, x, chunk_size=chunk_size).centroid_alignment,
+        lambda: sampled_geometry(model, x, 3, chunk_size=chunk_size).centroid_alignment,
+    ):
+        with pytest.warns(RuntimeWarning, match="rounding noise"):
+            cosines = found()
+        assert bool((cosines.isnan() | (cosines == 0)).all())
+    with pytest.warns(RuntimeWarning, match="rounding noise"):
+        gs.empirical_ntk(model, x, reduce="sum")
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("chunk_size", [None, 3, 1])
+def test_rows_that_nearly_cancel_are_no_noise(dtype: torch.dtype, chunk_size: int | None) -> None:
+    torch.manual_seed(0)
+    weight, x = torch.randn(64), torch.randn(8, 20).to(dtype)
+    model = nn.Sequential(nn.Linear(20, 64), nn.Tanh(), nn.Linear(64, 2)).to(dtype)
+    model[2].weight.data = torch.stack([weight + 0.05 * torch.randn(64), -weight]).to(dtype)
+    right = gs.centroid_alignment(copy.deepcopy(model).double(), x.double()).float()
+    for found in (
+        gs.centroid_alignment(model, x, chunk_size=chunk_size),
+        gs.jacobian_geometry(model, x, chunk_size=chunk_size).centroid_alignment,
+        sampled_geometry(model, x, 3, chunk_size=chunk_size).centroid_alignment,
+    ):
+        assert_close(found, right, rtol=0, atol=20 * torch.finfo(dtype).eps)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -122,3 +122,19 @@ def test_zero_points_and_zero_targets() -> None:
     found = gs.nonnegative_least_squares(points, targets)
     assert found.coefficients.tolist() == [[0.0, 2.0], [0.0, 0.0]]
     assert found.residual.tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("points", "signs", "message"),
+    [
+        ((8, 3, 15), torch.ones(8, 15), "signs are for points .D, m. that all targets share"),
+        ((3, 15), torch.ones(8, 14), "signs and points must agree in m"),
+        ((3, 15), 2 * torch.ones(8, 15), "signs must be .1 and -1"),
+        ((3, 15), torch.zeros(8, 15), "signs must be .1 and -1"),
+    ],
+)
+def test_signs_that_do_not_fit_are_named(
+    points: tuple[int, ...], signs: Tensor, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        gs.nonnegative_least_squares(torch.randn(points), torch.randn(8, 3), signs)

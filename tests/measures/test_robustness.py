@@ -170,3 +170,10 @@ def test_settings_that_do_not_fit_are_named() -> None:
         gs.noise_accuracy(nn.Sequential(nn.Dropout(0.5), model), x, y, 1.0)
     with pytest.raises(ValueError, match="chunk_size must be"):
         gs.robust_radius(model, x, y, chunk_size=-1)
+
+
+@pytest.mark.parametrize("dims", [slice(5, None), slice(0, 0), slice(3, 1)])
+def test_dims_that_name_no_feature_are_refused(dims: slice) -> None:
+    x, y = torch.randn(6, 5), torch.arange(6) % 2
+    with pytest.raises(ValueError, match="names none of the 5 features"):
+        gs.noise_accuracy(lambda x: x[:, :2], x, y, 1.0, dims)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, batch_size, chunks, rows
-from grokscope.measures.company import few, refuse_company, tolerance
+from grokscope.measures.company import another_count, few, refuse_company, tolerance
 from grokscope.measures.guard import undisturbed, without_wrappers
 from grokscope.measures.inputs import (
     Model,
@@ -30,6 +30,10 @@ from grokscope.measures.view import explained_call
 
 # Layers that only pass on or reshape what an earlier layer computed.
 _PASSING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
+# A layer's name and which of its calls; what it returned, (c, features) of c examples, or in words
+# where that is no tensor over them.
+Call = tuple[str, int]
+Outputs = dict[Call, Tensor | str]
 
 
 @checked_arguments
@@ -140,38 +144,67 @@ def _of_batch(
     chunk_size: int | None,
     max_features: int | None,
 ) -> dict[str, Tensor]:
-    strict = layers is not None
+    n = batch_size(x)
+    # Another number of examples shows which axis is the batch's: it follows that number, and is
+    # not one that happens to be as long.
+    index = few(n, another_count(min(n, chunk_size or n), chunk_size))
     # hooks fire inside the guard also where the model is compiled
     with undisturbed(model) as rewind, torch.no_grad():
         parts = []
         for part in chunks(x, chunk_size):
-            parts.append(_activations(model, part, chosen, strict, max_features))
+            parts.append(_activations(model, part, chosen, max_features))
             rewind()
-        missing = [name for name in chosen if name not in parts[0]]
-        if strict and missing:
-            raise ValueError(f"layers names {missing[0]!r}, which did not run in the forward pass")
-        found = {
-            name: torch.cat([part[name] for part in parts]) if len(parts) > 1 else first
-            for name, first in parts[0].items()
-        }
-        if not any(module.training for module in model.modules()) and batch_size(x) > 1:
-            index = few(batch_size(x), min(3, batch_size(x), chunk_size or 3))
-            alone = _activations(model, rows(x, index), chosen, False, max_features)
+        alone = _activations(model, rows(x, index), chosen, max_features) if n > 1 else {}
+        if layers is not None:
+            _check_over_batch([*parts, alone])
+        found = _joined(parts, alone)
+        missing = chosen.keys() - {name for name, _ in found}
+        if layers is not None and missing:
+            name = min(missing, key=list(chosen).index)
+            raise ValueError(f"layers names {name!r}, which did not run in the forward pass")
+        if not any(module.training for module in model.modules()):
             _compare(found, alone, index)
+    named: dict[str, Tensor] = {}
+    for name, number in found:
+        calls = sum(key.split("#")[0] == name for key in named)
+        named[name if calls == 0 else f"{name}#{calls + 1}"] = found[name, number]
+    return named
+
+
+def _check_over_batch(runs: list[Outputs]) -> None:
+    for run in runs:
+        for (name, _), output in run.items():
+            if isinstance(output, str):
+                raise ValueError(
+                    f"layers names {name!r}, whose output is not a tensor over the batch, its "
+                    f"first axis: got {output}"
+                )
+
+
+def _joined(parts: list[Outputs], alone: Outputs) -> dict[Call, Tensor]:
+    """The outputs that are over the batch in every part, and over another number of examples."""
+    found = {}
+    for call in parts[0]:
+        outputs = [part.get(call) for part in parts]
+        tensors = [output for output in outputs if isinstance(output, Tensor)]
+        if len(tensors) == len(parts) and not isinstance(alone.get(call), str):
+            found[call] = torch.cat(tensors) if len(tensors) > 1 else tensors[0]
     return found
 
 
-def _compare(found: dict[str, Tensor], alone: dict[str, Tensor], index: list[int]) -> None:
+def _compare(found: dict[Call, Tensor], alone: Outputs, index: list[int]) -> None:
     """Raise where a few examples' activations are others without the rest of the batch."""
-    for name in found.keys() & alone.keys():
-        here, there = found[name][index], alone[name]
-        if here.shape != there.shape or not here.is_floating_point():
+    for call, activation in found.items():
+        here, there = activation[index], alone.get(call)
+        if not isinstance(there, Tensor) or here.shape != there.shape:
+            continue
+        if not here.is_floating_point():
             continue
         difference = (here - there).abs().amax(dim=1)
         wrong = (difference > tolerance(here) * there.abs().amax()).nonzero()
         if len(wrong):
             first = int(wrong[0])
-            refuse_company("x", index[first], float(difference[first]), f"layer {name!r}")
+            refuse_company("x", index[first], float(difference[first]), f"layer {call[0]!r}")
 
 
 def _chosen_modules(model: nn.Module, layers: Sequence[str] | None) -> dict[str, nn.Module]:
@@ -195,28 +228,20 @@ def _chosen_modules(model: nn.Module, layers: Sequence[str] | None) -> dict[str,
 
 
 def _activations(
-    model: nn.Module,
-    x: Batch,
-    chosen: dict[str, nn.Module],
-    strict: bool,
-    max_features: int | None,
-) -> dict[str, Tensor]:
-    found: dict[str, Tensor] = {}
+    model: nn.Module, x: Batch, chosen: dict[str, nn.Module], max_features: int | None
+) -> Outputs:
+    found: Outputs = {}
     n = batch_size(x)
 
     def keep(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if not isinstance(output, Tensor) or output.ndim == 0 or len(output) != n:
-                if strict:
-                    raise ValueError(
-                        f"layers names {name!r}, whose output is not a tensor over the batch of "
-                        f"{n}: got {type(output).__name__}"
-                    )
+            call = name, sum(called == name for called, _ in found)
+            if isinstance(output, Tensor) and output.ndim > 0 and len(output) == n:
+                # A copy, because a later in-place layer may overwrite what this one returned.
+                found[call] = _kept(output.detach().reshape(n, -1), max_features)
                 return
-            calls = sum(key.split("#")[0] == name for key in found)
-            key = name if calls == 0 else f"{name}#{calls + 1}"
-            # A copy, because a later in-place layer may overwrite what this one returned.
-            found[key] = _kept(output.detach().reshape(n, -1), max_features)
+            shape = f" of shape {tuple(output.shape)}" if isinstance(output, Tensor) else ""
+            found[call] = f"{type(output).__name__}{shape} for {n} examples"
 
         return hook
 

@@ -44,6 +44,7 @@ from grokscope.measures.manifolds import (
     without_subspace,
 )
 from grokscope.measures.nnls import nonnegative_least_squares
+from grokscope.measures.precision import without_autocast
 from grokscope.shown import shown
 
 _LARGEST_RESIDUAL = 1e-8
@@ -100,6 +101,7 @@ class ManifoldGeometry:
 
 @torch.no_grad()
 @checked_arguments
+@without_autocast
 def manifold_geometry(
     manifolds: Sequence[Tensor] | Tensor,
     margin: float = 0.0,

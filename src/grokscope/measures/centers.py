@@ -36,6 +36,7 @@ from torch import Tensor
 from grokscope.arguments import checked_arguments
 from grokscope.measures.center_search import Array, evaluate, minima, polish
 from grokscope.measures.inputs import check_batch, check_count
+from grokscope.measures.precision import without_autocast
 from grokscope.shown import shown
 
 _STARTS = 1000  # over the number of centers; 10, as published, at least and 100 at most
@@ -87,6 +88,7 @@ class CenterStructure:
 
 
 @checked_arguments
+@without_autocast
 def center_structure(
     centers: Float[Tensor, "P N"],
     num_starts: int | None = None,

@@ -75,7 +75,8 @@ def centroid_alignment(
     Returns:
         Cosines (n,) in [-1, 1]; 0 where the centroid or x is zero, a vector without a direction.
         NaN, with one warning, where the centroid is rounding noise because the outputs sum to a
-        constant, as behind a softmax: take the logits or a difference of outputs there.
+        constant, as behind a softmax: take the logits or a difference of outputs there. In half
+        precision some examples of a saturated softmax go unnoticed.
 
     Raises:
         ValueError: as for `centroids`.
@@ -87,14 +88,14 @@ def centroid_alignment(
         tensor([0.6000])
     """
 
-    def measure(local: LocalMap, part: Tensor) -> tuple[Tensor, Tensor]:
+    def measure(local: LocalMap, part: Tensor) -> tuple[Tensor, ...]:
         centroid, x = _flat_centroids(local), part.flatten(1)
-        noise = noise_of(local, centroid)
-        return torch.where(noise, torch.nan, cosines(centroid, x)), noise
+        return cosines(centroid, x), noise_of(local, centroid), *bounds_of_sum(local)
 
-    found, noise = over_batch(model, x, chunk_size, measure)
+    found, noise, *bounds = over_batch(model, x, chunk_size, measure)
+    noise &= about_constant(*bounds)  # of the whole batch, so that chunks do not matter
     warn_of_noise(noise)
-    return found
+    return torch.where(noise, torch.nan, found)
 
 
 @checked_arguments
@@ -182,13 +183,26 @@ def _flat_centroids(local: LocalMap) -> Float[Tensor, "n d"]:
 
 
 def is_noise(
-    centroid: Float[Tensor, " n"], jacobian: Float[Tensor, " n"], num_outputs: int
+    centroid: Float[Tensor, " n"],
+    jacobian: Float[Tensor, " n"],
+    num_outputs: int,
+    dtype: torch.dtype,
 ) -> Bool[Tensor, " n"]:
-    """Where a centroid of this norm is what rounding leaves of a Jacobian of that norm."""
+    """Where a centroid of this norm is what rounding to ``dtype`` leaves of such a Jacobian."""
     # k rows of random signs that cancel leave the root of k roundings, on the way through layers
-    # some more
-    level = 16 * torch.finfo(centroid.dtype).eps * num_outputs**0.5
+    # some more; 16 in eight bits would be a quarter of the Jacobian, and no sign of noise
+    level = (1.5 if _is_half(dtype) else 16) * torch.finfo(dtype).eps * num_outputs**0.5
     return (centroid > 0) & (centroid <= level * jacobian)
+
+
+def noise_share(dtype: torch.dtype) -> float:
+    """The share of a centroid that two ways to it must differ by for it to be noise."""
+    # what is left of the difference of two products has their roundings
+    return 0.5 if _is_half(dtype) else 0.1
+
+
+def _is_half(dtype: torch.dtype) -> bool:
+    return dtype.itemsize < 4
 
 
 def weights_across(num_outputs: int) -> Float[Tensor, " k"]:
@@ -210,6 +224,18 @@ def warn_of_noise(noise: Bool[Tensor, " n"]) -> None:
         )
 
 
+def bounds_of_sum(local: LocalMap) -> tuple[Float[Tensor, " n"], Float[Tensor, " n"]]:
+    """The bounds between which every example's summed outputs are known, in round terms."""
+    total, size = local.outputs.sum(1), local.outputs.abs().sum(1)
+    share = 1e-2 if _is_half(local.outputs_precision) else 1e-3
+    return total - share * size, total + share * size
+
+
+def about_constant(lower: Float[Tensor, " n"], upper: Float[Tensor, " n"]) -> bool:
+    """Whether one number lies between the bounds of all examples; then it does for any of them."""
+    return bool(lower.amax() <= upper.amin())
+
+
 def noise_of(local: LocalMap, centroid: Float[Tensor, "n d"]) -> Bool[Tensor, " n"]:
     """Where the centroid is rounding noise.
 
@@ -217,14 +243,12 @@ def noise_of(local: LocalMap, centroid: Float[Tensor, "n d"]) -> Bool[Tensor, " 
     Two signs tell: the centroid is nothing beside a product with other weights, or it comes out
     differently as the difference of two products, as behind a softmax that is saturated.
     """
-    outputs = local.outputs
-    n, k = outputs.shape
-    total = outputs.sum(1)
-    spread = total.amax() - total.amin()
-    if k == 1 or (n > 1 and bool(spread > 1e-3 * outputs.abs().amax())):
-        return torch.zeros_like(total, dtype=torch.bool)
-    weights = weights_across(k).to(outputs)
+    n, k = local.outputs.shape
+    if k == 1 or not about_constant(*bounds_of_sum(local)):
+        return torch.zeros(n, dtype=torch.bool, device=centroid.device)
+    weights = weights_across(k).to(local.outputs)
     across, both = local.vjp(torch.stack([weights, 1 + weights]).expand(n, 2, k)).unbind(1)
     length = norms(centroid)
     jacobian = norms(across) / weights.norm() * k**0.5
-    return is_noise(length, jacobian, k) | (norms(both - across - centroid) > 0.1 * length)
+    apart = norms(both - across - centroid) > noise_share(local.precision) * length
+    return is_noise(length, jacobian, k, local.precision) | apart

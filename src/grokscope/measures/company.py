@@ -47,6 +47,19 @@ def few(n: int, count: int = 3) -> list[int]:
     return [round((count - 1 - i) * step + 1e-9) for i in range(count)]
 
 
+def another_count(count: int, chunk_size: int | None = None) -> int:
+    """How many examples to run besides ``count`` to see which axes follow the batch; 3 at most.
+
+    It is ``count`` where there is no other number up to ``chunk_size``.
+
+    Example:
+        >>> another_count(8), another_count(3), another_count(2), another_count(2, 2)
+        (3, 2, 3, 1)
+    """
+    fitting = [other for other in (3, 2, 1) if other != count and other <= (chunk_size or 3)]
+    return fitting[0] if fitting else count
+
+
 class Company:
     """The outputs of a few examples among themselves, for comparison with those of the batch.
 

@@ -15,9 +15,11 @@ from torch import Tensor
 from grokscope.arguments import checked_arguments
 from grokscope.measures.inputs import check_count, check_features, check_number
 from grokscope.measures.magnitudes import wide
+from grokscope.measures.precision import without_autocast
 
 
 @checked_arguments
+@without_autocast
 def embedding_2d(
     features: Tensor,
     num_neighbors: int = 15,

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.inputs import check_batch
+from grokscope.measures.precision import without_autocast
 from grokscope.measures.sparsity import gini
 
 
 @checked_arguments
+@without_autocast
 def fourier_gini(weight: Float[Tensor, "m d"], modulus: int) -> Float[Tensor, ""]:
     """The Gini coefficient of the lengths of a weight's Fourier components over the residues.
 
@@ -46,6 +48,7 @@ def fourier_gini(weight: Float[Tensor, "m d"], modulus: int) -> Float[Tensor, ""
 
 
 @checked_arguments
+@without_autocast
 def fourier_spectrum(weight: Float[Tensor, "m d"], modulus: int) -> Float[Tensor, " f"]:
     """The length of a weight's Fourier component at each frequency, cosine and sine together.
 

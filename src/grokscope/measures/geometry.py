@@ -88,7 +88,8 @@ def measured_in_full(local: LocalMap, x: Tensor) -> tuple[Tensor, ...]:
     """The fields of `JacobianGeometry` but its inputs, and where the centroid is noise."""
     products, flat = local.products(), x.flatten(1)
     norm = products.norm()
-    noise = is_noise(norms(products.centroid), norm, local.outputs.shape[1])
+    k = local.outputs.shape[1]
+    noise = is_noise(norms(products.centroid), norm, k, local.precision)
     cosine = torch.where(noise, torch.nan, cosines(products.centroid, flat))
     return (
         norm,

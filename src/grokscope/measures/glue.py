@@ -38,6 +38,7 @@ from grokscope.arguments import checked_arguments
 from grokscope.measures.inputs import check_chunk_size, check_count
 from grokscope.measures.manifolds import check_manifolds
 from grokscope.measures.nnls import nonnegative_least_squares
+from grokscope.measures.precision import without_autocast
 from grokscope.measures.spectra import gram_eigen
 from grokscope.shown import shown
 
@@ -70,6 +71,7 @@ class GlueGeometry:
 
 @torch.no_grad()
 @checked_arguments
+@without_autocast
 def glue_geometry(
     manifolds: Sequence[Tensor] | Tensor,
     num_samples: int = 200,

@@ -14,19 +14,26 @@ of a measure of the user's own.
 from __future__ import annotations
 
 import functools
-import random
 import sys
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
+from types import (
+    BuiltinFunctionType,
+    CodeType,
+    FunctionType,
+    MemberDescriptorType,
+    MethodType,
+    ModuleType,
+)
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+
+from grokscope.measures.host_random import host_random_kept
 
 # of a model with code of its own, all parameters are copied up to this size; beyond it, those
 # that modules with code of their own hold themselves
@@ -74,7 +81,6 @@ def undisturbed(
         >>> model[1].num_batches_tracked
         tensor(0)
     """
-    python_state, numpy_state = random.getstate(), np.random.get_state()
     roots = modules_within(model)
     modules = list(dict.fromkeys(m for root in roots for m in root.modules()))
     wrappers = [m for m in modules if isinstance(m, nn.parallel.DistributedDataParallel)]
@@ -94,24 +100,32 @@ def undisturbed(
     def restore() -> list[str]:
         for wrapper in wrappers:
             vars(wrapper).pop("forward", None)
-        for state in states:
-            state.restore()
-        return [kept.name for kept in tensors if not kept.restore()]
+        changed: list[str] = []
+        failed = None
+        everything: list[_State | _Kept] = [*states, *tensors]
+        for kept in everything:
+            try:
+                if not kept.restore():
+                    changed.append(kept.name)
+            except Exception as error:  # what comes after it is put back all the same
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        return changed
 
     def rewind() -> None:
         restore()
         arrange()
 
     changed: list[str] = []
-    try:
-        arrange()
-        recurrence = _differentiable_recurrence(modules)
-        with torch.random.fork_rng(_cuda_devices(tensors)), eagerly(), recurrence:
-            yield rewind
-    finally:
-        changed = restore()
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
+    with host_random_kept():
+        try:
+            arrange()
+            recurrence = _differentiable_recurrence(modules)
+            with torch.random.fork_rng(_cuda_devices(tensors)), eagerly(), recurrence:
+                yield rewind
+        finally:
+            changed = restore()
     if changed:
         raise RuntimeError(
             f"the parameter {changed[0]!r} was changed, by the model in its forward pass or by a "
@@ -159,22 +173,55 @@ def modules_within(model: object) -> list[nn.Module]:
         seen.add((id(thing), names))
         if isinstance(thing, nn.Module):
             found[thing] = None
-            waiting += [(held, frozenset()) for m in thing.modules() for held in _unregistered(m)]
+            waiting += [held for m in thing.modules() for held in _unregistered(m)]
         else:
             waiting += _held(thing, names)
     inner = {m for module in found for m in module.modules() if m is not module}
     return [module for module in found if module not in inner]
 
 
-def _unregistered(module: nn.Module) -> list[Any]:
-    """What a module holds in plain attributes and might call: modules in lists, functions."""
-    if _is_known(module) and "forward" not in vars(module):
+def _unregistered(module: nn.Module) -> list[tuple[Any, frozenset[str]]]:
+    """What a module holds in plain attributes and might call, and the names that its code uses.
+
+    That is modules in lists, functions, and the objects that its forward pass names.
+    """
+    own = vars(module)
+    if _is_known(module) and "forward" not in own:
         return []
+    kind: Any = type(module)
+    names = _named_by(_forward_of(kind), kind)
+    replaced = getattr(own.get("forward"), "__func__", own.get("forward"))
+    if isinstance(replaced, FunctionType):
+        names |= _names(replaced.__code__)
     return [
-        value
-        for name, value in vars(module).items()
-        if name not in _MODULE_ATTRIBUTES and isinstance(value, (*_FOLLOWED, list, tuple, dict))
+        (value, names)
+        for name, value in own.items()
+        if name not in _MODULE_ATTRIBUTES
+        and (name in names or isinstance(value, (*_FOLLOWED, list, tuple, dict)))
     ]
+
+
+def _forward_of(kind: type) -> Any:
+    """The forward of a class, None where it has none of its own, as one compiled to TorchScript."""
+    try:
+        return kind.forward  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):
+        return None
+
+
+@functools.lru_cache(maxsize=1024)
+def _named_by(function: Any, kind: Any) -> frozenset[str]:
+    """What a method of a class names, and what the further methods name that it uses."""
+    found: set[str] = set()
+    waiting = [function]
+    while waiting:
+        method = waiting.pop()
+        method = method.fget if isinstance(method, property) else method
+        if isinstance(method, FunctionType) and not (method.__module__ or "").startswith("torch."):
+            new = _names(method.__code__) - found
+            found |= new
+            waiting += [getattr(kind, name, None) for name in new]
+    return frozenset(found)
 
 
 _MODULE_ATTRIBUTES = frozenset(vars(nn.Module()))
@@ -231,6 +278,8 @@ def _held_by_object(thing: Any, names: frozenset[str]) -> list[tuple[Any, frozen
     held = [(attributes[n], names) for n in names if n in attributes]
     for name in names:
         method = getattr(kind, name, None)
+        if isinstance(method, MemberDescriptorType) and hasattr(thing, name):  # of __slots__
+            held.append((getattr(thing, name), names))
         if isinstance(method, FunctionType):
             held.append((MethodType(method, thing), frozenset()))
     return held
@@ -248,7 +297,8 @@ def _is_known(module: nn.Module) -> bool:
     kind, own = type(module), vars(module)
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return (
-        kind.forward.__module__.startswith(_KNOWN)
+        # a module that torch.fx, torch.export or TorchScript made has code of its own
+        (getattr(_forward_of(kind), "__module__", None) or "").startswith(_KNOWN)
         and kind.__call__ is nn.Module.__call__
         and "forward" not in own
         and all(type(hook).__module__.startswith(_KNOWN) for hook in hooks)
@@ -257,29 +307,54 @@ def _is_known(module: nn.Module) -> bool:
 
 @dataclass
 class _State:
-    """A module's mode and attributes, and the contents of the containers among them."""
+    """A module's mode and attributes, and what the containers and generators in them held."""
 
     module: nn.Module
     training: bool
     attributes: dict[str, Any]
-    contents: dict[str, Any]
+    contents: list[tuple[Any, Any]]
 
     @classmethod
     def of(cls, module: nn.Module, own_code: bool) -> _State:
         wrapper = f"{type(module).__module__}.".startswith(_WRAPPERS)
         attributes = dict(vars(module)) if own_code and not wrapper else {}
-        contents = {
-            name: value.copy() for name, value in attributes.items() if type(value) in _CONTAINERS
-        }
-        return cls(module, module.training, attributes, contents)
+        return cls(module, module.training, attributes, _contents(attributes))
 
-    def restore(self) -> None:
+    @property
+    def name(self) -> str:
+        """The kind of the module."""
+        return type(self.module).__name__
+
+    def restore(self) -> bool:
+        """Put everything back."""
         if self.attributes:
             _refill(vars(self.module), self.attributes)
-            for name, before in self.contents.items():
-                _refill(self.attributes[name], before)
+            for held, before in self.contents:
+                if isinstance(held, torch.Generator):
+                    held.set_state(before)
+                else:
+                    _refill(held, before)
         if self.module.training is not self.training:
             self.module.training = self.training
+        return True
+
+
+def _contents(attributes: dict[str, Any]) -> list[tuple[Any, Any]]:
+    """Every container and random generator that attributes hold, however deep, with a copy."""
+    found: dict[int, tuple[Any, Any]] = {}
+    waiting = list(attributes.values())
+    while waiting:
+        held = waiting.pop()
+        if type(held) is tuple:
+            waiting += held
+        elif id(held) in found:
+            continue
+        elif isinstance(held, torch.Generator):
+            found[id(held)] = held, held.get_state()
+        elif type(held) in _CONTAINERS:
+            found[id(held)] = held, held.copy()
+            waiting += held.values() if isinstance(held, dict) else held
+    return list(found.values())
 
 
 def _refill(container: Any, before: Any) -> None:
@@ -322,7 +397,8 @@ class _Kept:
         """Put everything back; False where values changed of which there is no copy."""
         tensor, copy = self.tensor, self.copy
         if tensor.is_leaf:
-            tensor.requires_grad_(self.requires_grad)
+            if tensor.requires_grad is not self.requires_grad:  # refused of inference tensors
+                tensor.requires_grad_(self.requires_grad)
             if tensor.grad is not self.gradient:
                 tensor.grad = self.gradient
         if copy is None:

@@ -104,6 +104,8 @@ def check_outputs(outputs: Any, num_examples: int) -> Tensor:
             f"({num_examples}, k) or ({num_examples},): got {tuple(outputs.shape)}; flatten or "
             "pick the outputs to study with gs.View(model, lambda m, x: ...)"
         )
+    if outputs.numel() == 0:
+        raise ValueError(f"model must return one output or more: got {tuple(outputs.shape)}")
     return outputs.unsqueeze(1) if outputs.ndim == 1 else outputs
 
 
@@ -244,11 +246,16 @@ def explained_refusals() -> Iterator[None]:
     """Say what cannot be differentiated, and what to do, where PyTorch's error does not."""
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         if "checkpoint" in str(error) and "reentrant" in str(error):
             raise ValueError(
                 "model uses reentrant checkpointing, of which PyTorch can take no derivatives by "
                 "chosen tensors: pass use_reentrant=False to torch.utils.checkpoint, or for a "
                 "Hugging Face model gradient_checkpointing_disable()"
+            ) from error
+        if "Inference tensors" in str(error):
+            raise ValueError(
+                "model holds tensors that were made under torch.inference_mode(), of which PyTorch "
+                "takes no derivatives: make or load it outside, or pass copy.deepcopy(model)"
             ) from error
         raise

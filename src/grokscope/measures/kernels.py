@@ -17,12 +17,14 @@ from torch import Tensor
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.magnitudes import wide
+from grokscope.measures.precision import without_autocast
 
 # numbers converted to float64 at once, so that no second copy of a kernel is made
 _BLOCK = 2**22
 
 
 @checked_arguments
+@without_autocast
 def kernel_distance(
     K1: Shaped[Tensor, "..."],
     K2: Shaped[Tensor, "..."],
@@ -58,6 +60,7 @@ def kernel_distance(
 
 
 @checked_arguments
+@without_autocast
 def kernel_distance_matrix(
     kernels: Sequence[Shaped[Tensor, "..."]],
 ) -> Float[Tensor, "t t"]:
@@ -94,6 +97,7 @@ def kernel_distance_matrix(
 
 
 @checked_arguments
+@without_autocast
 def ntk_velocity(
     kernels: Sequence[Shaped[Tensor, "..."]], steps: Sequence[float] | None = None
 ) -> Float[Tensor, " intervals"]:
@@ -132,6 +136,7 @@ def ntk_velocity(
 
 
 @checked_arguments
+@without_autocast
 def kernel_alignment(
     K: Shaped[Tensor, "..."],
     y: Shaped[Tensor, "..."],

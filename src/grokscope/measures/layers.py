@@ -10,10 +10,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grokscope.arguments import checked_arguments
-from grokscope.measures.batches import Batch, Key, leaf_at, with_leaf
+from grokscope.measures.batches import Batch, Key, leaf_at, rows, with_leaf
 from grokscope.measures.centroid import power_radius
-from grokscope.measures.company import Company
+from grokscope.measures.company import Company, another_count, few
 from grokscope.measures.guard import without_wrappers
+from grokscope.measures.inputs import check_not_scripted
 from grokscope.measures.local_map import differentiable_outputs, fresh_leaf, in_chunks
 
 _REARRANGING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
@@ -109,15 +110,10 @@ def layer_radii(
         {'0': (5,), '1': (5,), '2': (5,)}
     """
 
-    def radius(name: str, totals: Tensor, gradient: Tensor, leaf: Tensor) -> Tensor:
-        if len(totals) != len(leaf):
-            raise ValueError(
-                f"layers asks for {name!r}, whose outputs have {len(totals)} entries on the first "
-                f"axis for {len(leaf)} examples: a radius is of an example"
-            )
+    def radius(_name: str, totals: Tensor, gradient: Tensor, leaf: Tensor) -> Tensor:
         return power_radius(gradient.flatten(1), totals.detach(), leaf.detach().flatten(1))
 
-    return _by_layer(model, x, layers, chunk_size, radius)
+    return _by_layer(model, x, layers, chunk_size, radius, of_examples=True)
 
 
 def _by_layer(
@@ -126,12 +122,17 @@ def _by_layer(
     layers: Sequence[str] | None,
     chunk_size: int | None,
     measured: Callable[[str, Tensor, Tensor, Tensor], Tensor],
+    of_examples: bool = False,
 ) -> dict[str, Tensor]:
-    """``measured`` of (name, summed outputs (n,), their gradient by x, x) for every layer."""
+    """``measured`` of (name, summed outputs (n,), their gradient by x, x) for every layer.
+
+    With ``of_examples`` it must be given the sums of every example by itself.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(
             f"model must be an nn.Module, whose layers have names: got {type(model).__name__}"
         )
+    check_not_scripted(model)
     model = without_wrappers(model)
     modules = dict(model.named_modules())
     if unknown := [name for name in layers or () if name not in modules]:
@@ -152,10 +153,26 @@ def _by_layer(
                 f"layers asks for modules without a centroid: {missing} do not run, return no "
                 "single tensor or do not depend on x"
             )
+        if of_examples:
+            _check_sums(totals, names, len(leaf))
+            if start == 0 and len(leaf) > 1:
+                index = few(len(leaf), another_count(len(leaf), chunk_size))
+                other = _summed_outputs(model, rows(given, index), key, wanted)[1]
+                _check_sums(other, names, len(index))
         return tuple(measured(name, totals[name], found[name], leaf) for name in names)
 
     parts = in_chunks(model, x, chunk_size, measure)
     return dict(zip(names, parts, strict=True))
+
+
+def _check_sums(sums: dict[str, Tensor], names: Sequence[str], n: int) -> None:
+    """Raise unless the outputs of every layer have ``n`` examples on their first axis."""
+    for name in names:
+        if len(sums.get(name, range(n))) != n:
+            raise ValueError(
+                f"layers asks for {name!r}, whose outputs have {len(sums[name])} entries on the "
+                f"first axis for {n} examples: a radius is of an example"
+            )
 
 
 def _computing_leaves(modules: dict[str, nn.Module]) -> dict[str, nn.Module]:

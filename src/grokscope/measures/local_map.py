@@ -8,8 +8,7 @@ measures are written once on top of either.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -40,6 +39,7 @@ from grokscope.measures.inputs import (
     explained_refusals,
 )
 from grokscope.measures.magnitudes import norms, power_of_two, scaled, wide
+from grokscope.measures.precision import full_precision
 from grokscope.measures.view import continuous, outputs_of, unwrapped, wrt_of
 
 # squared lengths of rows, relative to the largest, below which float32 loses digits of them
@@ -78,11 +78,13 @@ def products_of(jacobian: Float[Tensor, "n k d"], x: Float[Tensor, "n d"]) -> Pr
 class ChainMap:
     """The local map of a chain, from its factors: O(n k h^2) without an (n, k, d) tensor.
 
-    Examples are flattened: d counts the features of one. ``outputs`` is (n, k).
+    Examples are flattened: d counts the features of one. ``outputs`` is (n, k), rounded to
+    ``outputs_precision``; products with A have the precision ``precision``.
     """
 
     def __init__(self, chain: Chain, x: Tensor) -> None:
         self._weights = [wide(weight) for weight in chain.weights]
+        self.precision, self.outputs_precision = self._weights[0].dtype, x.dtype
         self._x = wide(x).flatten(1)
         self._point: ChainPoint = chain.run(x)
         if x.dtype != self._weights[0].dtype:  # half precision; the activations were decided in it
@@ -146,7 +148,8 @@ class ChainMap:
 class AutogradMap:
     """The local map of any differentiable model: k vector-Jacobian products on one graph.
 
-    Examples are flattened: d counts the features of one. ``outputs`` is (n, k).
+    Examples are flattened: d counts the features of one. ``outputs`` is (n, k), rounded to
+    ``outputs_precision``; products with A have the precision ``precision``.
     """
 
     def __init__(self, model: Model, x: Batch) -> None:
@@ -154,6 +157,9 @@ class AutogradMap:
         self._leaf = fresh_leaf(leaf_at(x, key))
         self._outputs = differentiable_outputs(model, with_leaf(x, key, self._leaf), key)
         self.outputs = wide(self._outputs.detach())
+        ends = self._outputs.dtype, self._leaf.dtype
+        self.precision = max(ends, key=lambda dtype: torch.finfo(dtype).eps)
+        self.outputs_precision = self.precision
 
     def vjp(self, v: Float[Tensor, "n r k"]) -> Float[Tensor, "n r d"]:
         """The products v A of r output-side vectors for each example."""
@@ -250,13 +256,6 @@ def in_chunks(
 def fresh_leaf(tensor: Tensor) -> Tensor:
     """A copy to differentiate by."""
     return tensor.detach().clone(memory_format=torch.contiguous_format).requires_grad_()
-
-
-def full_precision(tensor: Tensor) -> AbstractContextManager[Any]:
-    """Autocast switched off, at no cost where it is off already."""
-    device = tensor.device.type
-    active = torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if active else nullcontext()
 
 
 def _chain(model: Model, x: Batch) -> Chain | None:

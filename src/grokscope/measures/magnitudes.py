@@ -44,7 +44,8 @@ def power_of_two(size: Tensor) -> Tensor:
     size = size.detach()
     # exact, for size is its mantissa times a power of two; of 0 and infinity it is undefined
     powers = (size / (2 * torch.frexp(size).mantissa)).nan_to_num(1)
-    return powers.clamp(2.0**-126, 2.0**126)  # the normal ones of float32
+    least = torch.finfo(size.dtype).tiny  # a power of two: the normal ones whose inverse is one too
+    return powers.clamp(least, 1 / least)
 
 
 def scaled(vectors: Float[Tensor, "*n d"]) -> tuple[Float[Tensor, "*n d"], Float[Tensor, "*n"]]:

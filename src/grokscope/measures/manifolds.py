@@ -14,12 +14,14 @@ from torch import Tensor
 from grokscope.arguments import checked_arguments
 from grokscope.measures.centers import principal_signs
 from grokscope.measures.inputs import check_count, check_features
+from grokscope.measures.precision import without_autocast
 from grokscope.measures.spectra import gram_eigen
 
 _VANISHED = 1e-10  # center norm, relative to the data, below which there is nothing to divide by
 
 
 @checked_arguments
+@without_autocast
 def class_manifolds(
     features: Tensor,
     labels: Tensor,

@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from grokscope.arguments import checked_arguments
+from grokscope.measures.precision import without_autocast
 from grokscope.shown import shown
 
 _BLOCK = 8  # points that one round may admit to a passive set
@@ -177,6 +178,7 @@ def _descend(
 
 
 @checked_arguments
+@without_autocast
 def nonnegative_least_squares(
     points: Float[Tensor, "*T D m"],
     targets: Float[Tensor, "T D"],
@@ -194,6 +196,9 @@ def nonnegative_least_squares(
         is meant. Dependent points (duplicates, more points than dimensions) are allowed; which of
         them carry the weight is then arbitrary, S a is not.
 
+    Raises:
+        ValueError: if points or targets are empty or not finite, or the shapes or signs do not fit.
+
     Example:
         >>> import grokscope as gs, torch
         >>> target = torch.tensor([[3.0, -2.0]], dtype=torch.float64)
@@ -210,6 +215,13 @@ def nonnegative_least_squares(
             f"points must be (D, m), or ({len(targets)}, D, m), one for each row of targets: got "
             f"{tuple(points.shape)}"
         )
+    if signs is not None and points.ndim != 2:
+        raise ValueError(
+            f"signs are for points (D, m) that all targets share: got points "
+            f"{tuple(points.shape)}; multiply those by signs.unsqueeze(1) instead"
+        )
+    if signs is not None and not bool((signs.abs() == 1).all()):
+        raise ValueError("signs must be +1 and -1: got other values; scale the points instead")
     problems = _Problems(points, targets, signs)
     coefficients, passive, num_rounds = _active_sets(problems)
     slope = problems.gradient(torch.arange(len(targets), device=points.device), coefficients)

@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from grokscope.arguments import checked_arguments
 from grokscope.measures.inputs import check_model
 from grokscope.measures.magnitudes import norms, wide
+from grokscope.measures.precision import without_autocast
 
 
 @checked_arguments
+@without_autocast
 def weight_norms(model: nn.Module) -> dict[str, Float[Tensor, ""]]:
     """The Euclidean norm of every parameter, by name.
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.inputs import check_count, check_features, check_number, class_labels
+from grokscope.measures.precision import without_autocast
 from grokscope.shown import shown
 
 
@@ -58,6 +59,7 @@ class ProbeResult(NamedTuple):
 
 @torch.no_grad()
 @checked_arguments
+@without_autocast
 def linear_probe(
     train_features: Tensor,
     train_y: Tensor,
@@ -123,6 +125,7 @@ def linear_probe(
 
 @torch.no_grad()
 @checked_arguments
+@without_autocast
 def sgd_probe(
     train_features: Tensor,
     train_y: Tensor,

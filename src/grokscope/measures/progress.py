@@ -29,6 +29,7 @@ from torch.nn.functional import cross_entropy
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.fourier import fourier_spectrum
+from grokscope.measures.precision import without_autocast
 from grokscope.shown import shown
 
 
@@ -50,6 +51,7 @@ class ProgressMeasures:
 
 
 @checked_arguments
+@without_autocast
 def key_frequencies(weight: Float[Tensor, "m d"], modulus: int, num: int = 5) -> list[int]:
     """The ``num`` frequencies at which a weight over residues is largest, the constant left out.
 

@@ -32,7 +32,7 @@ from grokscope.measures.inputs import (
     check_not_batch_dependent,
     check_outputs,
 )
-from grokscope.measures.local_map import full_precision
+from grokscope.measures.precision import full_precision
 from grokscope.measures.robustness import check_classes, check_labels
 from grokscope.measures.view import Model, outputs_of, wrt_of
 from grokscope.spelling import unknown_name

@@ -32,8 +32,9 @@ from grokscope.measures.inputs import (
     class_labels,
     generator_or_fresh,
 )
-from grokscope.measures.local_map import LocalMap, full_precision, over_batch
+from grokscope.measures.local_map import LocalMap, over_batch
 from grokscope.measures.magnitudes import norms
+from grokscope.measures.precision import full_precision
 from grokscope.measures.view import wrt_of
 
 Dims = slice | Sequence[int]
@@ -168,6 +169,8 @@ def gaussian_noise(
         raise ValueError(
             f"dims must be a slice or a list of features from 0 to {len(hit) - 1}: got {dims!r}"
         ) from error
+    if not bool(hit.any()):
+        raise ValueError(f"dims={dims!r} names none of the {len(hit)} features; pass None for all")
     return noise * hit.view(x.shape[1:])
 
 

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grokscope.measures.batches import Batch, batch_size, rows
-from grokscope.measures.centroid import noise_of
+from grokscope.measures.centroid import about_constant, bounds_of_sum, noise_of
 from grokscope.measures.chain import chain_of
 from grokscope.measures.geometry import (
     JacobianGeometry,
@@ -101,7 +101,9 @@ def sampled_geometry(
         return _estimated(local, part, following(local.outputs))
 
     exact = over_batch(model, rows(x, full.tolist()), chunk_size, measured_in_full)
-    rough = over_batch(model, rows(x, others.tolist()), chunk_size, estimated)
+    *rough, lower, upper = over_batch(model, rows(x, others.tolist()), chunk_size, estimated)
+    rough[-1] &= about_constant(lower, upper)
+    rough[4] = torch.where(rough[-1], torch.nan, rough[4])
     back = torch.cat([full, others]).argsort().to(exact[0].device)
     parts = tuple(torch.cat(pair)[back] for pair in zip(exact, rough, strict=True))
     return geometry_of(model, x, parts)
@@ -110,19 +112,22 @@ def sampled_geometry(
 def _estimated(
     local: LocalMap, x: Float[Tensor, " n *d"], directions: Float[Tensor, "n r k"]
 ) -> tuple[Tensor, ...]:
-    """The same as `measured_in_full` returns; NaN stands for what needs all rows."""
+    """The same as `measured_in_full` returns, and `bounds_of_sum`.
+
+    NaN stands for what needs all rows; the cosines of noise are still there.
+    """
     k = local.outputs.shape[1]
     ones = torch.ones_like(local.outputs).unsqueeze(1)
     products = local.vjp(torch.cat([ones, directions], 1))
     centroid, flat = products[:, 0], x.flatten(1)
-    noise = noise_of(local, centroid)
     unknown = torch.full_like(local.outputs, torch.nan)
     return (
         projected_norm(products[:, 1:], k),
         unknown,
         unknown[:, 0],
         centroid.view_as(x),
-        torch.where(noise, torch.nan, cosines(centroid, flat)),
+        cosines(centroid, flat),
         (centroid * flat).sum(1),
-        noise,
+        noise_of(local, centroid),
+        *bounds_of_sum(local),
     )

@@ -23,6 +23,7 @@ from torch import Tensor
 from grokscope.arguments import checked_arguments
 from grokscope.measures.manifolds import check_manifolds
 from grokscope.measures.nnls import nonnegative_least_squares
+from grokscope.measures.precision import without_autocast
 from grokscope.shown import shown
 
 _TOUCHING = 1e-8  # distance of the hull, for unit points, below which it holds the origin
@@ -47,6 +48,7 @@ class SimulatedCapacity:
 
 @torch.no_grad()
 @checked_arguments
+@without_autocast
 def simulated_capacity(
     manifolds: Sequence[Tensor] | Tensor,
     num_trials: int = 100,

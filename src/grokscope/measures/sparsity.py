@@ -7,9 +7,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from grokscope.arguments import checked_arguments
+from grokscope.measures.precision import without_autocast
 
 
 @checked_arguments
+@without_autocast
 def gini(x: Shaped[Tensor, "*n"]) -> Float[Tensor, ""]:
     """The Gini coefficient of the absolute values of all elements.
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from grokscope.measures.chain import Fold, gram
-from grokscope.measures.local_map import full_precision
+from grokscope.measures.precision import full_precision
 
 
 class ChainPass(NamedTuple):

@@ -29,7 +29,7 @@ from torch.autograd.function import once_differentiable
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from grokscope.measures.chain import GLOBAL_HOOKS, is_identity, is_known, is_plain, leaves_of
-from grokscope.measures.local_map import full_precision
+from grokscope.measures.precision import full_precision
 from grokscope.measures.scale import Normalize, Scale
 from grokscope.measures.view import Model
 from grokscope.methods.convolutions import Settings, gradient_by_input, gradient_by_kernel

@@ -33,7 +33,7 @@ from grokscope.measures.inputs import (
     check_model,
     check_not_sharded,
 )
-from grokscope.measures.local_map import full_precision
+from grokscope.measures.precision import full_precision
 from grokscope.measures.view import Model, wrt_of
 from grokscope.methods.autograd_terms import autograd_terms, is_coupled
 from grokscope.methods.chain_terms import chain_squared_norms, chain_squared_offsets

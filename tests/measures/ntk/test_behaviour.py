@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -444,3 +445,68 @@ def test_a_kernel_of_a_constant_sum_is_called_noise(dtype: torch.dtype, scale: f
         gs.empirical_ntk(nn.Sequential(logits, nn.Softmax(1)), x, reduce="sum")
     gs.empirical_ntk(nn.Sequential(logits, nn.Softmax(1)), x, reduce="trace")
     gs.empirical_ntk(logits, x, reduce="sum")
+
+
+class Pooled(nn.Module):
+    """Attention pooling: the query is a vector, and the product with it a number a token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.head = nn.Parameter(torch.randn(5)), nn.Linear(5, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = F.linear(x, self.query).softmax(1)
+        return self.head((weights.unsqueeze(2) * x).sum(1))
+
+
+class OneBias(nn.Module):
+    """One number as the bias of all outputs."""
+
+    def __init__(self, func: Callable[..., Tensor]) -> None:
+        super().__init__()
+        shape = (4, 5) if func is F.linear else (5, 4)
+        self.weight, self.bias = nn.Parameter(torch.randn(shape)), nn.Parameter(torch.randn(1))
+        self.func = func
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.func is F.linear:
+            return F.linear(x, self.weight, self.bias).tanh()
+        return torch.addmm(self.bias, x, self.weight).tanh()
+
+
+class WithEmpty(nn.Module):
+    """A parameter without numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.nothing = nn.Linear(5, 3), nn.Parameter(torch.zeros(0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x).tanh() + self.nothing.sum()
+
+
+@pytest.mark.parametrize("check", [True, False])
+@pytest.mark.parametrize(
+    ("make", "shape"),
+    [
+        (Pooled, (7, 5)),
+        (lambda: OneBias(F.linear), (5,)),
+        (lambda: OneBias(torch.addmm), (5,)),
+        (WithEmpty, (5,)),
+    ],
+    ids=["vector", "linear's bias", "addmm's bias", "empty"],
+)
+def test_weights_of_unusual_shapes(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], check: bool
+) -> None:
+    model = make().double()
+    x = torch.randn(6, *shape, dtype=torch.float64)
+    gs.ntk_plan(model, x)
+    torch.testing.assert_close(gs.empirical_ntk(model, x, check=check), full_kernel(model, x, x))
+
+
+def test_a_model_without_outputs_is_named() -> None:
+    model = nn.Linear(6, 2)
+    view = gs.View(model, lambda m, x: m(x)[:, :0])
+    with pytest.raises(ValueError, match=r"must return one output or more: got \(2, 0\)"):
+        gs.empirical_ntk(view, torch.randn(3, 6))

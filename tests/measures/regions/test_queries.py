@@ -334,3 +334,33 @@ def test_residual_cells_in_a_polygonal_domain() -> None:
     assert 200 < int(inside.sum()) < 1000
     pairs = torch.unique(torch.stack([cells[inside], wide.locate(points[inside])]), dim=1)
     assert len(torch.unique(pairs[0])) == pairs.shape[1]
+
+
+@pytest.mark.parametrize("within", [False, True])
+@pytest.mark.parametrize("then", [False, True])
+def test_regions_are_measured_inside_and_outside_of_inference_mode(
+    within: bool, then: bool
+) -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+    plane = gs.Slice(torch.zeros(4), torch.eye(4)[:2])
+    right = gs.linear_regions(model, plane)
+    with torch.inference_mode(within):
+        regions = gs.linear_regions(model, plane)
+    with torch.inference_mode(then):
+        for name in ("affine_maps", "slice_maps"):
+            assert torch.equal(getattr(regions, name)().A, getattr(right, name)().A)
+        for name in ("centroids", "operator_norms", "classes"):
+            assert torch.equal(getattr(regions, name)(), getattr(right, name)())
+        assert torch.equal(regions.merged().labels, right.merged().labels)
+
+
+def test_a_model_that_draws_leaves_the_global_random_state_alone() -> None:
+    class Noisy(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.rand(3)
+
+    model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), Noisy())
+    state = torch.get_rng_state()
+    with pytest.raises(RuntimeError, match="on chance"):
+        gs.linear_regions(model, gs.Slice(torch.zeros(4), torch.eye(4)[:2]))
+    assert torch.equal(torch.get_rng_state(), state)

@@ -82,3 +82,10 @@ def test_points_on_one_line_and_different_shapes() -> None:
         gs.Slice.through(a, a, torch.zeros(5))
     with pytest.raises(ValueError, match="x must have shape"):
         gs.Slice(torch.zeros(3), torch.eye(3)[:2]).coordinates(torch.zeros(1, 4))
+
+
+def test_directions_without_a_generator_leave_the_global_random_state_alone() -> None:
+    state = torch.get_rng_state()
+    first, second = (gs.Slice.random(torch.zeros(5)) for _ in "ab")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(first.basis, second.basis)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from grokscope.measures.batches import Batch, batch_size, rows
-from grokscope.measures.centroid import is_noise, weights_across
+from grokscope.measures.centroid import is_noise, noise_share, weights_across
 from grokscope.measures.company import outputs_at
 from grokscope.measures.gradients import gradients_or_zeros
 from grokscope.measures.magnitudes import inner_product
@@ -195,9 +195,11 @@ def sum_is_noise(model: nn.Module, parameters: Mapping[str, nn.Parameter], x: Ba
     if length == 0 or size == 0:
         return length < size
     dtype = lowest_precision(parameters, torch.float64)
-    level = torch.tensor([length / size], dtype=dtype)
+    level = torch.tensor([length / size], dtype=torch.float64)
     apart = {name: both[name] - across[name] - summed[name] for name in both}
-    return bool(is_noise(level, torch.ones_like(level), k)) or _norm(apart) > 0.1 * length
+    if bool(is_noise(level, torch.ones_like(level), k, dtype)):
+        return True
+    return _norm(apart) > noise_share(dtype) * length
 
 
 def lowest_precision(parameters: Mapping[str, nn.Parameter], dtype: torch.dtype) -> torch.dtype:

@@ -32,7 +32,6 @@ from grokscope.measures.inputs import (
     check_not_sharded,
     explained_refusals,
 )
-from grokscope.measures.local_map import full_precision
 from grokscope.measures.norms import weights_in_buffers
 from grokscope.measures.ntk.capture import Source
 from grokscope.measures.ntk.check import checked, sum_is_noise, unchecked
@@ -49,6 +48,7 @@ from grokscope.measures.ntk.plan import (
     trainable,
 )
 from grokscope.measures.ntk.sketch import SketchedKernel, sketched_kernel
+from grokscope.measures.precision import full_precision
 
 Reduction = Literal["full", "trace", "sum"]
 # examples of the pass that is timed, and the size of the product that the machine is timed by

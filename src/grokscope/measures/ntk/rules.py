@@ -222,9 +222,20 @@ class NormRule(Rule):
 
 def _addmm(input: Tensor, mat1: Tensor, mat2: Tensor, beta: Any = 1, alpha: Any = 1) -> Rule | None:
     """``bias + x W``, as in Hugging Face's ``Conv1D``."""
-    if beta != 1 or alpha != 1 or input.ndim != 1:
+    if beta != 1 or alpha != 1:
         return None
-    return LinearRule(mat1, mat2, input, transposed=True)
+    return LinearRule(mat1, mat2, _for_each_output(input, mat2.shape[1]), transposed=True)
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Rule | None:
+    if weight.ndim != 2:
+        return None  # one vector, as the query of attention pooling: the output has lost its axis
+    return LinearRule(input, weight, _for_each_output(bias, len(weight)))
+
+
+def _for_each_output(bias: Tensor | None, num_outputs: int) -> Tensor | None:
+    """The bias, unless one number stands for several outputs: no rule covers it then."""
+    return bias if bias is not None and tuple(bias.shape) == (num_outputs,) else None
 
 
 def _matmul(input: Tensor, other: Tensor) -> Rule | None:
@@ -250,7 +261,7 @@ def _normalization(func: Callable[..., Tensor]) -> Callable[..., Rule | None]:
 
 
 RULES: dict[Any, Callable[..., Rule | None]] = {
-    F.linear: LinearRule,
+    F.linear: _linear,
     torch.addmm: _addmm,
     torch.mm: _matmul,
     torch.matmul: _matmul,

@@ -143,9 +143,10 @@ class Network:
         Returns:
             gradient (n, k, 2) and offset (n, k): the outputs at c are gradient @ c + offset.
         """
-        chunks = torch.from_numpy(points).to(self.device).split(self.batch)
-        gradients, offsets = zip(*(_map_at(self.outputs, c) for c in chunks), strict=True)
-        return torch.cat(gradients), torch.cat(offsets)
+        with torch.inference_mode(False):
+            chunks = torch.from_numpy(points).to(self.device).split(self.batch)
+            gradients, offsets = zip(*(_map_at(self.outputs, c) for c in chunks), strict=True)
+            return torch.cat(gradients), torch.cat(offsets)
 
     def input_maps(self, points: Floats, chunk_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The affine maps around points, as functions of the input, in chunks.
@@ -154,15 +155,18 @@ class Network:
             A (c, k, *d) and b (c, k): the outputs at x are A x + b.
         """
         for chunk in torch.from_numpy(points).to(self.device).split(chunk_size):
-            yield _map_at(self.outputs_of, self.inputs(chunk))
+            with torch.inference_mode(False):
+                found = _map_at(self.outputs_of, self.inputs(chunk))
+            yield found
 
     def centroids(self, points: Floats, chunk_size: int) -> Iterator[Tensor]:
         """The centroids J^T 1 (c, *d) at points, in chunks."""
         for chunk in torch.from_numpy(points).to(self.device).split(chunk_size):
-            with torch.enable_grad():
+            with torch.inference_mode(False), torch.enable_grad():
                 x = self.inputs(chunk).requires_grad_()
                 total = self.outputs_of(x).sum()
-                yield gradients_or_zeros(total, [x])[0]
+                found = gradients_or_zeros(total, [x])[0]
+            yield found
 
     def _shapes(self) -> dict[fx.Node, torch.Size]:
         """What shape each tensor has without its batch axis, from a run on two inputs."""

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from grokscope.arguments import checked_arguments
+from grokscope.measures.guard import undisturbed
 from grokscope.measures.inputs import Model, check_outputs
 from grokscope.measures.regions.kinks import BreakpointFunctions
 from grokscope.measures.regions.mesh import Ints, Mesh
@@ -21,7 +22,7 @@ from grokscope.measures.regions.network import Layer, Network, tolerance
 from grokscope.measures.regions.refine import refine
 from grokscope.measures.regions.result import LinearRegions
 from grokscope.measures.regions.slice import Slice
-from grokscope.measures.regions.trace import trace
+from grokscope.measures.regions.trace import Graph, trace
 
 Progress = Callable[[str], object]
 
@@ -122,14 +123,25 @@ def linear_regions(
         raise TypeError(f"slice must be a gs.Slice or a list of them: got {type(slice).__name__}")
     planes = [slice] if isinstance(slice, Slice) else list(slice)
     _check_slices(planes)
-    graph = trace(model)
+    # what is kept for later measures of the regions is made where derivatives can be taken of it
+    with undisturbed(model), torch.inference_mode(False):
+        found = _on_slices(trace(model), planes, max_regions, partial, progress)
+    return found[0] if isinstance(slice, Slice) else found
+
+
+def _on_slices(
+    graph: Graph,
+    planes: Sequence[Slice],
+    max_regions: int,
+    partial: bool,
+    progress: Progress | None,
+) -> list[LinearRegions]:
     network = Network(graph, planes[:1])
     if len(planes) == 1:
-        found = _regions(network, max_regions, partial, progress)
-        return found[0] if isinstance(slice, Slice) else found
+        return _regions(network, max_regions, partial, progress)
     # The affine part of the network is held for all slices of a group: as much as a few batches.
     size = 4 * network.batch
-    found = []
+    found: list[LinearRegions] = []
     for first in range(0, len(planes), size):
         left = max_regions - sum(map(len, found))
         group = Network(graph, planes[first : first + size])

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from grokscope.arguments import checked_arguments
+from grokscope.measures.inputs import generator_or_fresh
 from grokscope.shown import shown
 
 
@@ -120,6 +121,9 @@ class Slice:
     ) -> Slice:
         """A slice through ``origin`` (*d,) in two orthonormal directions, uniformly at random.
 
+        ``generator`` is the source of the directions. If None, a fresh one seeded by the operating
+        system: the global random state is left alone, and two calls differ.
+
         Example:
             >>> import torch
             >>> import grokscope as gs
@@ -129,9 +133,9 @@ class Slice:
         """
         if origin.numel() < 2:
             raise ValueError(f"origin needs two features or more: got shape {tuple(origin.shape)}")
-        device = generator.device if generator is not None else origin.device
+        source = generator_or_fresh(generator)
         normal = torch.randn(
-            origin.numel(), 2, generator=generator, dtype=torch.float64, device=device
+            origin.numel(), 2, generator=source, dtype=torch.float64, device=source.device
         )
         directions = torch.linalg.qr(normal).Q.T.to(origin.device)
         return cls(origin, directions.reshape(2, *origin.shape), half_width)
