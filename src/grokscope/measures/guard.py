@@ -81,44 +81,44 @@ def undisturbed(
         >>> model[1].num_batches_tracked
         tensor(0)
     """
-    roots = modules_within(model)
-    modules = list(dict.fromkeys(m for root in roots for m in root.modules()))
-    wrappers = [m for m in modules if isinstance(m, nn.parallel.DistributedDataParallel)]
-    own_code |= not isinstance(model, nn.Module) or not all(map(_is_known, modules))
-    tensors = _tensors(modules, own_code)
-    states = [_State.of(module, own_code) for module in modules]
-
-    def arrange() -> None:
-        if training is not None:
-            for root in roots:
-                root.train(training)
-        for wrapper in wrappers:
-            vars(wrapper)["forward"] = wrapper.module.__call__
-        for kept in tensors:
-            kept.without_gradient()
-
-    def restore() -> list[str]:
-        for wrapper in wrappers:
-            vars(wrapper).pop("forward", None)
-        changed: list[str] = []
-        failed = None
-        everything: list[_State | _Kept] = [*states, *tensors]
-        for kept in everything:
-            try:
-                if not kept.restore():
-                    changed.append(kept.name)
-            except Exception as error:  # what comes after it is put back all the same
-                failed = failed or error
-        if failed is not None:
-            raise failed
-        return changed
-
-    def rewind() -> None:
-        restore()
-        arrange()
-
-    changed: list[str] = []
     with host_random_kept():
+        roots = modules_within(model)
+        modules = list(dict.fromkeys(m for root in roots for m in root.modules()))
+        wrappers = [m for m in modules if isinstance(m, nn.parallel.DistributedDataParallel)]
+        own_code |= not isinstance(model, nn.Module) or not all(map(_is_known, modules))
+        tensors = _tensors(modules, own_code)
+        states = [_State.of(module, own_code) for module in modules]
+
+        def arrange() -> None:
+            if training is not None:
+                for root in roots:
+                    root.train(training)
+            for wrapper in wrappers:
+                vars(wrapper)["forward"] = wrapper.module.__call__
+            for kept in tensors:
+                kept.without_gradient()
+
+        def restore() -> list[str]:
+            for wrapper in wrappers:
+                vars(wrapper).pop("forward", None)
+            changed: list[str] = []
+            failed = None
+            everything: list[_State | _Kept] = [*states, *tensors]
+            for kept in everything:
+                try:
+                    if not kept.restore():
+                        changed.append(kept.name)
+                except Exception as error:  # what comes after it is put back all the same
+                    failed = failed or error
+            if failed is not None:
+                raise failed
+            return changed
+
+        def rewind() -> None:
+            restore()
+            arrange()
+
+        changed: list[str] = []
         try:
             arrange()
             recurrence = _differentiable_recurrence(modules)
@@ -126,12 +126,12 @@ def undisturbed(
                 yield rewind
         finally:
             changed = restore()
-    if changed:
-        raise RuntimeError(
-            f"the parameter {changed[0]!r} was changed, by the model in its forward pass or by a "
-            "measure, and the model is too large for a copy of all parameters; measure a copy of "
-            "the model instead"
-        )
+        if changed:
+            raise RuntimeError(
+                f"the parameter {changed[0]!r} was changed, by the model in its forward pass or by "
+                "a measure, and the model is too large for a copy of all parameters; measure a "
+                "copy of the model instead"
+            )
 
 
 def _differentiable_recurrence(modules: list[nn.Module]) -> AbstractContextManager[Any]:
