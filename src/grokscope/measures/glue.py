@@ -148,8 +148,10 @@ def _labels(labels: Tensor | None, shape: tuple[int, int], generator: torch.Gene
     """The labels given, or fair coins."""
     if labels is None:
         return 2 * torch.randint(2, shape, generator=generator, device=generator.device) - 1
-    if labels.shape != shape or not bool((labels.abs() == 1).all()):
-        raise ValueError(f"labels must be +1 and -1 in shape {shape}: got {tuple(labels.shape)}")
+    fits = labels.shape == shape
+    if not fits or not bool((labels.abs() == 1).all()):
+        got = "other values" if fits else f"shape {tuple(labels.shape)}"
+        raise ValueError(f"labels must be +1 and -1 in shape {shape}: got {got}")
     return labels
 
 

@@ -35,7 +35,7 @@ def check_batch(x: Batch, name: str = "x") -> None:
 def check_numbers(x: Batch, name: str = "x") -> None:
     """Raise where a batch of any shape holds NaN, or as one tensor infinity, or no numbers."""
     for key, leaf in leaves(x, name).items():
-        _refuse_meta(leaf, key, name)
+        _refuse_layout(leaf, key, name)
         if leaf.is_floating_point() and not _is_finite(leaf):
             _refuse_non_finite(leaf, key, name)
 
@@ -53,7 +53,13 @@ def check_finite(leaf: Tensor, key: Key, name: str = "x") -> None:
         _refuse_non_finite(leaf, key, name, infinity=True)
 
 
-def _refuse_meta(leaf: Tensor, key: Key, name: str) -> None:
+def _refuse_layout(leaf: Tensor, key: Key, name: str) -> None:
+    """Raise where a tensor has no numbers, or no rows that examples could be picked from."""
+    if leaf.is_nested or leaf.layout != torch.strided:
+        kind = "nested" if leaf.is_nested else f"of layout {leaf.layout}"
+        fix = "to_padded_tensor(0.0) with a mask" if leaf.is_nested else "to_dense()"
+        spelled = leaf_name(key, name)
+        raise ValueError(f"{spelled} must be a dense tensor: got one {kind}; pass {spelled}.{fix}")
     if leaf.is_meta:
         raise ValueError(f"{leaf_name(key, name)} is on the meta device, without numbers")
 
@@ -75,13 +81,14 @@ def _is_finite(x: Tensor) -> bool:
 
 def check_batch_shape(x: Batch, name: str = "x") -> None:
     """Raise unless ``x`` is a non-empty batch; a tensor alone needs a feature axis besides."""
+    for key, leaf in leaves(x, name).items():
+        _refuse_layout(leaf, key, name)
     if isinstance(x, Tensor) and x.ndim < 2:
         raise ValueError(
             f"{name} needs a batch axis: got shape {tuple(x.shape)}; pass {name}.unsqueeze(0)"
         )
     batch_size(x, name)
     for key, leaf in leaves(x, name).items():
-        _refuse_meta(leaf, key, name)
         if leaf.numel() == 0:
             raise ValueError(
                 f"{leaf_name(key, name)} is empty: got shape {tuple(leaf.shape)}; pass at least "

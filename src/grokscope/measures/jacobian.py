@@ -92,13 +92,16 @@ def jacobian_norm(
         The norms (n,).
 
     Raises:
-        ValueError: as for `input_jacobian`, or if ``projections`` is less than 1.
+        ValueError: as for `input_jacobian`, if ``projections`` is less than 1, or None beside a
+            generator.
 
     Example:
         >>> import torch, grokscope as gs
         >>> gs.jacobian_norm(lambda x: 3 * x, torch.ones(2, 4))
         tensor([6., 6.])
     """
+    if projections is None and generator is not None:
+        raise ValueError("generator is for projections, which it draws: pass projections=10")
     if projections is None:
         return over_batch(model, x, chunk_size, lambda local, _: (local.norm(),))[0]
     if projections < 1:

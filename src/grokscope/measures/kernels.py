@@ -16,7 +16,7 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from grokscope.arguments import checked_arguments
-from grokscope.measures.magnitudes import wide
+from grokscope.measures.magnitudes import power_of_two, wide
 from grokscope.measures.precision import without_autocast
 
 # numbers converted to float64 at once, so that no second copy of a kernel is made
@@ -226,6 +226,8 @@ def _targets(y: Tensor, kernel: Tensor) -> Tensor:
     n, outputs = kernel.shape[0], kernel.shape[2] if kernel.ndim == 4 else None
     if y.ndim == 0 or len(y) != n:
         raise ValueError(f"y must have one entry for each of {n} examples: got {_sizes(y)}")
+    if y.is_complex():
+        raise ValueError(f"y must hold real labels or targets: got {y.dtype}; pick its real part")
     if y.is_floating_point():
         if not bool(torch.isfinite(y).all()):
             raise ValueError("y holds NaN or infinity")
@@ -247,11 +249,13 @@ def _targets(y: Tensor, kernel: Tensor) -> Tensor:
 
 def _norm(kernel: Tensor, name: str) -> float:
     """The Frobenius norm in float64; raise unless it is positive and finite."""
-    total = sum(float(piece.double().square().sum()) for piece in _pieces(kernel))
-    if not math.isfinite(total) or total == 0:
-        state = "zero" if total == 0 else "not finite"
+    largest = torch.stack([piece.double().abs().amax() for piece in _pieces(kernel)]).amax()
+    if not bool(torch.isfinite(largest)) or largest == 0:
+        state = "zero" if largest == 0 else "not finite"
         raise ValueError(f"{name} is {state}; its direction is not defined")
-    return math.sqrt(total)
+    size = float(power_of_two(largest))  # squares stay in the range of their type
+    total = sum(float((piece.double() / size).square().sum()) for piece in _pieces(kernel))
+    return math.sqrt(total) * size
 
 
 def _pieces(kernel: Tensor, block: int = _BLOCK) -> list[Tensor]:

@@ -47,7 +47,7 @@ def class_manifolds(
     check_features(features, "features")
     if num_points is not None:
         check_count("num_points", num_points, fix="or None for all")
-    if labels.is_floating_point() or labels.shape != features.shape[:1]:
+    if labels.is_floating_point() or labels.is_complex() or labels.shape != features.shape[:1]:
         raise ValueError(
             f"labels must be integers of shape ({len(features)},), one for each row of features: "
             f"got {labels.dtype} of shape {tuple(labels.shape)}"

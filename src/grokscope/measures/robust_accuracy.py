@@ -141,6 +141,8 @@ def robust_accuracy(
             "gs.View of the model that holds the other tensors"
         )
     size = chunk_size or _CHUNK
+    if not -(2**63) <= seed < 2**64:
+        raise ValueError(f"seed must be from -2**63 to 2**64 - 1: got {seed}")
     with undisturbed(model), torch.inference_mode(False), torch.no_grad(), full_precision(leaf):
         target = _Target(model, x, y, key, threshold)
         intact = target.correct(size)

@@ -99,7 +99,7 @@ def noise_accuracy(
     model: Model,
     x: Batch,
     y: Tensor,
-    std: float | Sequence[float],
+    std: float | Sequence[float] | Tensor,
     dims: Dims | None = None,
     generator: torch.Generator | None = None,
     *,
@@ -136,6 +136,8 @@ def noise_accuracy(
     """
     check_batch(x)
     noise = gaussian_noise(leaf_at(x, wrt_key(x, wrt_of(model))), dims, generator)
+    if isinstance(std, Tensor):
+        std = std.tolist()
     deviations = [float(std)] if isinstance(std, (int, float)) else [float(s) for s in std]
     shares = perturbed_accuracy(model, x, y, noise, deviations, threshold, chunk_size)
     found = torch.tensor(shares, dtype=noise.dtype, device=noise.device)

@@ -180,6 +180,10 @@ def inspected(
     index = few(batch_size(x))
     three = rows(x, index)
     passes = _forward(model, three)
+    if not bool(torch.isfinite(passes.three.detach()).all()):
+        raise ValueError(
+            f"model returns NaN or infinity at {name}; its kernel is not defined there"
+        )
     outputs = passes.three
     company = Company(model, x, index, name, outputs)
     company.compare(passes.two, [0, 1])
@@ -271,8 +275,6 @@ def _passed(model: nn.Module, three: Batch, shared: frozenset[Any]) -> _Passes:
 
     with Recorder(shared, 3) as long, saved_tensors_hooks(note, lambda t: t):
         outputs = outputs_at(model, three)
-    if not bool(torch.isfinite(outputs.detach()).all()):
-        raise ValueError("model returns NaN or infinity at x; its kernel is not defined there")
     records: list[tuple[Record, Record | None]] = [(record, None) for record in long.records]
     if len(short.records) == len(long.records):
         records = [

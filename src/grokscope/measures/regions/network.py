@@ -182,7 +182,11 @@ class Network:
                 f"model cannot take a float64 batch of shape {tuple(x.shape)}, made from the "
                 f"slice's origin: {error}"
             ) from error
-        check_outputs(values[graph.output], 2)
+        if not bool(torch.isfinite(check_outputs(values[graph.output], 2)).all()):
+            raise ValueError(
+                "model returns NaN or infinity at the slice's origin, so it has no regions there: "
+                "look for weights that are not finite"
+            )
         for node, name in zip(graph.nonlinear, graph.names, strict=True):
             if values[node].ndim < 2 or len(values[node]) != 2:
                 raise ValueError(
