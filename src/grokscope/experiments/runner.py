@@ -15,13 +15,14 @@ from grokscope.data import Dataset, reduce_to_span
 from grokscope.experiments.after_training import measure_after_training
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.analysis_input import AnalysisInput
-from grokscope.experiments.data_and_model import DataSpec, ImportedModelSpec
+from grokscope.experiments.data_and_model import DataSpec
 from grokscope.experiments.errors import SpecError
 from grokscope.experiments.from_spec import (
     build_method,
     build_model,
     build_monitor,
     build_trial_model,
+    check_imported_model,
     load_dataset,
     noise_on_test_points,
 )
@@ -97,8 +98,8 @@ def run_experiment(
     for arm, trial in experiment.arms.items():
         if experiment.analysis is not None:
             _check_for_analysis(experiment.analysis, data[arm])
-        if isinstance(trial.model, ImportedModelSpec):
-            build_model(trial.model, data[arm], experiment.seeds[0])
+        first, dtype = experiment.seeds[0], trial.training.dtype
+        check_imported_model(trial.model, data[arm], first, dtype, place)
     with (
         _threads(experiment.threads),
         _directory(experiment, data, Path(out), str(place), resume) as directory,
