@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import re
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from grokscope.spelling import unknown_name
+from grokscope.spelling import shortened, unknown_name
 
+_MAX_SAID = 300  # characters of what a user's code says of its failure
+_OURS = str(Path(__file__).parent) + os.sep
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
@@ -36,8 +40,8 @@ def imported(path: str, folder: str | Path | None = None) -> Any:
         folder: where its modules are looked for first, beside the installed ones.
 
     Raises:
-        ValueError: if there is no such module or it holds no such name; or if the folder's module
-            has the name of another that was imported already.
+        ValueError: if there is no such module or it holds no such name; if the module's own code
+            fails; or if the folder's module has the name of another that was imported already.
 
     Example:
         >>> imported("grokscope.models:MLP").__name__
@@ -45,15 +49,16 @@ def imported(path: str, folder: str | Path | None = None) -> Any:
     """
     module_name, _, name = check_import_path(path).partition(":")
     with _searched_first(folder):
-        try:
-            module = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
-                raise  # the module is there, and misses another
-            places = "" if folder is None else f" in {folder} or"
-            raise ValueError(
-                f"import {path}: there is no module {error.name!r}{places} installed"
-            ) from None
+        with failures_told(path, folder):
+            try:
+                module = importlib.import_module(module_name)
+            except ModuleNotFoundError as error:
+                if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+                    raise  # the module is there, and misses another
+                places = "" if folder is None else f" in {folder} or"
+                raise _OwnCodeError(
+                    f"import {path}: there is no module {error.name!r}{places} installed"
+                ) from None
         _check_origin(module, module_name, folder)
     if not hasattr(module, name):
         known = [
@@ -63,6 +68,49 @@ def imported(path: str, folder: str | Path | None = None) -> Any:
         ]
         raise ValueError(f"import {path}: {unknown_name(f'name in {module_name}', name, known)}")
     return getattr(module, name)
+
+
+class _OwnCodeError(ValueError):
+    """Said already in words of ours."""
+
+
+@contextmanager
+def failures_told(path: str, folder: str | Path | None = None) -> Iterator[None]:
+    """Make whatever a user's code at ``path`` raises one line that names its file and line.
+
+    An interruption and a lack of memory stay what they are.
+
+    Raises:
+        ValueError: if the code fails, or ends the process as ``sys.exit`` does.
+    """
+    try:
+        yield
+    except (_OwnCodeError, MemoryError):
+        raise
+    except (Exception, SystemExit) as error:
+        said = str(error.msg if isinstance(error, SyntaxError) else error).strip()
+        first = shortened(said.partition("\n")[0], _MAX_SAID)
+        name = type(error).__name__
+        raise _OwnCodeError(
+            f"import {path}{_place(error, folder)}: {f'{name}: {first}' if first else name}"
+        ) from error
+
+
+def _place(error: BaseException, folder: str | Path | None) -> str:
+    """Where a user's code failed, in brackets: its last line, not one of what it calls."""
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        frames = [(error.filename, error.lineno)]
+    else:
+        found = traceback.extract_tb(error.__traceback__)
+        frames = [(at.filename, at.lineno) for at in found if not at.filename.startswith("<")]
+        theirs = [at for at in frames if not at[0].startswith(_OURS)]
+        root = None if folder is None else str(Path(folder).resolve()) + os.sep
+        frames = [at for at in theirs if root and at[0].startswith(root)] or theirs[-1:]
+    if not frames:
+        return ""
+    file, line = frames[-1]
+    here = str(Path.cwd()) + os.sep
+    return f" ({file.removeprefix(here)}, line {line})"
 
 
 @contextmanager

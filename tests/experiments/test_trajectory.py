@@ -44,9 +44,14 @@ def test_it_is_what_the_histories_say(tmp_path: Path) -> None:
 
 def test_a_metric_that_was_not_measured_is_named(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(SPEC)
-    settings = ["analysis_options.metric=weight_norms", "seeds=[0]"]
-    experiment = load_experiment(str(tmp_path / "small.yaml"), settings=settings)
-    with pytest.raises(ValueError, match="plain has no value of weight_norms"):
+    path = str(tmp_path / "small.yaml")
+    for setting, said in (
+        ("analysis_options.metric=weight_norms", "unknown metric 'weight_norms'; did you mean"),
+        ("monitor.measures=[weight_norm]", "needs jacobian_pc1, which arms.plain does not measure"),
+        ("analysis_options.metrics=a", "metrics"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            load_experiment(path, settings=[setting])
+    experiment = load_experiment(path, settings=["analysis_options.metric=unembedding_gini_min"])
+    with pytest.raises(ValueError, match="plain has no value of unembedding_gini_min"):
         run_experiment(experiment, tmp_path / "r", device="cpu")
-    with pytest.raises(SpecError, match="metrics"):
-        load_experiment(str(tmp_path / "small.yaml"), settings=["analysis_options.metrics=a"])

@@ -604,3 +604,16 @@ def test_the_filters_of_a_checkout_are_not_run(
     assert not (tmp_path / "has-run").exists()
     subprocess.run(["git", "status"], check=True, capture_output=True)
     assert (tmp_path / "has-run").exists()  # git alone does run it
+
+
+def test_a_signal_within_a_write_leaves_no_part_of_it(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = tree(path)
+    monkeypatch.setattr(files.os, "fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        files.write_atomically(path / "status.json", b"new")
+    assert tree(path) == before

@@ -19,9 +19,10 @@ from grokscope.experiments.data_and_model import (
     ImportedModelSpec,
 )
 from grokscope.experiments.errors import SpecError
-from grokscope.imports import imported
+from grokscope.imports import failures_told, imported
 from grokscope.measures.batches import rows
 from grokscope.measures.robustness import gaussian_noise
+from grokscope.measures.view import outputs_of
 from grokscope.methods import METHODS
 from grokscope.methods.base import Method
 from grokscope.models import build, seeded_initialization
@@ -74,6 +75,29 @@ def build_model(spec: AnyModelSpec, data: Dataset, seed: int) -> nn.Module:
     return build(spec.name, shape, out_features, seed=seed, **settings)
 
 
+def check_imported_model(
+    spec: AnyModelSpec, data: Dataset, seed: int, dtype: str, device: torch.device | str = "cpu"
+) -> None:
+    """Build a network of one's own and run it on one example, before there is a run of it.
+
+    Raises:
+        SpecError: if it cannot be built, does not run, or returns no tensor.
+    """
+    if not isinstance(spec, ImportedModelSpec):
+        return
+    model = build_model(spec, data, seed).to(device, getattr(torch, dtype)).eval()
+    one = rows(data.to(device).train_x, slice(0, 1))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            outputs_of(model, one)
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        ours = isinstance(error, (TypeError, ValueError))
+        said = error if ours else f"{type(error).__name__}: {error}"
+        raise SpecError(f"import {getattr(spec, 'import')}: {said}") from error
+
+
 def _imported_dataset(spec: ImportedDataSpec) -> Dataset:
     path = getattr(spec, "import")
     found = _called(spec)
@@ -98,10 +122,19 @@ def _called(spec: ImportedDataSpec | ImportedModelSpec) -> Any:
     path = getattr(spec, "import")
     try:
         function = imported(path, spec.folder)
+        if isinstance(function, nn.Module):  # which can be called too
+            raise ValueError(
+                f"import {path}: {path.partition(':')[2]} is a network already; give its class, or "
+                "a function that makes one"
+            )
         signature(function).bind(**spec.arguments)
     except (ValueError, TypeError) as error:
         raise SpecError(str(error) if path in str(error) else f"import {path}: {error}") from None
-    return function(**spec.arguments)
+    try:
+        with failures_told(path, spec.folder):
+            return function(**spec.arguments)
+    except ValueError as error:
+        raise SpecError(str(error)) from error
 
 
 def build_trial_model(

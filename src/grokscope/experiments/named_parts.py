@@ -12,7 +12,7 @@ from torch import nn
 
 from grokscope.data import Dataset
 from grokscope.experiments.errors import SpecError, mistakes
-from grokscope.experiments.from_spec import build_model, load_dataset
+from grokscope.experiments.from_spec import build_model, check_imported_model, load_dataset
 from grokscope.experiments.spec import TrialSpec
 from grokscope.experiments.yaml_files import yaml_value
 
@@ -49,7 +49,9 @@ def named_data_and_model(
         spec = TrialSpec.model_validate(sections)
     except ValidationError as error:
         raise SpecError("; ".join(f"--{line}" for line in mistakes(error, TrialSpec))) from None
-    found = load_dataset(spec.data, spec.training.dtype, data_dir)
+    dtype = spec.training.dtype
+    found = load_dataset(spec.data, dtype, data_dir)
+    check_imported_model(spec.model, found, 0, dtype)
     return found, build_model(spec.model, found, seed=0)
 
 

@@ -15,23 +15,25 @@ from grokscope.data import Dataset, reduce_to_span
 from grokscope.experiments.after_training import measure_after_training
 from grokscope.experiments.analyses import ANALYSES
 from grokscope.experiments.analysis_input import AnalysisInput
-from grokscope.experiments.data_and_model import DataSpec, ImportedModelSpec
+from grokscope.experiments.data_and_model import DataSpec
 from grokscope.experiments.errors import SpecError
 from grokscope.experiments.from_spec import (
     build_method,
     build_model,
     build_monitor,
     build_trial_model,
+    check_imported_model,
     load_dataset,
     noise_on_test_points,
 )
+from grokscope.experiments.own_data import check_same_data, own_data_digests
 from grokscope.experiments.spec import (
     Experiment,
     TrialSpec,
     as_now,
 )
 from grokscope.runs import Run, RunDirectory, Trial
-from grokscope.runs.side_files import holds_run
+from grokscope.runs.side_files import DATA, holds_run
 from grokscope.training.device import resolve_device
 from grokscope.training.fit import fit_seeds
 from grokscope.training.host_memory import keep_freed_memory
@@ -80,14 +82,13 @@ def run_experiment(
 
     Raises:
         RunError: if the directory cannot be used.
-        SpecError: if the run in the directory is of another experiment.
+        SpecError: if the run in the directory is of another experiment or of other data.
         DataError: if the data are missing or damaged.
     """
     place = resolve_device(device)
     if place.type == "cpu":
         keep_freed_memory()
-    resume = resume and holds_run(Path(out))
-    if not resume:
+    if not (resume and holds_run(Path(out))):
         RunDirectory.check_free(Path(out))  # before anything is downloaded
     # Data come next: a run that cannot have them leaves no directory behind.
     data = {
@@ -97,11 +98,11 @@ def run_experiment(
     for arm, trial in experiment.arms.items():
         if experiment.analysis is not None:
             _check_for_analysis(experiment.analysis, data[arm])
-        if isinstance(trial.model, ImportedModelSpec):
-            build_model(trial.model, data[arm], experiment.seeds[0])
+        first, dtype = experiment.seeds[0], trial.training.dtype
+        check_imported_model(trial.model, data[arm], first, dtype, place)
     with (
         _threads(experiment.threads),
-        _directory(experiment, Path(out), str(place), resume) as directory,
+        _directory(experiment, data, Path(out), str(place), resume) as directory,
     ):
         for arms, seeds in _order(experiment):
             for arm in arms:
@@ -210,17 +211,23 @@ def _threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _directory(experiment: Experiment, out: Path, device: str, resume: bool) -> RunDirectory:
+def _directory(
+    experiment: Experiment, data: Mapping[str, Dataset], out: Path, device: str, resume: bool
+) -> RunDirectory:
     spec = experiment.model_dump(mode="json")
-    if not resume:
-        return RunDirectory.create(out, spec, device, list(experiment.seeds))
-    before = as_now(Run(out).spec)
+    digests = own_data_digests(experiment, data)
+    # Looked at again: another process may have begun the run while this one loaded data.
+    if not (resume and holds_run(out)):
+        return RunDirectory.create(out, spec, device, list(experiment.seeds), digests)
+    run = Run(out, lenient=True)  # what cannot be read is told where it is opened to go on
+    before = as_now(run.spec)
     if before != spec:
         changed = ", ".join(_differences(before, spec))
         raise SpecError(
             f"{out} is a run of other settings ({changed}); resume it with the same ones, "
             "or name another folder with --out"
         )
+    check_same_data(experiment, run.env.get(DATA) or {}, digests)
     return RunDirectory.resume(out, device)
 
 

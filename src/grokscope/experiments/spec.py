@@ -17,7 +17,13 @@ from pydantic import (
 )
 
 from grokscope.experiments.analyses import ANALYSES
+from grokscope.experiments.analyses.needs import (
+    looks_at_checkpoints,
+    measures_needed,
+    missing_option,
+)
 from grokscope.experiments.catalogue import Preset
+from grokscope.experiments.columns import misspelt_column
 from grokscope.experiments.data_and_model import (
     MODEL_SPECS,
     AnyDataSpec,
@@ -377,6 +383,49 @@ class Experiment(Strict):
                     raise ValueError(
                         f"the claim {claim.says!r}: {unknown_name('arm', arm, self.arms)}"
                     )
+        return self
+
+    @model_validator(mode="after")
+    def _gives_its_analysis_what_that_needs(self) -> Experiment:
+        """Raise before the training where the analysis would after it."""
+        if self.analysis is None:
+            return self
+        options = self.analysis_options
+        if missing := missing_option(ANALYSES[self.analysis], options):
+            raise ValueError(f"analysis_options: the analysis {self.analysis} needs {missing}")
+        for arm, trial in self.arms.items():
+            looks = looks_at_checkpoints(self.analysis, options, arm)
+            if looks and not trial.training.keep_checkpoints:
+                raise ValueError(
+                    f"{looks} looks at kept checkpoints, of which arms.{arm} has none: say which "
+                    "steps to keep in training.keep_checkpoints"
+                )
+            measured = (*trial.monitor.measures, *trial.monitor.after_training)
+            for name in measures_needed(self.analysis, options):
+                if name in MEASURES and name not in measured:
+                    raise ValueError(
+                        f"the analysis {self.analysis} needs {name}, which arms.{arm} does not "
+                        "measure: name it in monitor.measures"
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _speaks_of_columns_that_are(self) -> Experiment:
+        everywhere = [trial.data for trial in self.arms.values()]
+        asked = [
+            (f"milestones.{name}.metric", milestone.metric, everywhere)
+            for name, milestone in self.milestones.items()
+        ]
+        for claim in self.claims:
+            if metric := getattr(claim.quantity, "metric", None):
+                own = [self.arms[claim.quantity.arm].data]  # type: ignore[union-attr]
+                asked.append((f"the claim {claim.says!r}", metric, own))
+        if self.analysis == "trajectory":
+            metric = str(self.analysis_options["metric"])
+            asked.append(("analysis_options.metric", metric, everywhere))
+        for what, metric, data in asked:
+            if mistake := misspelt_column(metric, data):
+                raise ValueError(f"{what}: {mistake}")
         return self
 
 

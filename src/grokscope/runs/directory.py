@@ -42,6 +42,7 @@ from grokscope.runs.history import History
 from grokscope.runs.rows import KEYS, METRICS, TIMING, RowFile
 from grokscope.runs.side_files import (
     CHECKPOINTS,
+    DATA,
     ENV,
     LOCK,
     RESULTS,
@@ -70,6 +71,7 @@ class RunDirectory:
         self.timing = RowFile(path / TIMING, KEYS)
         self.status: dict[str, Any] = {}
         self._spec = b""
+        self._data: dict[str, str] = {}
         path.mkdir(parents=True, exist_ok=True)
         check_links(path)
         self._lock = FileLock(path / LOCK)
@@ -86,9 +88,14 @@ class RunDirectory:
 
     @classmethod
     def create(
-        cls, path: str | Path, spec: Mapping[str, Any], device: str, seeds: list[int]
+        cls,
+        path: str | Path,
+        spec: Mapping[str, Any],
+        device: str,
+        seeds: list[int],
+        data: Mapping[str, str] | None = None,
     ) -> RunDirectory:
-        """Start a run in a new or empty folder.
+        """Start a run in a new or empty folder; ``data`` are digests of data of one's own by arm.
 
         Raises:
             RunError: if the folder holds a run already, is in use, or cannot be written, or a link
@@ -101,6 +108,7 @@ class RunDirectory:
         except OSError as error:
             raise RunError(f"could not create {path}: {error.strerror or error}") from error
         run._spec = dump_yaml(spec).encode()
+        run._data = dict(data or {})
         run._begin(environment(device, seeds))
         return run
 
@@ -137,8 +145,14 @@ class RunDirectory:
             raise RunError(f"{path} holds no run to resume: there is no {SPEC} in it")
         run = cls(path)
         try:
-            env, run.status = read_side_file(path / ENV), read_side_file(path / STATUS)
+            try:
+                env, run.status = read_side_file(path / ENV), read_side_file(path / STATUS)
+            except RunError as error:
+                raise RunError(
+                    f"{error}; put that file back, or start again in another folder with --out"
+                ) from error
             run._spec = read_bytes(path / SPEC)
+            run._data = env.get(DATA) or {}
             for partial in path.rglob(".*.partial"):  # what killed writes left
                 partial.unlink()
             run.metrics.trim()
@@ -211,13 +225,13 @@ class RunDirectory:
                 run = RunDirectory(place)
             except (OSError, RunError):
                 continue
-            run._spec = self._spec
+            run._spec, run._data = self._spec, self._data
             run._begin(environment("cpu", []))
             return run
         raise RunError(f"{self.path} is gone, and what was in memory could be saved nowhere")
 
     def _begin(self, found: Mapping[str, Any]) -> None:
-        write_json(self.path / ENV, dict(found))
+        write_json(self.path / ENV, {**found, **({DATA: self._data} if self._data else {})})
         self._write_status(state="running", started=now(), trials={})
         # The spec comes last: a folder that has one holds all that resuming needs.
         write_atomically(self.path / SPEC, self._spec)

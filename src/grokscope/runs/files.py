@@ -67,10 +67,12 @@ def write_atomically(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
-    except OSError as error:
+    except BaseException as error:  # a signal too
         with suppress(OSError):  # there may be none, nor a folder for one
             partial.unlink()
-        raise write_failure(path, error) from error
+        if isinstance(error, OSError):
+            raise write_failure(path, error) from error
+        raise
 
 
 def write_failure(path: Path, error: OSError) -> RunError:

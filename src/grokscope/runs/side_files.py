@@ -15,6 +15,7 @@ SPEC = "spec.yaml"
 STATUS = "status.json"
 ENV = "env.json"
 RESULTS = "results.json"
+DATA = "data"  # of env.json: for each arm with data of the user's own, a digest of them
 ARRAYS, CHECKPOINTS, AFTER_TRAINING = "arrays", "checkpoints", "after_training"
 LOCK = ".lock"
 # of a run in a sweep: locked by the process that works on it, and what that printed
@@ -25,7 +26,7 @@ KEPT = (
 )  # fmt: skip
 
 _KINDS: dict[str, dict[str, type]] = {
-    ENV: {"seeds": list, "packages": dict, "command": list, "resumed": list},
+    ENV: {"seeds": list, "packages": dict, "command": list, "resumed": list, DATA: dict},
     STATUS: {"state": str, "trials": dict, "started": str, "ended": str, "error": str},
 }
 
