@@ -47,7 +47,7 @@ COMMANDS: dict[str, tuple[list[str], dict[str, Any]]] = {
         {
             "out": None,
             "figures": None,
-            "file_format": "pdf",
+            "file_format": None,
             "follow": False,
             "as_json": False,
         },

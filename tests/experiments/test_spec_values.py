@@ -145,6 +145,8 @@ MISTAKES = [
     ("baseline:", "[a]:", "line 8: a key is text, and this is a list or a mapping"),
     ("arms:", "{a: 1}: 2\narms:", "line 7: a key is text, and this is a list or a mapping"),
     ("  paper: {", "  papr: {", "presets: unknown preset 'papr'; did you mean 'paper'?"),
+    ("  paper: {training: {", "  paper: {trainig: {", "presets.paper has 1 mistake"),
+    ("max_steps: 40", "max_step: 40", "training.max_step: unknown field 'max_step'; did you mean"),
     ("  paper: {training: {max_steps: 40}}", "  quick: 5", "presets.quick: takes a mapping of"),
     ("presets:\n  paper: {training: {max_steps: 40}}", "presets: [a]", "presets: takes quick and"),
     ("train_size: 100", "train_size: true", "data.train_size: takes a whole number"),

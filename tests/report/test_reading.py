@@ -21,6 +21,7 @@ def change(path: Path, name: str, text: str) -> None:
         (lambda p: change(p, "spec.yaml", ""), "not a mapping"),
         (lambda p: change(p, "spec.yaml", "arms: [baseline]"), "arms is not a mapping"),
         (lambda p: change(p, "spec.yaml", "arms: {a: 3}"), "arms.a is not a mapping"),
+        (lambda p: change(p, "spec.yaml", "arms: {a: {methods: 5}}"), "a.methods is not a list"),
         (
             lambda p: change(p, "spec.yaml", "milestones: {early: {metric: loss, target: low}}"),
             "milestones.early needs a metric and a target",

@@ -249,6 +249,13 @@ def test_a_mistake_is_one_line_and_leaves_no_run(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("junk", [b"junk", b"\x80\x02J", b"b\n.", b"(l.", b"I1\n0b.", b"h\x05."])
+def test_junk_is_damaged_however_the_unpickler_fails(junk: bytes, tmp_path: Path) -> None:
+    (tmp_path / "net-5.pt").write_bytes(junk)
+    with pytest.raises(ValueError, match=r"is damaged, or no file of torch.save|no state dict"):
+        load_network(network(), tmp_path / "net-5.pt")
+
+
 def test_data_of_another_width_are_refused(tmp_path: Path) -> None:
     source = saved(tmp_path / "nets")
     x, y = torch.rand(9, 5), torch.arange(9)

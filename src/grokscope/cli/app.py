@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -9,6 +12,8 @@ import typer
 from grokscope.cli import compare, data, listing, measure, report, reproduce, run, sweep
 from grokscope.cli.console import fail
 from grokscope.cli.interruption import take_interruption
+
+_PATHS = ("--out", "--figures", "--data-dir")
 
 app = typer.Typer(
     name="grokscope",
@@ -39,8 +44,19 @@ def _options(
         raise typer.Exit
 
 
+def _without_path(arguments: Sequence[str]) -> str | None:
+    """The first option whose path is the empty text; as a ``Path`` it would be this folder."""
+    for option, value in pairwise([*arguments, "."]):
+        name, equals, text = option.partition("=")
+        if name in _PATHS and not (text if equals else value):
+            return name
+    return None
+
+
 def run_app() -> int:
     """Run what was typed, and return the exit code; mistakes in it are told here."""
+    if (option := _without_path(sys.argv[1:])) is not None:
+        return fail(f"{option} is empty: name a path, or . for the current folder")
     try:
         code = app(standalone_mode=False) or 0
     except typer.Abort:

@@ -26,8 +26,11 @@ def report(
         typer.Option(help="Write each plot as a file into this folder too.", metavar="DIR"),
     ] = None,
     file_format: Annotated[
-        str, typer.Option("--format", help="Of the plots: pdf, png, svg or csv.", metavar="NAME")
-    ] = "pdf",
+        str | None,
+        typer.Option(
+            "--format", help="Of the plots: pdf, png, svg or csv [default: pdf].", metavar="NAME"
+        ),
+    ] = None,
     follow: Annotated[
         bool,
         typer.Option("--watch", help="Follow runs that train, here and on the page, to their end."),
@@ -38,6 +41,8 @@ def report(
     from grokscope.report import write_figures, write_report
     from grokscope.runs import RunError
 
+    if file_format is not None and figures is None:
+        raise ValueError("--format is of the plots: name a folder for them with --figures")
     console = ERR if as_json else OUT
     page = watch(runs, out, console) if follow else write_report(runs, out)
     written: list[Path] = []
@@ -46,7 +51,7 @@ def report(
         assert figures is not None
         folder = figures if len(runs) == 1 else figures / run.resolve().name
         try:
-            written += write_figures(run, folder, file_format)
+            written += write_figures(run, folder, file_format or "pdf")
         except ModuleNotFoundError as error:
             raise RunError(str(error)) from error
     if as_json:

@@ -128,6 +128,16 @@ def raw_experiment(
     return raw
 
 
+def other_presets(name: str, preset: str) -> dict[str, dict[str, Any]]:
+    """What a user's file would be with each preset of its own that was not chosen."""
+    path = find(name)
+    if path in shipped().values():
+        return {}  # tests load those with every preset
+    raw = read_yaml(path)
+    presets = _presets(raw.pop("presets", None) or {}, name)
+    return {other: merge(raw, own) for other, own in presets.items() if own and other != preset}
+
+
 def _presets(presets: Any, name: str) -> Mapping[str, Any]:
     """The section ``presets``, each a mapping of settings."""
     if not isinstance(presets, Mapping):

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from grokscope.experiments.catalogue import merge, raw_experiment
+from grokscope.experiments.catalogue import merge, other_presets, raw_experiment
 from grokscope.experiments.errors import SpecError, mistakes
 from grokscope.experiments.spec import Experiment, TrialSpec
 from grokscope.spelling import unknown_name
@@ -36,7 +36,27 @@ def load_experiment(
     """
     raw = raw_experiment(name, preset, settings, num_seeds)
     raw.pop("sweep", None)
-    return resolve(raw, name)
+    experiment = resolve(raw, name)
+    check_other_presets(name, preset)
+    return experiment
+
+
+def check_other_presets(name: str, preset: str) -> None:
+    """Raise where a preset that was not chosen has fields that there are none of.
+
+    Its values are left to the day it is chosen: settings may go with them.
+
+    Raises:
+        SpecError: if it has such fields.
+    """
+    for other, raw in other_presets(name, preset).items():
+        raw.pop("sweep", None)
+        try:
+            resolve(raw, name)
+        except SpecError as error:
+            lines = [line.strip() for line in str(error).splitlines()[1:]]
+            if strange := [line for line in lines if ": unknown field " in line]:
+                raise SpecError.of(f"{name}: presets.{other}", strange) from None
 
 
 def resolve(raw: Mapping[str, Any], name: str) -> Experiment:

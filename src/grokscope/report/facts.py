@@ -85,8 +85,9 @@ def methods_text(arm: Mapping[str, Any]) -> str:
             texts.append(str(method))
             continue
         options = flat_settings({key: item for key, item in method.items() if key != "name"})
-        words = ", ".join(f"{name.replace('_', ' ')} {text}" for name, text in options.items())
-        texts.append(f"{method.get('name', 'method')} ({words})" if words else str(method["name"]))
+        words = ", ".join(f"{key.replace('_', ' ')} {text}" for key, text in options.items())
+        name = str(method.get("name", "method"))
+        texts.append(f"{name} ({words})" if words else name)
     return listed(texts) or "no method added"
 
 

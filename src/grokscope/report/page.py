@@ -94,7 +94,8 @@ def write_report(
     else:
         target = Path(out) / "report.html" if Path(out).is_dir() else Path(out)
     try:
-        write_atomically(target, page(opened, refresh, plotly).encode())
+        # A path need not be text: what is none in it is shown as a question mark.
+        write_atomically(target, page(opened, refresh, plotly).encode(errors="replace"))
     except (RunError, OSError) as error:
         reason = getattr(error.__cause__ or error, "strerror", None)
         if reason is None:

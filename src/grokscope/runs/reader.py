@@ -301,6 +301,8 @@ def _faults(spec: Mapping[str, Any]) -> Iterator[str]:
                 isinstance(entry.get("metric"), str) and type(entry.get("target")) in (int, float)
             ):
                 yield f"{part}.{name} needs a metric and a target, a number"
+            elif part == "arms" and not isinstance(entry.get("methods") or [], (list, tuple)):
+                yield f"{part}.{name}.methods is not a list"
     for part in ("panels", "claims", "seeds"):
         if not isinstance(spec.get(part) or [], (list, tuple)):
             yield f"{part} is not a list"

@@ -191,7 +191,9 @@ def _torch_file(path: Path) -> Any:
             f"{path} is a pickle that holds {refused[1]}, which could run code and is refused "
             "(weights_only): save model.state_dict() instead"
         ) from None
-    except (RuntimeError, EOFError, KeyError, ValueError, OSError, IndexError):
+    except MemoryError:
+        raise
+    except Exception:  # junk can mean anything to the unpickler, and fail it in any way
         raise ValueError(f"{path} is damaged, or no file of torch.save") from None
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from grokscope.experiments.catalogue import assign, raw_experiment
 from grokscope.experiments.errors import SpecError, mistakes
-from grokscope.experiments.registry import resolve
+from grokscope.experiments.registry import check_other_presets, resolve
 from grokscope.experiments.spec import Experiment, as_now
 from grokscope.experiments.sweep.engine import Job
 from grokscope.findings.sections import Strict
@@ -156,6 +156,7 @@ def plan_sweep(
             Setting(label, change, resolve(varied, f"{name} with {said}" if said else name))
         )
     _differ(found)
+    check_other_presets(name, preset)
     return Plan(found[0].experiment.name, tuple(found), found[0].experiment.seeds)
 
 
