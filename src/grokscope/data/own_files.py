@@ -20,6 +20,7 @@ from grokscope.data.errors import DataError
 from grokscope.measures.batches import Batch
 from grokscope.spelling import unknown_name
 
+_MANY = 1_000_000  # classes, more than the vocabularies of language models
 PARTS = ("train_x", "train_y", "test_x", "test_y")
 
 
@@ -50,18 +51,35 @@ def load_file(path: str | Path, dtype: torch.dtype = torch.float32) -> Dataset:
     for name in PARTS:
         if name not in arrays:
             raise DataError(f"{path} holds no {name}: {unknown_name('array', name, arrays)}")
-    return dataset_of(path.stem, *(arrays[name] for name in PARTS)).to(dtype=dtype)
+    try:
+        found = dataset_of(path.stem, *(arrays[name] for name in PARTS))
+        _check_classes(found)
+        return found.to(dtype=dtype)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def dataset_of(
     name: str, train_x: Batch, train_y: Tensor, test_x: Batch, test_y: Tensor
 ) -> Dataset:
     """Bare tensors as a data set; integer targets are classes, counted by the largest."""
-    labels = all(len(y) and not y.is_floating_point() for y in (train_y, test_y))
-    num_classes = 1 + max(int(train_y.max()), int(test_y.max())) if labels else None
-    if labels:
+    num_classes = None
+    if not (train_y.is_floating_point() or test_y.is_floating_point()):
+        num_classes = 1 + max((int(y.max()) for y in (train_y, test_y) if len(y)), default=0)
         train_y, test_y = train_y.long(), test_y.long()
     return Dataset(name, train_x, train_y, test_x, test_y, num_classes)
+
+
+def _check_classes(found: Dataset) -> None:
+    """Raise where integers cannot be meant as classes: a network gets an output for each."""
+    classes, count = found.num_classes, found.train_y.numel()
+    if classes == 1:
+        raise ValueError("train_y and test_y hold class 0 alone: there is nothing to tell apart")
+    if classes is not None and classes > max(_MANY, 100 * count):
+        raise ValueError(
+            f"train_y and test_y hold class {classes - 1:,}, which would be {classes:,} classes "
+            f"for {count:,} training labels: count classes from 0, or store floating-point numbers"
+        )
 
 
 def _arrays(path: Path) -> dict[str, Tensor]:
