@@ -34,7 +34,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "numbers that name examples": (
         {"train_y": np.arange(6) + 10**9},
-        "train_y and test_y hold class 1,000,000,005, which would be 1,000,000,006 classes for 6 training labels",
+        "train_y and test_y hold class 1,000,000,005, which would be 1,000,000,006 classes",
     ),
 }
 
