@@ -31,7 +31,10 @@ FIELDS: dict[str, tuple[list[Any], list[Any]]] = {
     "name": (["a", "9", "a" * 100, "A._=+-"], ["", "a" * 101, ".a", "a b", 3]),
     "vectorize": ([True, False, "auto"], ["yes", 0, 1, None]),
     "preset": (["quick", "paper"], ["slow", None]),
-    "milestones": ([{}, {"m": {"metric": "x", "target": 1}}], [{"m/": {}}, {"m": {"metric": "x"}}]),
+    "milestones": (
+        [{}, {"m": {"metric": "test_accuracy", "target": 1}}],
+        [{"m/": {}}, {"m": {"metric": "test_accuracy"}}, {"m": {"metric": "x", "target": 1}}],
+    ),
     "training.lr": NUMBER_FROM_ZERO,
     "training.weight_decay": NUMBER_FROM_ZERO,
     "training.momentum": NUMBER_FROM_ZERO,

@@ -132,13 +132,15 @@ def test_seeds_in_a_stack_whose_batches_leave_out_different_numbers(loss: str) -
 @pytest.mark.parametrize("loss", ["stablemax", "cross_entropy", "mse"])
 def test_methods_see_the_accuracy_of_what_counts(loss: str) -> None:
     model, x, y = problem("pixels")
-    method = gs.AdversarialTraining(0.1)
+    method, seen = gs.AdversarialTraining(0.1), list[float]()
+
+    def note(row: dict[str, float], seconds: float) -> None:
+        seen.append(method.state_dict()["accuracy"].item())
+
     gs.fit(model, (x, y, x, y), loss=loss, methods=[method], batch_size=N, **SETTINGS | {
-        "max_steps": 1, "lr": 0.0, "weight_decay": 0.0,
+        "max_steps": 1, "lr": 0.0, "weight_decay": 0.0, "on_evaluation": note,
     })  # fmt: skip
-    assert method.state_dict()["accuracy"].item() == pytest.approx(
-        float(scores(model, x.double(), y)[1])
-    )
+    assert seen == [0.0, pytest.approx(float(scores(model, x.double(), y)[1]))]
     own = gs.AdversarialTraining(0.1)
     own.saw(model(x.double()), y)
     assert own.state_dict()["accuracy"].item() == pytest.approx(
