@@ -21,7 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 run: $(STAMP)  ## the main job on real digits: grok once, then once more with GrokAlign; opens nothing, writes report.html
 	$(BIN)/grokscope run digits-grokking
 
-test: $(STAMP)  ## the tests and doctests (under 8 minutes on two cores)
+test: $(STAMP)  ## the tests and doctests (a quarter of an hour on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-lowest:  ## the tests on the oldest packages that pyproject.toml allows (fetches an old PyTorch)
