@@ -80,7 +80,9 @@ def _reason(detail: Any, model: type[BaseModel]) -> str:
         example = f", as in [{shortened(str(given))}]" if one else ""
         return f"takes {_TAKES[detail['type']]}{example}; got {shortened(repr(given))}"
     message = detail["msg"].removeprefix("Value error, ")
-    return message if isinstance(given, dict) else f"{message}; got {shortened(repr(given))}"
+    got = f"got {shortened(repr(given))}"
+    # what a class says of its arguments may end with it
+    return message if isinstance(given, dict) or message.endswith(got) else f"{message}; {got}"
 
 
 def _path(location: Sequence[int | str], model: type[BaseModel]) -> str:
