@@ -21,6 +21,16 @@ _OURS = str(Path(__file__).parent) + os.sep
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 
 
+def is_ours(thing: Any) -> bool:
+    """Whether a function, or what an object is of, is the library's own and no user's.
+
+    Example:
+        >>> is_ours(check_import_path), is_ours(print), is_ours(Path())
+        (True, False, False)
+    """
+    return (getattr(thing, "__module__", None) or "").startswith("grokscope.")
+
+
 def check_import_path(path: str) -> str:
     """The path itself; nothing is imported.
 

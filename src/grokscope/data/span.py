@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from grokscope.data.dataset import Dataset
+from grokscope.measures.modes import evaluating
 from grokscope.shown import shown
 
 
@@ -163,18 +164,14 @@ def _with_first_weight(model: nn.Module, layer: str, weight: Tensor) -> nn.Modul
 
 @torch.no_grad()
 def _check_outputs(model: nn.Module, inner: nn.Module, data: Dataset, reduced: Dataset) -> None:
-    modes = {module: module.training for module in model.modules()}
     try:
         pairs = []
-        for network, x in ((model, data.train_x), (inner, reduced.train_x)):
-            like = next(network.parameters())
-            network.eval()
-            pairs.append(network(x[:8].to(like)).double())
+        with evaluating(model, inner):
+            for network, x in ((model, data.train_x), (inner, reduced.train_x)):
+                like = next(network.parameters())
+                pairs.append(network(x[:8].to(like)).double())
     except RuntimeError as error:
         raise ValueError(f"model does not run on the reduced inputs: {error}") from error
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
     inner.train(model.training)
     # half the digits: far above the rounding of another basis, far below another function
     tolerance = torch.finfo(next(model.parameters()).dtype).eps ** 0.5

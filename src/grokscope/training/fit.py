@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from grokscope.arguments import checked_arguments
 from grokscope.data import Dataset
+from grokscope.imports import is_ours
 from grokscope.measures.inputs import check_model
 from grokscope.measures.modes import modes_kept
 from grokscope.methods.base import Method, check_methods, joined
@@ -374,10 +375,8 @@ def _gaining(loop: Loop) -> Sequence[nn.Module]:
     None for an optimizer or a method of the user's own, which may count on the usual order.
     """
     (first, *_), state = loop.members, loop.state
-    own = any(not type(method).__module__.startswith("grokscope.") for method in state.methods)
-    if isinstance(first.settings.optimizer, Optimizer) or own:
-        return ()
-    if not isinstance(state.networks, OneNetwork):
+    own = isinstance(first.settings.optimizer, Optimizer) or not all(map(is_ours, state.methods))
+    if own or not isinstance(state.networks, OneNetwork):
         return ()
     return gaining(first.model, first.evaluation.data.train_x)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from grokscope.imports import is_ours
 from grokscope.measures.batches import batch_size, rows
 from grokscope.measures.fourier import fourier_gini
 from grokscope.measures.magnitudes import norms, wide
@@ -150,7 +151,7 @@ def values_of(
 def is_own(measure: str | Measure | MeasureWithMemory) -> bool:
     """Whether a measure runs code of the user's own, which can change the network."""
     if isinstance(measure, MeasureWithMemory):
-        return not type(measure).__module__.startswith("grokscope.")
+        return not is_ours(measure)
     return not isinstance(measure, str)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from grokscope.data import Dataset
+from grokscope.imports import is_ours
 from grokscope.methods.base import Method
 from grokscope.shown import settings_of
 from grokscope.training.settings import TrainingSettings
@@ -51,7 +52,7 @@ def recorded(
             if name not in _NO_SETTING and not torch.is_tensor(value)
         }
     # of a method of the user's own, what is a setting and what it counts is not known
-    ours = [own for own in methods if type(own).__module__.startswith("grokscope.")]
+    ours = [own for own in methods if is_ours(own)]
     by_method = {
         f"{method.name}.{key}": _plain(value)
         for method in ours

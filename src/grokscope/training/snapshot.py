@@ -23,9 +23,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from grokscope.imports import is_ours
+from grokscope.measures.hooks import HOOK_TABLES
+
 # those of other types, as sparse layouts of others' own, are part of the form
 _PLAIN = (Tensor, nn.Parameter, nn.Buffer)
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 @dataclass(frozen=True)
@@ -163,18 +165,14 @@ def _state(module: nn.Module) -> Any:
     if not isinstance(state, dict):
         return state
     return {
-        name: _others(value) if name in _HOOKS and isinstance(value, Mapping) else value
+        name: _others(value) if name in HOOK_TABLES and isinstance(value, Mapping) else value
         for name, value in state.items()
     }
 
 
 def _others(hooks: Mapping[int, Any]) -> OrderedDict[int, Any]:
     """The hooks that are not ours."""
-    return OrderedDict(
-        (key, hook)
-        for key, hook in hooks.items()
-        if not (getattr(hook, "__module__", None) or "").startswith("grokscope.")
-    )
+    return OrderedDict((key, hook) for key, hook in hooks.items() if not is_ours(hook))
 
 
 def _give(tensor: Tensor, value: Tensor) -> None:

@@ -8,19 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from grokscope.measures.batches import Batch, map_leaves, rows
-from grokscope.measures.hooks import ObservingHook
+from grokscope.measures.hooks import HOOK_TABLES, ObservingHook
 from grokscope.measures.modes import into_training, modes_kept, resting
 from grokscope.methods.base import Method, difference
 from grokscope.training.evaluation import Evaluation
 from grokscope.training.objective import NetworksObjective
 from grokscope.training.stacked_networks import StackedNetworks, functional_outputs
 
-_HOOKS = (
-    "_forward_hooks",
-    "_forward_pre_hooks",
-    "_backward_hooks",
-    "_backward_pre_hooks",
-)
 _LARGE = 100_000  # parameters of a network whose products alone keep a CPU core busy
 
 
@@ -61,7 +55,7 @@ def _difference(models: Sequence[nn.Module]) -> str | None:
 def _hooked(models: Sequence[nn.Module]) -> str | None:
     for model in models:
         for name, module in model.named_modules():
-            hooks = [hook for kind in _HOOKS for hook in getattr(module, kind).values()]
+            hooks = [hook for kind in HOOK_TABLES for hook in getattr(module, kind).values()]
             if not all(isinstance(hook, ObservingHook) for hook in hooks):
                 return f"{name or 'the network'} has hooks, which a stack would not call"
     return None
