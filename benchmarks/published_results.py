@@ -1,16 +1,18 @@
 """Table 1 in the paper's own setting from run directories: docs/results/table1-published.
 
 Run it: python benchmarks/published_results.py RUN..., with runs of mnist-table1-published, whole,
-unfinished, or of some of its arms. An arm counts with the seeds that have finished; one of which
-none has counts with its first as right-censored. The page (.md), the numbers seed by seed (.json)
-and the curves (.png) are all written from the runs; what is missing stands in the page.
+unfinished, or of some of its arms and seeds. Each training that has finished joins the record
+(.json), in the place of an earlier one of its arm and seed. An arm of which none has finished
+counts with what its first has come to, right-censored. The page (.md), the curves (.png) and the
+verdicts in claims.json are written from the record; what is missing stands in the page.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +21,29 @@ from matplotlib import pyplot as plt
 
 from grokscope.experiments.catalogue import shipped
 from grokscope.experiments.yaml_files import read_yaml
+from grokscope.findings.claims import Claim, SpeedUp, settle
 from grokscope.findings.statistics import SeedValues
 from grokscope.findings.target import Target
 from grokscope.report.wording import count, number, percent, ratio
 from grokscope.runs import History, Run
-from records import RESULTS, environment_of, machine_of, rounded, table_row, write_record
+from records import (
+    RESULTS,
+    claims_of,
+    environment_of,
+    rounded,
+    table_row,
+    told,
+    words_of_machine,
+    write_record,
+)
+from results_index import update
 
 NAME = "table1-published"
 EXPERIMENT = "mnist-table1-published"
 TARGET = Target("test_accuracy", 0.85)
 UPDATES_PER_EPOCH = 4
 JUMP = 100.0
+POINTS = 300  # of a curve
 GROUPS = {
     "ce": "Cross-entropy, float64",
     "ce32": "Cross-entropy, float32",
@@ -42,53 +56,95 @@ HEAD = (
 
 
 @dataclass(frozen=True)
+class Trial:
+    """One training, as far as it came.
+
+    ``steps`` to the target, None where it was not reached in ``at_least`` steps; ``first_jump`` of
+    the training loss; and what the picture draws, some points of each column of ``curve``.
+    """
+
+    steps: float | None
+    at_least: float
+    first_jump: Mapping[str, float] | None
+    finished: bool
+    curve: Mapping[str, Sequence[float]] | None = None
+
+    @classmethod
+    def of(cls, history: History, finished: bool) -> Trial:
+        """What the rows of a training say."""
+        time = TARGET.time_to([history], "steps")
+        points = np.unique(np.geomspace(1, len(history), POINTS).astype(int)) - 1
+        columns = {name: history[name] for name in ("train_loss", "test_accuracy")}
+        columns["step"] = history.steps.astype(float)
+        curve = {name: rounded(column[points].tolist()) for name, column in columns.items()}
+        return cls(time.values[0], time.lows[0], first_jump(history), finished, curve)
+
+
+@dataclass(frozen=True)
 class Arm:
-    """One arm with its finished trainings by seed, or with one that has not finished."""
+    """One arm with its trainings by seed: those that have finished, or one that has not."""
 
     name: str
     title: str
-    histories: Mapping[int, History]
-    finished: bool = True
+    trials: Mapping[int, Trial]
 
     @property
     def group(self) -> str:
         """Loss and precision: the part of the name before the method."""
         return self.name.split("-")[0]
 
+    @property
+    def finished(self) -> bool:
+        """Whether a training has finished."""
+        return any(trial.finished for trial in self.trials.values())
 
-def collected(runs: Sequence[Run]) -> tuple[dict[str, Arm], list[str]]:
-    """The arms of all runs, and what is missing in words."""
-    spec = read_yaml(shipped()[EXPERIMENT])
-    wanted = {name: (own or {}).get("title", name) for name, own in spec["arms"].items()}
-    done: dict[str, dict[int, History]] = {}
-    going: dict[str, tuple[int, History]] = {}
+    def steps(self, seeds: Sequence[int]) -> SeedValues:
+        """Steps to the target, a value for each seed."""
+        trials = [self.trials[seed] for seed in seeds]
+        return SeedValues.censored([t.steps for t in trials], [t.at_least for t in trials])
+
+
+def read(path: Path) -> dict[str, dict[int, Trial]]:
+    """The trainings of a record by arm and seed; none where there is no record."""
+    arms = json.loads(path.read_text())["arms"] if path.exists() else {}
+    return {
+        name: {int(seed): Trial(**trial) for seed, trial in arm["trials"].items()}
+        for name, arm in arms.items()
+    }
+
+
+def joined(
+    recorded: Mapping[str, Mapping[int, Trial]], runs: Sequence[Run]
+) -> tuple[dict[str, Arm], list[str]]:
+    """The arms of the record and of all runs, and what is missing in words."""
+    titles = {name: (own or {}).get("title", name) for name, own in _spec()["arms"].items()}
+    trials = {name: dict(own) for name, own in recorded.items()}
     for run in runs:
         for name in run.arms:
-            if name not in wanted:
+            if name not in titles:
                 raise SystemExit(f"{run.path}: {name} is no arm of {EXPERIMENT}")
+            own = trials.setdefault(name, {})
             for seed in run.seeds(name):
-                history = run.history(name, seed)
-                if run.trial_status(name, seed).get("state") == "finished":
-                    done.setdefault(name, {})[seed] = history
-                else:
-                    going.setdefault(name, (seed, history))
-    found = {
-        name: Arm(name, title, done[name])
-        if name in done
-        else Arm(name, f"{title} (not finished)", dict([going[name]]), finished=False)
-        for name, title in wanted.items()
-        if name in done or name in going
-    }
-    missing = []
-    for name, title in wanted.items():
-        if name in done:
-            continue
-        at = ""
-        if name in going:
-            seed, history = going[name]
-            at = f" (seed {seed} was at {int(history.steps[-1]):,} updates)"
-        missing.append(title + at)
-    return found, missing
+                finished = run.trial_status(name, seed).get("state") == "finished"
+                if finished or seed not in own or not own[seed].finished:
+                    own[seed] = Trial.of(run.history(name, seed), finished)
+    arms, missing = {}, []
+    for name, title in titles.items():
+        own = trials.get(name, {})
+        ended = {seed: trial for seed, trial in sorted(own.items()) if trial.finished}
+        if ended:
+            arms[name] = Arm(name, title, ended)
+        elif own:
+            seed, trial = min(own.items())
+            arms[name] = Arm(name, f"{title} (not finished)", {seed: trial})
+            missing.append(f"{title} (seed {seed} was at {int(trial.at_least):,} updates)")
+        else:
+            missing.append(title)
+    return arms, missing
+
+
+def _spec() -> dict[str, Any]:
+    return read_yaml(shipped()[EXPERIMENT])
 
 
 def first_jump(history: History) -> dict[str, float] | None:
@@ -115,26 +171,51 @@ def first_jump(history: History) -> dict[str, float] | None:
     }
 
 
-def measured(arms: Mapping[str, Arm]) -> dict[str, dict[str, Any]]:
-    """For each arm the values by seed, and the ratios to weight decay alone of its own group."""
-    rows: dict[str, dict[str, Any]] = {}
-    for name, arm in arms.items():
-        baseline = arms.get(f"{arm.group}-baseline")
-        seeds = sorted(arm.histories)
-        row: dict[str, Any] = {"title": arm.title, "finished": arm.finished, "seeds": seeds}
-        own = _times(arm, seeds)
-        row["steps"] = {"values": list(own.values), "at_least": list(own.lows)}
-        row["steps_median"] = own.median
-        shared = sorted(set(arm.histories) & set(baseline.histories if baseline else ()))
-        if baseline is not None and baseline is not arm and shared:
-            row["steps_speedup"] = _times(baseline, shared).over(_times(arm, shared))
-        row["first_jump"] = {seed: first_jump(arm.histories[seed]) for seed in row["seeds"]}
-        rows[name] = row
-    return rows
+def speedups(arms: Mapping[str, Arm]) -> dict[str, SeedValues]:
+    """How many times fewer steps than weight decay alone of its own group each arm needs."""
+    found = {name: speedup(arms, name, f"{arm.group}-baseline") for name, arm in arms.items()}
+    return {
+        name: values
+        for name, values in found.items()
+        if values is not None and not name.endswith("-baseline")
+    }
 
 
-def _times(arm: Arm, seeds: Sequence[int]) -> SeedValues:
-    return TARGET.time_to([arm.histories[seed] for seed in seeds], "steps")
+def speedup(arms: Mapping[str, Arm], name: str, baseline: str) -> SeedValues | None:
+    """Steps of the baseline over those of the arm, seed by seed; None without a seed of both."""
+    if name not in arms or baseline not in arms:
+        return None
+    ours, theirs = arms[name], arms[baseline]
+    seeds = sorted(set(ours.trials) & set(theirs.trials))
+    return theirs.steps(seeds).over(ours.steps(seeds)) if seeds else None
+
+
+def judged_values(claim: Claim, arms: Mapping[str, Arm]) -> SeedValues | None:
+    """The values that a claim is judged by. Training time is not among them: machines differ."""
+    quantity = claim.quantity
+    if not isinstance(quantity, SpeedUp) or quantity.unit != "steps":
+        return None
+    if quantity.goal != TARGET or quantity.since is not None:
+        raise SystemExit(f"{EXPERIMENT}: a claim on another target than {TARGET}: {claim.says}")
+    return speedup(arms, quantity.arm, quantity.baseline)
+
+
+def entry_of(
+    arms: Mapping[str, Arm], missing: Sequence[str], environments: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """The same as a run in the index of all results."""
+    counts = sorted({len(arm.trials) for arm in arms.values() if arm.finished})
+    steps = {int(t.at_least) for arm in arms.values() for t in arm.trials.values()}
+    return {
+        "experiment": EXPERIMENT,
+        "preset": "paper",
+        "seeds": counts[0] if len(counts) == 1 else f"{counts[0]} to {counts[-1]}",
+        "state": "interrupted" if missing else "finished",
+        "steps": sorted(steps),
+        "grokscope": environments[-1]["grokscope"],
+        "started": environments[-1]["started"][:10],
+        "claims": told(settle(claim, judged_values(claim, arms)) for claim in claims_of(_spec())),
+    }
 
 
 def published(spec: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
@@ -146,9 +227,9 @@ def published(spec: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
     }
 
 
-def page(rows: Mapping[str, Mapping[str, Any]], missing: Sequence[str], runs: Sequence[Run]) -> str:
+def page(arms: Mapping[str, Arm], missing: Sequence[str], machines: Sequence[str]) -> str:
     """The page in words."""
-    spec = read_yaml(shipped()[EXPERIMENT])
+    ratios, paper = speedups(arms), published(_spec())
     parts = [
         "# Table 1 in the paper's own setting: how rounding decides a published speedup",
         "The scripts of the paper's time train 784-196-196-196-10 without biases, initialization "
@@ -160,45 +241,45 @@ def page(rows: Mapping[str, Mapping[str, Any]], missing: Sequence[str], runs: Se
     ]
     if missing:
         parts.append("**Not finished when this was written:** " + "; ".join(missing) + ".")
-    parts.append(HEAD + "\n" + "\n".join(_line(row, published(spec), n) for n, row in rows.items()))
+    lines = [_line(arm, ratios.get(name), paper.get(name)) for name, arm in arms.items()]
+    parts.append(HEAD + "\n" + "\n".join(lines))
     parts.append(
         "Medians over seeds; ratios are to weight decay alone under the same loss and precision, "
         "seed by seed. Training time is not compared: trainings shared their machine. A jump is "
         "where the training loss is a hundred times its lowest so far."
     )
-    parts += _finding(rows)
+    parts += _finding(arms, ratios)
     parts.append(f"![Training loss and test accuracy over updates]({NAME}.png)")
-    machines = {machine_of(run) for run in runs}
     parts.append(
-        "Machine: " + "; ".join(sorted(machines)) + f". Numbers: [{NAME}.json]({NAME}.json)."
+        "Machine: " + "; ".join(sorted(set(machines))) + f". Numbers: [{NAME}.json]({NAME}.json)."
     )
     return "\n\n".join(parts) + "\n"
 
 
-def _line(row: Mapping[str, Any], paper: Mapping[str, Mapping[str, float]], name: str) -> str:
-    steps = row["steps_median"]
-    cells = [row["title"], str(len(row["seeds"]) if row["finished"] else 0), steps.text(count)]
+def _line(arm: Arm, speedup: SeedValues | None, paper: Mapping[str, float] | None) -> str:
+    trials = arm.trials
+    steps = arm.steps(list(trials)).median
+    cells = [arm.title, str(len(trials) if arm.finished else 0), steps.text(count)]
     cells.append(type(steps)(*(end / UPDATES_PER_EPOCH for end in steps)).text(count))
-    speedup, values = row.get("steps_speedup"), paper.get(name)
     cells.append("" if speedup is None else speedup.median.text(ratio) + "x")
-    cells.append("" if values is None else f"{values['steps']}x")
-    jumps = [jump for jump in row["first_jump"].values() if jump is not None]
-    none = "none" if len(jumps) < len(row["seeds"]) else ""
-    told = [
+    cells.append("" if paper is None else f"{paper['steps']}x")
+    jumps = [trial.first_jump for trial in trials.values() if trial.first_jump is not None]
+    none = "none" if len(jumps) < len(trials) else ""
+    found = [
         f"{count(jump['step'])} ({number(jump['before'])} to {number(jump['after'])})"
         for jump in jumps
     ]
-    cells.append("; ".join([*told, *([none] if none else [])]))
+    cells.append("; ".join([*found, *([none] if none else [])]))
     return table_row(cells)
 
 
-def _finding(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _finding(arms: Mapping[str, Arm], ratios: Mapping[str, SeedValues]) -> list[str]:
     """What the numbers say of precision, as far as both precisions have finished."""
     speedups = {
-        group: rows[f"{group}-grokalign"]["steps_speedup"].median
+        group: ratios[f"{group}-grokalign"].median
         for group in ("ce", "ce32")
-        if "steps_speedup" in rows.get(f"{group}-grokalign", {})
-        and all(rows[f"{group}-{method}"]["finished"] for method in ("baseline", "grokalign"))
+        if f"{group}-grokalign" in ratios
+        and all(arms[f"{group}-{method}"].finished for method in ("baseline", "grokalign"))
     }
     parts = []
     if len(speedups) == 2:
@@ -214,16 +295,16 @@ def _finding(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 "updates than weight decay alone."
             )
     waits = {
-        group: rows[f"{group}-baseline"] for group in ("ce", "ce32") if f"{group}-baseline" in rows
+        group: arms[f"{group}-baseline"] for group in ("ce", "ce32") if f"{group}-baseline" in arms
     }
     if len(waits) == 2 and len(speedups) < 2:
+        long, short = (arm.steps(list(arm.trials)).median.text(count) for arm in waits.values())
         parts.append(
             "Weight decay alone, in the same network with the same seeds, needs "
-            f"{waits['ce']['steps_median'].text(count)} updates in float64 and "
-            f"{waits['ce32']['steps_median'].text(count)} in float32."
+            f"{long} updates in float64 and {short} in float32."
         )
-    single = waits["ce32"]["first_jump"] if "ce32" in waits else {}
-    jumps = [jump for jump in single.values() if jump is not None]
+    single = waits["ce32"].trials.values() if "ce32" in waits else ()
+    jumps = [trial.first_jump for trial in single if trial.first_jump is not None]
     if jumps:
         first = jumps[0]
         parts.append(
@@ -267,9 +348,9 @@ def draw(arms: Mapping[str, Arm], path: Path) -> None:
                 continue
             words, dash = methods[method]
             style = {"color": colors[arm.group], "linestyle": dash, "linewidth": 1.1}
-            for history in arm.histories.values():
-                line = axes.plot(history.steps[1:], history[column][1:], **style)[0]
-            labeled[f"{GROUPS[arm.group]}: {words}"] = line
+            for curve in [trial.curve for trial in arm.trials.values() if trial.curve]:
+                line = axes.plot(curve["step"][1:], curve[column][1:], **style)[0]
+                labeled[f"{GROUPS[arm.group]}: {words}"] = line
         if not axes.lines:
             axes.text(0.5, 0.5, "not finished", ha="center", transform=axes.transAxes)
     # one legend below: curves fill the panels
@@ -285,40 +366,40 @@ def draw(arms: Mapping[str, Arm], path: Path) -> None:
     plt.close(figure)
 
 
-def as_record(row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row as plain values."""
-    plain = {
-        name: value for name, value in row.items() if not isinstance(value, SeedValues | tuple)
-    }
-    ratios = {name: value for name, value in row.items() if isinstance(value, SeedValues)}
-    return plain | {
-        name: {
-            "by_seed": rounded(of.values),
-            "median": of.median.text("{:.4g}".format),
-        }
-        for name, of in ratios.items()
-    }
+def as_record(arm: Arm, speedup: SeedValues | None) -> dict[str, Any]:
+    """An arm as plain values."""
+    record: dict[str, Any] = {"title": arm.title}
+    if speedup is not None:
+        median = speedup.median.text("{:.4g}".format)
+        record["steps_speedup"] = {"by_seed": rounded(speedup.values), "median": median}
+    return record | {"trials": {str(seed): asdict(trial) for seed, trial in arm.trials.items()}}
 
 
 def main() -> None:
-    """Write page, record and picture."""
+    """Write page, record, picture and verdicts."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("runs", nargs="*", metavar="RUN")
     parser.add_argument("--folder", type=Path, default=RESULTS)
     arguments = parser.parse_args()
+    folder: Path = arguments.folder
     runs = [Run(path) for path in arguments.runs]
-    arms, missing = collected(runs)
-    if not arms:
+    record = folder / f"{NAME}.json"
+    environments = json.loads(record.read_text())["environment"] if record.exists() else []
+    environments += [own for own in map(environment_of, runs) if own not in environments]
+    arms, missing = joined(read(record), runs)
+    if not any(arm.finished for arm in arms.values()):
         raise SystemExit("no arm has finished with any seed")
-    rows = measured(arms)
-    record = {
-        "environment": [environment_of(run) for run in runs],
-        "missing": missing,
-        "arms": {name: as_record(row) for name, row in rows.items()},
-    }
-    write_record(arguments.folder / f"{NAME}.json", record)
-    (arguments.folder / f"{NAME}.md").write_text(page(rows, missing, runs))
-    draw(arms, arguments.folder / f"{NAME}.png")
+    ratios = speedups(arms)
+    content = {name: as_record(arm, ratios.get(name)) for name, arm in arms.items()}
+    write_record(record, {"environment": environments, "missing": missing, "arms": content})
+    machines = [words_of_machine(environment) for environment in environments]
+    (folder / f"{NAME}.md").write_text(page(arms, missing, machines))
+    without = [arm.title for arm in arms.values() if not any(t.curve for t in arm.trials.values())]
+    if without:  # recorded before curves were kept: the picture there is shows them still
+        print(f"{NAME}.png stays as it is: no curves of {'; '.join(without)}")
+    else:
+        draw(arms, folder / f"{NAME}.png")
+    update(folder, [entry_of(arms, missing, environments)])
 
 
 if __name__ == "__main__":

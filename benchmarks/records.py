@@ -13,7 +13,7 @@ import numpy as np
 
 from grokscope.experiments.catalogue import shipped
 from grokscope.experiments.yaml_files import read_yaml
-from grokscope.findings.claims import Claim, judge
+from grokscope.findings.claims import Claim, Verdict, judge
 from grokscope.runs import Run
 from grokscope.runs.environment import environment
 
@@ -31,7 +31,11 @@ def environment_of(run: Run) -> dict[str, Any]:
 
 def machine_of(run: Run) -> str:
     """The same in a phrase: what computed, and with which PyTorch."""
-    env = environment_of(run)
+    return words_of_machine(environment_of(run))
+
+
+def words_of_machine(env: Mapping[str, Any]) -> str:
+    """A recorded environment in a phrase."""
     threads = env["threads"]
     what = f"{env['processor']}, {threads} thread{'' if threads == 1 else 's'}"
     return f"{env.get('accelerator', what)}, torch {env['packages']['torch']}"
@@ -72,7 +76,16 @@ def judged(run: Run) -> list[dict[str, Any]]:
     """
     path = shipped().get(run.spec["name"])
     spec = run.spec if path is None else read_yaml(path)
-    verdicts = [judge(Claim.model_validate(claim), run) for claim in spec.get("claims") or ()]
+    return told(judge(claim, run) for claim in claims_of(spec))
+
+
+def claims_of(spec: Mapping[str, Any]) -> list[Claim]:
+    """The claims that an experiment makes."""
+    return [Claim.model_validate(claim) for claim in spec.get("claims") or ()]
+
+
+def told(verdicts: Iterable[Verdict]) -> list[dict[str, Any]]:
+    """Verdicts as they are recorded, each with the value it was judged by."""
     return [
         {
             "says": verdict.claim.says,

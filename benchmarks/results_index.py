@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +119,21 @@ def _place(figure: str) -> tuple[bool, bool, int, str]:
     return (not figure.startswith("fig"), "A" in figure, int(digits or 0), figure)
 
 
+def read_entries(folder: Path) -> dict[str, dict[str, Any]]:
+    """What a folder's claims.json has recorded."""
+    record = folder / "claims.json"
+    return json.loads(record.read_text()) if record.exists() else {}
+
+
+def update(folder: Path, new: Sequence[dict[str, Any]]) -> None:
+    """Record what further runs say in a folder's claims.json, and write its page."""
+    recorded = read_entries(folder)
+    recorded |= {f"{entry['experiment']} ({entry['preset']})": entry for entry in new}
+    recorded = dict(sorted(recorded.items()))
+    write_record(folder / "claims.json", recorded)
+    (folder / "README.md").write_text(page(recorded))
+
+
 def main() -> None:
     """Add runs to the record and write the page, or compare it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -126,19 +141,12 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 where stale")
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where claims.json is")
     arguments = parser.parse_args()
-    record, target = arguments.folder / "claims.json", arguments.folder / "README.md"
-    recorded = json.loads(record.read_text()) if record.exists() else {}
-    for path in arguments.runs:
-        found = entry_of(Run(path))
-        recorded[f"{found['experiment']} ({found['preset']})"] = found
-    recorded = dict(sorted(recorded.items()))
-    text = page(recorded)
-    if arguments.check:
-        if not target.exists() or target.read_text() != text:
-            sys.exit(f"{target} is stale: run python benchmarks/results_index.py")
+    if not arguments.check:
+        update(arguments.folder, [entry_of(Run(path)) for path in arguments.runs])
         return
-    write_record(record, recorded)
-    target.write_text(text)
+    target = arguments.folder / "README.md"
+    if not target.exists() or target.read_text() != page(read_entries(arguments.folder)):
+        sys.exit(f"{target} is stale: run python benchmarks/results_index.py")
 
 
 if __name__ == "__main__":

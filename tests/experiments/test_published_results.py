@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import sys
+from collections import Counter
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -34,11 +37,11 @@ def history(reached: int, *, jumps: bool, last: int | None = None) -> History:
     return History(rows)
 
 
-def made_up(path: Path, seeds: list[int], unfinished: str = "") -> Run:
+def made_up(path: Path, seeds: list[int], unfinished: str = "", factor: int = 1) -> Run:
     spec = load_experiment("mnist-table1-published").model_dump(mode="json")
     spec |= {"seeds": seeds, "arms": {arm: spec["arms"][arm] for arm in REACHED}}
     with RunDirectory.create(path, spec, "cpu", seeds) as directory:
-        for arm, reached in REACHED.items():
+        for arm, reached in ((arm, factor * steps) for arm, steps in REACHED.items()):
             for seed in seeds:
                 trial = directory.trial(arm, seed)
                 last = reached // 2 if arm == unfinished else None
@@ -69,14 +72,14 @@ def test_a_jump_is_a_hundred_times_the_lowest_loss(script: ModuleType) -> None:
 
 
 def test_ratios_are_taken_within_a_precision(script: ModuleType, tmp_path: Path) -> None:
-    arms, missing = script.collected([made_up(tmp_path / "run", [0, 1])])
-    rows = script.measured(arms)
-    assert list(rows["ce-grokalign"]["steps_speedup"].values) == [4, 4]
-    assert list(rows["ce32-grokalign"]["steps_speedup"].values) == [2, 2]
-    assert "steps_speedup" not in rows["ce-baseline"]
-    assert rows["ce32-baseline"]["first_jump"][1]["step"] == 160
+    arms, missing = script.joined({}, [made_up(tmp_path / "run", [0, 1])])
+    ratios = script.speedups(arms)
+    assert list(ratios["ce-grokalign"].values) == [4, 4]
+    assert list(ratios["ce32-grokalign"].values) == [2, 2]
+    assert "ce-baseline" not in ratios
+    assert arms["ce32-baseline"].trials[1].first_jump["step"] == 160
     assert len(missing) == 6
-    text = script.page(rows, missing, [])
+    text = script.page(arms, missing, [])
     assert "In float64 GrokAlign needs 4" in text
     assert "in float32 2" in text
     assert "at update 160" in text
@@ -86,17 +89,44 @@ def test_ratios_are_taken_within_a_precision(script: ModuleType, tmp_path: Path)
 
 def test_unfinished_arms_are_named_and_right_censored(script: ModuleType, tmp_path: Path) -> None:
     run = made_up(tmp_path / "run", [0], unfinished="ce32-grokalign")
-    arms, missing = script.collected([run])
+    arms, missing = script.joined({}, [run])
     assert not arms["ce32-grokalign"].finished
     assert "Cross-entropy in float32: GrokAlign (seed 0 was at 40 updates)" in missing
-    rows = script.measured(arms)
-    assert rows["ce32-grokalign"]["steps"] == {"values": [None], "at_least": [40.0]}
-    text = script.page(rows, missing, [run])
+    trial = arms["ce32-grokalign"].trials[0]
+    assert (trial.steps, trial.at_least) == (None, 40.0)
+    text = script.page(arms, missing, [])
     assert "**What was found.**" not in text
     assert "**So far.** Cross-entropy, float64: GrokAlign needs 4" in text
     assert "needs 400 updates in float64 and 200 in float32" in text
     assert "| Cross-entropy in float32: GrokAlign (not finished) | 0 | at least 40 |" in text
-    script.draw(arms, tmp_path / "picture.png")
-    assert (tmp_path / "picture.png").stat().st_size > 1000
-    record = {name: script.as_record(row) for name, row in rows.items()}
-    assert json.loads(json.dumps(record))["ce-grokalign"]["steps_speedup"]["by_seed"] == [4.0]
+
+
+def written(script: ModuleType, monkeypatch: pytest.MonkeyPatch, folder: Path, *runs: Run) -> Any:
+    """The record after the script was run once more."""
+    paths = [str(run.path) for run in runs]
+    monkeypatch.setattr(sys, "argv", ["published_results.py", *paths, "--folder", str(folder)])
+    script.main()
+    assert (folder / "table1-published.png").stat().st_size > 1000
+    return json.loads((folder / "table1-published.json").read_text())
+
+
+def test_trainings_join_what_is_recorded(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = made_up(tmp_path / "whole", [0, 1])
+    first = written(script, monkeypatch, tmp_path, whole)
+    again = written(script, monkeypatch, tmp_path)
+    assert again == first
+    # an unfinished training takes no finished one's place, a finished one does; a seed is added
+    other = made_up(tmp_path / "other", [1, 2], unfinished="ce-grokalign", factor=2)
+    arms = written(script, monkeypatch, tmp_path, other)["arms"]
+    steps = {name: {s: t["steps"] for s, t in arm["trials"].items()} for name, arm in arms.items()}
+    assert steps["ce-grokalign"] == {"0": 100, "1": 100}
+    assert steps["ce-baseline"] == {"0": 400, "1": 800, "2": 800}
+    assert arms["ce-grokalign"]["steps_speedup"]["by_seed"] == [4, 8]
+    entry = json.loads((tmp_path / "claims.json").read_text())["mnist-table1-published (paper)"]
+    assert (entry["seeds"], entry["state"]) == ("2 to 3", "interrupted")
+    states = {claim["says"]: claim["state"] for claim in entry["claims"]}
+    assert Counter(states.values()) == {"not held": 2, "held": 1, "open": 7}
+    held = "Cross-entropy, the baseline needs at least twice as many steps in float64 as in float32"
+    assert states[held] == "held"

@@ -195,7 +195,11 @@ class Verdict:
 
 def judge(claim: Claim, run: Run) -> Verdict:
     """Hold a claim against a run; it stays open where the run has no value to judge it by."""
-    values = claim.quantity.seed_values(run)
+    return settle(claim, claim.quantity.seed_values(run))
+
+
+def settle(claim: Claim, values: SeedValues | None) -> Verdict:
+    """The verdict on a claim whose value for each seed is known; open without one."""
     if values is None or math.isnan(values.median.low):
         return Verdict(claim, "open", values)
     least = -math.inf if claim.at_least is None else claim.at_least
