@@ -44,6 +44,7 @@ TARGET = Target("test_accuracy", 0.85)
 UPDATES_PER_EPOCH = 4
 JUMP = 100.0
 POINTS = 300  # of a curve
+DRAWN = {"baseline": ("weight decay alone", "--"), "grokalign": ("GrokAlign", "-")}
 GROUPS = {
     "ce": "Cross-entropy, float64",
     "ce32": "Cross-entropy, float32",
@@ -92,6 +93,11 @@ class Arm:
     def group(self) -> str:
         """Loss and precision: the part of the name before the method."""
         return self.name.split("-")[0]
+
+    @property
+    def method(self) -> str:
+        """What it trains with: the rest of the name."""
+        return self.name.split("-", 1)[1]
 
     @property
     def finished(self) -> bool:
@@ -177,7 +183,7 @@ def speedups(arms: Mapping[str, Arm]) -> dict[str, SeedValues]:
     return {
         name: values
         for name, values in found.items()
-        if values is not None and not name.endswith("-baseline")
+        if values is not None and arms[name].method != "baseline"
     }
 
 
@@ -326,7 +332,6 @@ def draw(arms: Mapping[str, Arm], path: Path) -> None:
     """Loss and accuracy under cross-entropy in both precisions, accuracy under squared error."""
     figure, places = plt.subplots(1, 3, figsize=(11.0, 3.7), layout="constrained")
     colors = {"ce": "#1f6fb2", "ce32": "#c4501b", "mse": "#2a7f4f"}
-    methods = {"baseline": ("weight decay alone", "--"), "grokalign": ("GrokAlign", "-")}
     panels = (
         ("train_loss", ("ce", "ce32"), "cross-entropy: training loss"),
         ("test_accuracy", ("ce", "ce32"), "cross-entropy: test accuracy"),
@@ -343,10 +348,9 @@ def draw(arms: Mapping[str, Arm], path: Path) -> None:
         else:
             axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         for arm in arms.values():
-            method = arm.name.split("-", 1)[1]
-            if arm.group not in groups or method not in methods:
+            if arm.group not in groups or arm.method not in DRAWN:
                 continue
-            words, dash = methods[method]
+            words, dash = DRAWN[arm.method]
             style = {"color": colors[arm.group], "linestyle": dash, "linewidth": 1.1}
             for curve in [trial.curve for trial in arm.trials.values() if trial.curve]:
                 line = axes.plot(curve["step"][1:], curve[column][1:], **style)[0]
@@ -394,7 +398,8 @@ def main() -> None:
     write_record(record, {"environment": environments, "missing": missing, "arms": content})
     machines = [words_of_machine(environment) for environment in environments]
     (folder / f"{NAME}.md").write_text(page(arms, missing, machines))
-    without = [arm.title for arm in arms.values() if not any(t.curve for t in arm.trials.values())]
+    drawn = [arm for arm in arms.values() if arm.method in DRAWN]
+    without = [arm.title for arm in drawn if not any(t.curve for t in arm.trials.values())]
     if without:  # recorded before curves were kept: the picture there is shows them still
         print(f"{NAME}.png stays as it is: no curves of {'; '.join(without)}")
     else:
