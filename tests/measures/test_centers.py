@@ -240,3 +240,11 @@ def test_center_at_the_mean_is_named() -> None:
     centers = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 1.0], [0.0, -1.0]])
     with pytest.raises(ValueError, match=r"manifolds\[1\].*mean of the centers"):
         gs.center_structure(centers)
+
+
+def test_a_center_at_the_mean_of_all_is_named() -> None:
+    centers = torch.cat([torch.eye(3), -torch.eye(3), torch.zeros(1, 3)])
+    with pytest.raises(ValueError, match=r"centers\[6\].* is the mean of all centers"):
+        gs.center_structure(centers)
+    with pytest.raises(ValueError, match=r"centers\[6\].*pass correlations='keep'"):
+        gs.manifold_geometry([center + torch.randn(5, 3) * 1e-12 for center in centers.double()])

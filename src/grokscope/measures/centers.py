@@ -253,6 +253,7 @@ def _check_centers(centered: Tensor) -> None:
     vanished = (lengths <= 1e-10 * lengths.max()).nonzero()
     if len(vanished):
         raise ValueError(
-            f"manifolds[{int(vanished[0])}]: its center coincides with the mean of the centers, so "
-            "its correlation with the others is undefined; pass correlations='keep' or leave it out"
+            f"centers[{int(vanished[0])}], of that manifold, is the mean of all centers, so its "
+            "correlation with the others is undefined; leave it out, or pass correlations='keep' "
+            "to manifold_geometry"
         )
