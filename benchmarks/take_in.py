@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,17 @@ def take_in(kept: Path, runs: Sequence[Run], folder: Path) -> None:
         for arm in run.arms:
             _check_same(arm, record.spec["arms"], run.spec["arms"])
     status, env = record.status, record.env
+    trials = list(product(record.arms, record.spec["seeds"]))
+
+    def in_order(row: dict[str, Any]) -> int:
+        return trials.index((row["arm"], row["seed"]))
+
     for run in runs:
         keep(run, folder)
         for name in (METRICS, TIMING):
-            own, old = (RowFile(place / name).read() for place in (folder, kept))
+            own, old = (RowFile(where / name).read() for where in (folder, kept))
             others = [row for row in old if (row["arm"], row["seed"]) not in run.trials]
-            write_rows(kept / name, [*others, *own])
+            write_rows(kept / name, sorted([*others, *own], key=in_order))
         for part in ("after_training", "arrays"):
             for source in (folder / part).glob("*/*"):
                 target = kept / source.relative_to(folder)
@@ -48,9 +54,8 @@ def take_in(kept: Path, runs: Sequence[Run], folder: Path) -> None:
                 source.replace(target)
         status["trials"] |= run.status["trials"]
         env.setdefault("parts", []).append(_origin(run))
-    trials = [f"{arm}/seed-{seed}" for arm in record.arms for seed in record.spec["seeds"]]
-    ended = [status["trials"].get(trial, {}).get("state") == "finished" for trial in trials]
-    status["state"] = "finished" if all(ended) else "interrupted"
+    states = [status["trials"].get(f"{arm}/seed-{seed}", {}).get("state") for arm, seed in trials]
+    status["state"] = "finished" if set(states) == {"finished"} else "interrupted"
     write_json(kept / "status.json", status)
     write_json(kept / "env.json", env)
     if record.spec["analysis"] == "representation":
