@@ -12,7 +12,12 @@ import sys
 from grokscope.cli.interruption import end_on_signals, said
 from grokscope.spelling import shortened
 
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "Storage size calculation overflowed",
+)
 
 
 def main() -> None:
