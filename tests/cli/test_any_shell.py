@@ -113,6 +113,7 @@ def test_a_name_that_is_too_long_is_named(
             RuntimeError("CUDA out of memory. Tried to allocate"),
             "out of memory: CUDA out of memory",
         ),
+        (RuntimeError("Storage size calculation overflowed with sizes=[7]"), "memory: Storage"),
         (PermissionError(errno.EACCES, "Permission denied", "/x"), "could not use /x: Permission"),
         (ValueError("lr is bad"), "grokscope: lr is bad"),
     ],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 import torch
 
 from grokscope.runs import Run
-from tests.cli.running import EXPERIMENT, grokscope, start
+from tests.cli.running import EXPERIMENT, environment, grokscope, start
 
 
 @pytest.fixture(scope="module")
@@ -114,3 +116,21 @@ def test_other_settings_do_not_resume(uninterrupted: Path) -> None:
     )
     assert done.returncode == 2
     assert "arms.baseline.training.lr" in done.stderr
+
+
+def test_a_second_signal_ends_the_process_without_a_word(tmp_path: Path) -> None:
+    code = """
+import atexit, os, signal
+from grokscope.cli import app, entry
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+app.run_app = lambda: os.kill(os.getpid(), signal.SIGINT)
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+entry.main()
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == -signal.SIGINT  # 130 in a shell
+    assert done.stderr.startswith("grokscope: interrupted; what was recorded is kept")
+    assert done.stderr.count("\n") == 1

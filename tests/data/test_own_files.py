@@ -52,3 +52,12 @@ def test_a_mistake_is_told_with_the_file(
 def test_labels_that_leave_a_class_out_are_right(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", **(RIGHT | {"train_y": np.array([0, 7, 7, 0, 7, 0])}))
     assert load_file(tmp_path / "mine.npz").num_classes == 8
+
+
+@pytest.mark.parametrize("kind", ["uint8", "uint16", "uint32", "uint64", "int8", "bool"])
+def test_labels_are_integers_of_any_type(tmp_path: Path, kind: str) -> None:
+    labels = {name: (RIGHT[name] % 2).astype(kind) for name in ("train_y", "test_y")}
+    np.savez(tmp_path / "mine.npz", **(RIGHT | labels))
+    data = load_file(tmp_path / "mine.npz")
+    assert data.num_classes == 2
+    assert data.train_y.tolist() == [0, 1, 0, 0, 1, 0]

@@ -19,7 +19,7 @@ SMALL: dict[str, Any] = {
     "arms": {},
 }
 TINY = 5e-324
-COUNT = ([1, 10**12], [0, -1, 1.0, True])
+COUNT = ([1, 2**63 - 1], [0, -1, 1.0, True, 2**63])
 COUNT_OR_NONE = ([1, None], [0, -1, 1.5, "1"])
 FROM_ZERO = ([0, 1], [-1, 0.5, False])
 NUMBER_FROM_ZERO = ([0, 0.0, TINY, 1e300], [-TINY, float("inf"), float("nan"), True, "1"])

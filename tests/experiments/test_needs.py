@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from grokscope.experiments import SpecError, load_experiment
+from grokscope.experiments import SpecError, load_experiment, run_experiment
 from grokscope.experiments.columns import misspelt_column
 from grokscope.experiments.data_and_model import DataSpec, ImportedDataSpec
 from grokscope.runs import Run
@@ -103,3 +104,25 @@ def test_parts_of_the_test_data_have_accuracies() -> None:
     own = ImportedDataSpec(**{"import": "mine:load"})
     assert misspelt_column("hard_accuracy", [own]) is None
     assert misspelt_column("hard_acuracy", [own])
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["training.betas=[2, 3]"], "betas must be at least 0 and less than 1: got (2.0, 3.0)"),
+        (["training.freeze=[gone]"], "freeze: unknown parameter or module 'gone'"),
+        (["training.loss=binary_cross_entropy", "training.label_smoothing=0.1"], "label_smoothing"),
+        (["model.weight_scale=-1"], "weight_scale must be a positive number"),
+        (["model={name: cnn, widths: [2]}"], "in_shape must be channels, height and width"),
+        (["model.scalar_output=true"], "cross_entropy needs one output for each class"),
+    ],
+)
+def test_a_mistake_of_the_last_arm_is_told_before_the_first_is_trained(
+    tmp_path: Path, settings: list[str], said: str
+) -> None:
+    (tmp_path / "small.yaml").write_text(SMALL)
+    of_arm = [f"arms.grokalign.{setting}" for setting in settings]
+    experiment = load_experiment(str(tmp_path / "small.yaml"), settings=of_arm)
+    with pytest.raises(SpecError, match=re.escape(f"arms.grokalign: {said}")):
+        run_experiment(experiment, tmp_path / "run", device="cpu")
+    assert not (tmp_path / "run").exists()

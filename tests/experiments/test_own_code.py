@@ -44,7 +44,7 @@ def test_a_network_that_fails(tmp_path: Path, code: str, said: str) -> None:
     (tmp_path / "own.yaml").write_text(SPEC % (DIGITS, f'import: "{module}:Net"'))
     with pytest.raises(SpecError, match=said.replace("MODULE", module)) as caught:
         run_experiment(load_experiment(str(tmp_path / "own.yaml")), tmp_path / "run", device="cpu")
-    assert str(caught.value).startswith(f"import {module}:Net")
+    assert str(caught.value).startswith(f"arms.one: import {module}:Net")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
 

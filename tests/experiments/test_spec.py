@@ -196,6 +196,7 @@ def test_files_that_are_no_experiments(tmp_path: Path, text: str, said: str) -> 
         (("gone.yaml",), r"cannot read gone\.yaml: No such file"),
         (("digits-grokking", "qick"), "did you mean 'quick'"),
         (("digits-grokking", "quick", ["training.lr"]), "--set takes path=value"),
+        (("digits-grokking", "quick", ["preset=paper"]), "a preset is chosen by --preset"),
         (("digits-grokking", "quick", ["training.lr=["]), "is not a YAML value"),
         (("digits-grokking", "quick", ["training.lrr=1"]), "did you mean 'lr'"),
         (("digits-grokking", "quick", ["title.x=1"]), "title is a value, not a section"),

@@ -159,6 +159,17 @@ MISTAKES = [
     ("name: digits, train_size: 100", "name: xor, options: {dimensoin: 5}", "mean 'dimension'?"),
     ("train_size: 100", "options: {dtype: 5}", "data: options.dtype: digits takes no options"),
     (
+        "name: digits, train_size: 100",
+        "name: modular, options: {modulus: a, operation: plus}",
+        "data: options.modulus: takes a whole number, as in 100; got 'a'; options.operation: unk",
+    ),
+    ("{name: digits, train_size: 100}", "digits", "own, as in {name: digits}; got 'digits'"),
+    ("name: digits, train_size: 100", "name: x.npz", "; your own is written {file: x.npz}"),
+    ("{widths: [16]}", "nets:Net", "of its own, as in {import: nets:Net}; got 'nets:Net'"),
+    ("{widths: [16]}", "{name: 'nets:Net'}", "; your own is written {import: nets:Net}"),
+    ("[{name: grokalign, weight: 1e-2}]", "[grokalign]", "of its own, as in {name: grokalign}"),
+    ("widths: [16]", f"widths: [{10**20}]", "model.widths.0: Input should be less than"),
+    (
         "arms:",
         "monitor: {measures: [noise_accuracy]}\narms:",
         "monitor: the measure noise_accuracy needs test points: say how many in monitor.test_size",

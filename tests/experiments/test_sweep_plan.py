@@ -118,6 +118,7 @@ def test_a_run_takes_no_notice_of_the_section(small: str) -> None:
         ("training.lr=fast", "training.lr: "),
         ("training.lr", "--grid takes path=value,value,..., as in training.lr=1e-3,3e-3"),
         ("training.lr=", "--grid takes path=value,value,..., as in training.lr=1e-3,3e-3"),
+        ("preset=quick,paper", "the preset is that of the whole sweep; choose it by --preset"),
         ("training.lr=[1,2", "--grid training.lr=[1,2: the values are no list in YAML"),
         ("training.lr=1e-3,0.001", "make the same experiment"),
         ("training.batch_size=10,50", None),

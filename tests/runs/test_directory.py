@@ -145,6 +145,8 @@ def test_reading_what_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no run"):
         Run(tmp_path)
     new_run(tmp_path / "run").close("finished")
+    with pytest.raises(RunError, match=r"holds no run: .*; name the runs in it, as .*/run$"):
+        Run(tmp_path)
     (tmp_path / "run" / "status.json").write_text("{half")
     with pytest.raises(RunError, match=r"status\.json is not valid JSON"):
         _ = Run(tmp_path / "run").status

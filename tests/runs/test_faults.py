@@ -491,6 +491,20 @@ def test_a_finished_training_whose_rows_are_lost_is_not_passed_on_resume(
         assert state["step"] == 9
 
 
+def test_a_finished_training_without_its_checkpoint_begins_anew(tmp_path: Path) -> None:
+    with RunDirectory.create(tmp_path / "run", SPEC, "cpu", [0]) as run:
+        for arm in ("a", "b"):
+            trial = run.trial(arm, 0)
+            for step in (0, 9):
+                trial.append({"step": step, "loss": 0.5}, {"train_seconds": 1.0})
+            trial.save_checkpoint(9, {"w": 1}, keep=False, finished=True)
+    run.trial("a", 0).latest.unlink()  # as is said of one that is damaged
+    with RunDirectory.resume(run.path, "cpu") as again:
+        assert TrialGroup([again.trial("a", 0)]).restore() == {0: None}
+        assert [len(again.trial(arm, 0).history()) for arm in ("a", "b")] == [0, 2]
+        assert [row["arm"] for row in again.timing.read()] == ["b", "b"]
+
+
 def test_the_digest_of_rows_follows_what_is_written_and_taken_back(tmp_path: Path) -> None:
     with RunDirectory.create(tmp_path / "run", SPEC, "cpu", [0]) as run:
         fresh = RunDirectory.sizes

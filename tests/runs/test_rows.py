@@ -43,12 +43,15 @@ def test_a_damaged_line_in_the_middle_is_named(tmp_path: Path) -> None:
         rows.read()
 
 
-def test_the_tail_that_meets_a_condition_is_dropped(tmp_path: Path) -> None:
+def test_rows_that_meet_a_condition_are_dropped_wherever_they_stand(tmp_path: Path) -> None:
     rows = RowFile(tmp_path / "metrics.jsonl")
-    for arm in ("a", "b", "a", "a"):
+    for arm in ("a", "b", "a", "c", "a"):
         rows.append({"arm": arm})
-    rows.drop_tail(lambda row: row["arm"] == "a")
-    assert [row["arm"] for row in rows.read()] == ["a", "b"]
+    rows.drop(lambda row: row["arm"] == "a")
+    assert rows.path.read_bytes() == b'{"arm": "b"}\n{"arm": "c"}\n'
+    before = rows.path.stat()
+    rows.drop(lambda row: row["arm"] == "a")
+    assert rows.path.stat().st_ino == before.st_ino  # it is left as it is
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk with no room")

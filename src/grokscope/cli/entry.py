@@ -9,10 +9,15 @@ from __future__ import annotations
 import os
 import sys
 
-from grokscope.cli.interruption import end_on_signals, said
+from grokscope.cli.interruption import end_at_once_on_signals, end_on_signals, said
 from grokscope.spelling import shortened
 
-_OUT_OF_MEMORY = ("can't allocate memory", "not enough memory", "out of memory")
+_OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "not enough memory",
+    "out of memory",
+    "Storage size calculation overflowed",
+)
 
 
 def main() -> None:
@@ -23,6 +28,7 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     code = _run()
+    end_at_once_on_signals()  # a second Ctrl-C would be a traceback out of some finalizer
     try:
         sys.stdout.flush()
     except OSError as error:

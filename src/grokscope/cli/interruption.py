@@ -55,6 +55,14 @@ def end_on_signals() -> None:
             signal.signal(number, _interrupt)
 
 
+def end_at_once_on_signals() -> None:
+    """From now on a signal ends this process as it does any other: all is written and told."""
+    for name in _NAMES:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is _interrupt:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def _interrupt(number: int, frame: FrameType | None) -> None:
     error = Interrupted(number)
     _RECEIVED.append(error)

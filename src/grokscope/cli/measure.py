@@ -85,6 +85,7 @@ def measure(
         model,
         data_arguments=data_arguments or (),
         model_arguments=model_arguments or (),
+        loss=loss,
         data_dir=data_dir,
     )
     folder = out or Path("runs") / f"{_name(checkpoints[0])}-measured"

@@ -65,8 +65,8 @@ def dataset_of(
     """Bare tensors as a data set; integer targets are classes, counted by the largest."""
     num_classes = None
     if not (train_y.is_floating_point() or test_y.is_floating_point()):
+        train_y, test_y = train_y.long(), test_y.long()  # unsigned labels have no maximum
         num_classes = 1 + max((int(y.max()) for y in (train_y, test_y) if len(y)), default=0)
-        train_y, test_y = train_y.long(), test_y.long()
     return Dataset(name, train_x, train_y, test_x, test_y, num_classes)
 
 

@@ -208,6 +208,8 @@ def _apply(raw: dict[str, Any], setting: str) -> None:
         shown = shortened(setting)
         raise SpecError(f"--set takes path=value, as in training.lr=1e-3: got {shown!r}")
     given = shortened(f"--set {setting}", _MAX_SAID)
+    if path.strip() == "preset":  # a word alone, by which no setting changes
+        raise SpecError(f"{given}: a preset is chosen by --preset")
     _assign(raw, path.strip(), yaml_value(given, text), given)
 
 

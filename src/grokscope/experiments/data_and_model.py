@@ -15,21 +15,25 @@ from pydantic import (
     Discriminator,
     Field,
     Tag,
+    ValidationError,
     create_model,
     field_validator,
     model_validator,
 )
 
 from grokscope.data import DATASETS
+from grokscope.experiments.errors import mistakes
 from grokscope.findings.sections import Strict, one_of, section_of
 from grokscope.imports import check_import_path
 from grokscope.models import ACTIVATIONS, MODELS
 from grokscope.models.registry import FROM_DATA
-from grokscope.spelling import unknown_name
+from grokscope.spelling import shortened, unknown_name
 
-Positive = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]  # what PyTorch, NumPy and a row of metrics take
+# below what PyTorch, NumPy and a row of metrics take
+Positive = Annotated[int, Field(ge=1, lt=2**63)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 _BESIDE_OPTIONS = ("name", "options", "reduce_to_span")
+DATA_FILES = (".npz", ".safetensors")
 _GIVEN_BY_US = ("data_dir", "dtype")  # arguments of a data set's loader
 
 
@@ -55,7 +59,7 @@ class DataSpec(Strict):
     @classmethod
     def _is_known(cls, name: str) -> str:
         if name not in DATASETS:
-            raise ValueError(unknown_name("data set", name, DATASETS))
+            raise ValueError(unknown_name("data set", name, DATASETS) + _own(name))
         return name
 
     @model_validator(mode="after")
@@ -71,7 +75,20 @@ class DataSpec(Strict):
                     if known
                     else f"options.{option}: {self.name} takes no options"
                 )
+        section = section_of(DATASETS[self.name].loader, without={*fields, *_GIVEN_BY_US})
+        try:
+            section.model_validate(self.options)
+        except ValidationError as error:
+            raise ValueError("; ".join(mistakes(error, section, "options."))) from None
         return self
+
+
+def _own(name: Any) -> str:
+    """How what was given as a name is written, where it is a user's own."""
+    if not isinstance(name, str):
+        return ""
+    key = "file" if name.endswith(DATA_FILES) else "import" if ":" in name else None
+    return f"; your own is written {{{key}: {shortened(name)}}}" if key else ""
 
 
 class FileSpec(Strict):
@@ -145,15 +162,20 @@ def _data_tag(value: Any) -> str:
     for key, section in (("import", ImportedDataSpec), ("file", FileSpec)):
         if isinstance(value, section) or (isinstance(value, dict) and key in value):
             return section.__name__
-    return DataSpec.__name__
+    return ImportedDataSpec.__name__ if _is_import(value) else DataSpec.__name__
 
 
 def _model_tag(value: Any) -> str:
     given = value if isinstance(value, dict) else dict(value) if isinstance(value, Strict) else {}
-    if "import" in given:
+    if "import" in given or _is_import(value):
         return ImportedModelSpec.__name__
     name = given.get("name", "mlp")
     return name if _is_known_model(name) else "mlp"
+
+
+def _is_import(value: Any) -> bool:
+    """Whether a path of an import stands where its section belongs."""
+    return isinstance(value, str) and ":" in value
 
 
 def _is_known_model(name: Any) -> bool:
@@ -165,7 +187,7 @@ def _of_known_model(value: Any) -> Any:
         return value
     if _is_known_model(value.get("name", "mlp")):
         return value
-    raise ValueError(unknown_name("model", value["name"], MODEL_SPECS))
+    raise ValueError(unknown_name("model", value["name"], MODEL_SPECS) + _own(value["name"]))
 
 
 if TYPE_CHECKING:

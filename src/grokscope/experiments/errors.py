@@ -62,7 +62,8 @@ def _reason(detail: Any, model: type[BaseModel]) -> str:
     if detail["type"] == "missing":
         return "missing"
     if detail["type"] in ("model_type", "model_attributes_type"):
-        return f"takes a section with fields of its own; got {shortened(repr(given))}"
+        example = _as_section(given, _fields(_descend(model, detail["loc"])))
+        return f"takes a section with fields of its own{example}; got {shortened(repr(given))}"
     if detail["type"] == "literal_error":
         known = detail["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
         return unknown_name("value", given, known)
@@ -83,6 +84,13 @@ def _reason(detail: Any, model: type[BaseModel]) -> str:
     got = f"got {shortened(repr(given))}"
     # what a class says of its arguments may end with it
     return message if isinstance(given, dict) or message.endswith(got) else f"{message}; {got}"
+
+
+def _as_section(given: Any, fields: Sequence[str]) -> str:
+    """How a name that was given alone is written as a section with these fields."""
+    field = "import" if isinstance(given, str) and ":" in given else "name"
+    known = isinstance(given, str) and field in fields
+    return f", as in {{{field}: {shortened(given)}}}" if known else ""
 
 
 def _path(location: Sequence[int | str], model: type[BaseModel]) -> str:

@@ -22,11 +22,12 @@ from grokscope.experiments.errors import SpecError
 from grokscope.imports import failures_told, imported
 from grokscope.measures.batches import rows
 from grokscope.measures.robustness import gaussian_noise
-from grokscope.measures.view import outputs_of
 from grokscope.methods import METHODS
 from grokscope.methods.base import Method
 from grokscope.models import build, seeded_initialization
+from grokscope.training.evaluation import Evaluation
 from grokscope.training.examples import data_of
+from grokscope.training.freezing import freeze
 from grokscope.training.layer_geometry import LayerGeometry
 from grokscope.training.measure_with_memory import MeasureWithMemory
 from grokscope.training.monitor import Monitor
@@ -34,9 +35,16 @@ from grokscope.training.noise_accuracy import NoiseAccuracy
 from grokscope.training.ntk_distance import NTKDistance
 from grokscope.training.robust_accuracy import RobustAccuracy
 from grokscope.training.schedule import Schedule
+from grokscope.training.settings import TrainingSettings
 
 if TYPE_CHECKING:
-    from grokscope.experiments.spec import Experiment, MonitorSpec, RobustSpec
+    from grokscope.experiments.spec import (
+        Experiment,
+        MonitorSpec,
+        RobustSpec,
+        TrainingSpec,
+        TrialSpec,
+    )
 
 
 def load_dataset(spec: AnyDataSpec, dtype: str, data_dir: str | Path | None) -> Dataset:
@@ -52,10 +60,7 @@ def load_dataset(spec: AnyDataSpec, dtype: str, data_dir: str | Path | None) -> 
     if isinstance(spec, ImportedDataSpec):
         return _imported_dataset(spec).to(dtype=kind)
     settings = spec.model_dump(exclude={"name", "options", "reduce_to_span"})
-    try:
-        return load(spec.name, data_dir=data_dir, dtype=kind, **settings, **spec.options)
-    except TypeError as error:  # an option of another type than the loader's
-        raise SpecError(f"data: {error}") from None
+    return load(spec.name, data_dir=data_dir, dtype=kind, **settings, **spec.options)
 
 
 def build_model(spec: AnyModelSpec, data: Dataset, seed: int) -> nn.Module:
@@ -75,27 +80,39 @@ def build_model(spec: AnyModelSpec, data: Dataset, seed: int) -> nn.Module:
     return build(spec.name, shape, out_features, seed=seed, **settings)
 
 
-def check_imported_model(
-    spec: AnyModelSpec, data: Dataset, seed: int, dtype: str, device: torch.device | str = "cpu"
+def check_trial(
+    spec: TrialSpec, data: Dataset, seed: int, device: torch.device | str = "cpu"
 ) -> None:
-    """Build a network of one's own and run it on one example, before there is a run of it.
+    """Build a network and run it on one example, before there is a run of it.
 
     Raises:
-        SpecError: if it cannot be built, does not run, or returns no tensor.
+        SpecError: if it cannot be built, does not run, or what it returns, the data and the
+            settings of its training do not go together.
     """
-    if not isinstance(spec, ImportedModelSpec):
-        return
-    model = build_model(spec, data, seed).to(device, getattr(torch, dtype)).eval()
-    one = rows(data.to(device).train_x, slice(0, 1))
+    imports = getattr(spec.model, "import", None)
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            outputs_of(model, one)
-    except (torch.OutOfMemoryError, MemoryError):
+        settings = TrainingSettings(**training_settings(spec.training))
+        model = build_model(spec.model, data, seed).to(device, settings.dtype)
+        freeze(model, settings.freeze)
+        with torch.random.fork_rng(devices=[]):
+            Evaluation(model, data.to(device), settings.objective)
+    except (torch.OutOfMemoryError, MemoryError, SpecError):
         raise
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"import {imports}: {error}" if imports else str(error)) from error
     except Exception as error:
-        ours = isinstance(error, (TypeError, ValueError))
-        said = error if ours else f"{type(error).__name__}: {error}"
-        raise SpecError(f"import {getattr(spec, 'import')}: {said}") from error
+        if imports is None:
+            raise
+        raise SpecError(f"import {imports}: {type(error).__name__}: {error}") from error
+
+
+def training_settings(spec: TrainingSpec) -> dict[str, Any]:
+    """The settings of a training as ``fit`` takes them."""
+    return spec.model_dump(exclude={"stop_at", "evaluate", "dtype"}) | {
+        "stop_at": spec.stop_at and spec.stop_at.goal,
+        "evaluate": Schedule(**spec.evaluate.model_dump()),
+        "dtype": getattr(torch, spec.dtype),
+    }
 
 
 def _imported_dataset(spec: ImportedDataSpec) -> Dataset:

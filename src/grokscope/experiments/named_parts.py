@@ -11,13 +11,13 @@ from pydantic import ValidationError
 from torch import nn
 
 from grokscope.data import Dataset
+from grokscope.experiments.data_and_model import DATA_FILES
 from grokscope.experiments.errors import SpecError, mistakes
-from grokscope.experiments.from_spec import build_model, check_imported_model, load_dataset
+from grokscope.experiments.from_spec import build_model, check_trial, load_dataset
 from grokscope.experiments.spec import TrialSpec
 from grokscope.experiments.yaml_files import yaml_value
 
 _IMPORT = re.compile(r"[\w.]+:\w+")
-_FILES = (".npz", ".safetensors")
 
 
 def named_data_and_model(
@@ -26,6 +26,7 @@ def named_data_and_model(
     *,
     data_arguments: Sequence[str] = (),
     model_arguments: Sequence[str] = (),
+    loss: str = "cross_entropy",
     data_dir: str | Path | None = None,
 ) -> tuple[Dataset, nn.Module]:
     """What a spec's sections ``data`` and ``model`` would give.
@@ -35,6 +36,7 @@ def named_data_and_model(
         model: ``module:Name`` of a class or function, or the name of an architecture.
         data_arguments: ``name=value`` each.
         model_arguments: the same for the model.
+        loss: the loss to record.
         data_dir: a folder that holds the data sets already.
 
     Raises:
@@ -44,14 +46,15 @@ def named_data_and_model(
     sections = {
         "data": _section("--data", data, "--data-arg", data_arguments),
         "model": _section("--model", model, "--model-arg", model_arguments),
+        "training": {"loss": loss},
     }
     try:
         spec = TrialSpec.model_validate(sections)
     except ValidationError as error:
-        raise SpecError("; ".join(f"--{line}" for line in mistakes(error, TrialSpec))) from None
-    dtype = spec.training.dtype
-    found = load_dataset(spec.data, dtype, data_dir)
-    check_imported_model(spec.model, found, 0, dtype)
+        lines = [line.removeprefix("training.") for line in mistakes(error, TrialSpec)]
+        raise SpecError("; ".join(f"--{line}" for line in lines)) from None
+    found = load_dataset(spec.data, spec.training.dtype, data_dir)
+    check_trial(spec, found, 0)
     return found, build_model(spec.model, found, seed=0)
 
 
@@ -59,7 +62,7 @@ def _section(option: str, named: str, argument: str, given: Sequence[str]) -> di
     arguments = dict(_argument(argument, text) for text in given)
     if _IMPORT.fullmatch(named):
         return {"import": named, "arguments": arguments, "folder": str(Path.cwd())}
-    if option == "--data" and (Path(named).suffix in _FILES or Path(named).is_file()):
+    if option == "--data" and (Path(named).suffix in DATA_FILES or Path(named).is_file()):
         if arguments:
             raise SpecError(f"{argument} goes with module:function or a data set by name: {named}")
         return {"file": named}

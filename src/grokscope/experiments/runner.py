@@ -22,9 +22,10 @@ from grokscope.experiments.from_spec import (
     build_model,
     build_monitor,
     build_trial_model,
-    check_imported_model,
+    check_trial,
     load_dataset,
     noise_on_test_points,
+    training_settings,
 )
 from grokscope.experiments.own_data import check_same_data, own_data_digests
 from grokscope.experiments.spec import (
@@ -38,7 +39,6 @@ from grokscope.training.device import resolve_device
 from grokscope.training.fit import fit_seeds
 from grokscope.training.host_memory import keep_freed_memory
 from grokscope.training.member import FitResult
-from grokscope.training.schedule import Schedule
 
 _LOG = logging.getLogger(__name__)
 
@@ -98,8 +98,10 @@ def run_experiment(
     for arm, trial in experiment.arms.items():
         if experiment.analysis is not None:
             _check_for_analysis(experiment.analysis, data[arm])
-        first, dtype = experiment.seeds[0], trial.training.dtype
-        check_imported_model(trial.model, data[arm], first, dtype, place)
+        try:
+            check_trial(trial, data[arm], experiment.seeds[0], place)
+        except SpecError as error:
+            raise SpecError(f"arms.{arm}: {error}") from error
     with (
         _threads(experiment.threads),
         _directory(experiment, data, Path(out), str(place), resume) as directory,
@@ -193,10 +195,7 @@ def train(
         device=device,
         out=trials,
         on_evaluation=evaluated,
-        **how.model_dump(exclude={"stop_at", "evaluate", "dtype"}),
-        stop_at=how.stop_at and how.stop_at.goal,
-        evaluate=Schedule(**how.evaluate.model_dump()),
-        dtype=getattr(torch, how.dtype),
+        **training_settings(how),
     )
 
 

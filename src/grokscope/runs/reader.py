@@ -56,7 +56,7 @@ class Run:
         if not self.path.is_dir():
             raise RunError(f"{path} is no folder; name a run directory, as in runs/digits-grokking")
         if not holds_run(self.path):
-            raise RunError(f"{path} holds no run: there is no {SPEC} in it")
+            raise RunError(f"{path} holds no run: there is no {SPEC} in it{_runs_below(self.path)}")
         check_links(self.path)
 
     def _shown(self) -> dict[str, Any]:
@@ -317,3 +317,9 @@ def _fault(path: Path) -> str | None:
     except RunError as error:
         return str(error)
     return None
+
+
+def _runs_below(folder: Path) -> str:
+    """A word on the runs in a folder of runs, where that was named in place of one of them."""
+    found = sorted(str(path.parent) for path in folder.glob(f"*/{SPEC}"))
+    return f"; name the runs in it, as {found[0]}" if found else ""

@@ -49,6 +49,8 @@ class SweepSpec(Strict):
             raise ValueError("give a grid or a list of settings, one of them")
         if any("seeds" in setting for setting in [self.grid, *self.settings]):
             raise ValueError("seeds are those of the whole sweep; give them by --seeds")
+        if any("preset" in setting for setting in [self.grid, *self.settings]):
+            raise ValueError("the preset is that of the whole sweep; choose it by --preset")
         for path, values in self.grid.items():
             if not values:
                 raise ValueError(f"grid.{path} has no values")
