@@ -497,6 +497,36 @@ def of_weights_alone(loop: Loop) -> None:
     loop.step(2)
 
 
+def measured(loop: Loop) -> None:
+    def own(model: Any, x: Tensor, y: Tensor) -> float:
+        F.cross_entropy(model(x), y).backward()
+        return 0.0
+
+    monitor = gs.Monitor(loop.model, probe=(loop.batch(7), LABELS), measures=[own], schedule=1)
+    loop.optimizer.zero_grad()
+    for number in (1, 2):
+        loop.loss(number).backward()
+        gs.empirical_ntk(loop.model, loop.batch(6))
+        monitor.step()
+    loop.optimizer.step()
+
+
+def asked_for(loop: Loop) -> None:
+    loop.optimizer.zero_grad()
+    for number in (1, 2):
+        loop.loss(number).backward()
+        torch.autograd.grad(loop.loss(6), [*loop.model.parameters()])
+    loop.optimizer.step()
+
+
+def set_by_the_loop(loop: Loop) -> None:
+    for number in (1, 2):
+        own = [*loop.model.parameters()]
+        for each, gradient in zip(own, torch.autograd.grad(loop.loss(number), own), strict=True):
+            each.grad = gradient
+        loop.optimizer.step()
+
+
 TRAINED_ON: dict[str, tuple[Callable[[Loop], None], list[list[int]]]] = {
     "batches in eval mode": (in_eval_mode, [[1], [2], [3]]),
     "no batch on which the forward pass failed": (failed, [[1]]),
@@ -507,6 +537,9 @@ TRAINED_ON: dict[str, tuple[Callable[[Loop], None], list[list[int]]]] = {
     "all batches that are accumulated": (lambda loop: loop.step(1, 2, 3), [[1, 2, 3]]),
     "none whose gradients were filled with zeros": (zeroed_in_place, [[1], [3]]),
     "none of an earlier step": (of_weights_alone, [[1], [], [2]]),
+    "none of a measure": (measured, [[1, 2]]),
+    "none whose gradients are only asked for": (asked_for, [[1, 2]]),
+    "batches whose gradients the loop sets itself": (set_by_the_loop, [[1], [2]]),
 }
 
 

@@ -6,8 +6,10 @@ penalty's gradient is added to them, taken on the inputs that the model was trai
 step before, and there they are filtered. What clips gradients before the step does not see it.
 
 The model was trained on a batch if a backward pass went through its outputs of that batch and on to
-gradients that are accumulated, in whichever mode the model was: a forward pass that fails, whose
-outputs are only looked at, or that is differentiated by its inputs alone, does not count.
+gradients that are accumulated, in whichever mode the model was: a forward pass that fails, that is
+a measure's, whose outputs are only looked at, or that is differentiated by its inputs alone, does
+not count. Nor does what ``torch.autograd.grad`` gives, as a norm of gradients on other data, unless
+nothing was accumulated: then the loop has put those gradients there itself.
 
 An optimizer that is given a closure, as Lightning's are, computes its gradients within its step:
 the method then acts at the end of the closure.
@@ -27,7 +29,7 @@ from torch.optim import Optimizer
 
 from grokscope.measures.batches import Batch, batch_size, detached, map_leaves
 from grokscope.measures.guard import without_wrappers
-from grokscope.measures.hooks import ObservingHook
+from grokscope.measures.hooks import ObservingHook, is_measuring
 from grokscope.measures.view import View
 from grokscope.methods.networks import OneNetwork
 
@@ -157,10 +159,12 @@ class Attachment:
         self._calls: list[_Call] = []  # those under way, the outermost first
         self._traced: list[Batch] = []  # of forward passes whose outputs cannot be followed
         self._reached: list[Batch] = []  # those whose outputs this backward pass went through
+        self._asked: list[Batch] = []  # those whose gradients were asked for since the last step
         self._batches: list[Batch] = []  # those whose gradients have been accumulated
         self._pass = -1  # PyTorch's number of the backward pass that ``_reached`` is of
-        self._counted_pass = -1  # and of the last one that accumulated gradients
-        self._stepped = False
+        self._asking_pass = -1  # and of the last one that came to the parameters
+        self._drops = False  # whether what was accumulated before that one is gone
+        self._stepped = True  # whether nothing was accumulated since the last step
         self.has_seen = False
         self.steps = 0
         self._penalizes = method.adds_penalty()
@@ -191,14 +195,17 @@ class Attachment:
             handle.remove()
         self._followed = trained
         if self._penalizes:
-            self._on_parameters = [own.register_hook(self._accumulate) for own in trained]
+            self._on_parameters = [own.register_hook(self._ask) for own in trained]
+            self._on_parameters += [
+                own.register_post_accumulate_grad_hook(self._accumulate) for own in trained
+            ]
 
     def detach(self) -> None:
         """Take the hooks off again."""
         for handle in [*self._handles, *self._on_parameters]:
             handle.remove()
         self._handles, self._on_parameters, self._followed = [], [], []
-        self._traced, self._reached, self._batches = [], [], []
+        self._traced, self._reached, self._asked, self._batches = [], [], [], []
 
     def _trained(self) -> list[Tensor]:
         """The parameters that the optimizer moves, as they are at the time."""
@@ -214,7 +221,7 @@ class Attachment:
         # Lightning runs its training step as the forward pass of a module wrapped for several
         # processes, and puts the module's own back before it calls it on the inputs.
         inner = outer is not None and outer.module is module and outer.forward != module.forward
-        takes_inputs = (outer is None or inner) and not Attachment._acting
+        takes_inputs = (outer is None or inner) and not (Attachment._acting or is_measuring())
         if outer is not None and inner and takes_inputs:
             outer.given = None
         given = (args, kwargs) if takes_inputs and torch.is_grad_enabled() else None
@@ -246,31 +253,38 @@ class Attachment:
 
     def _reach(self, batch: Batch, _gradient: Tensor) -> None:
         """A backward pass goes through the outputs of a batch."""
-        if Attachment._acting:
-            return
+        if not Attachment._acting:
+            self._in_this_pass().append(batch)
+
+    def _in_this_pass(self) -> list[Batch]:
+        """The batches whose outputs the backward pass that runs went through."""
         current = torch._C._current_graph_task_id()
         if current != self._pass:
             self._reached, self._pass = [], current
-        self._reached.append(batch)
+        return self._reached
 
-    def _accumulate(self, _gradient: Tensor | None) -> None:
-        """Before a gradient is accumulated: what this backward pass reached belongs to the step.
+    def _ask(self, _gradient: Tensor | None) -> None:
+        """Before a gradient by a parameter is there, to be accumulated or not.
 
         What was accumulated before is dropped with its gradients: by a step, or by a loop whose
         ``GradScaler`` left the step out.
         """
         if Attachment._acting:
             return
-        current = torch._C._current_graph_task_id()
-        if current != self._counted_pass:
-            self._counted_pass = current
-            if self._stepped or (self._batches and not self._holds_gradients()):
-                self._batches, self._stepped = [], False
-        found = [*self._traced, *(self._reached if current == self._pass else [])]
-        self._traced, self._reached = [], []
-        for batch in found:  # several outputs of it, or several losses, are one batch
-            if not any(batch is known for known in self._batches):
-                self._batches.append(batch)
+        found = [*self._traced, *self._in_this_pass()]
+        if self._asking_pass != self._pass:
+            self._asking_pass = self._pass
+            self._drops = bool(found and self._batches) and not self._holds_gradients()
+        _join(self._asked, found)
+
+    def _accumulate(self, _parameter: Tensor) -> None:
+        """A gradient was accumulated: what its backward pass reached belongs to the step."""
+        if Attachment._acting:
+            return
+        if self._stepped or self._drops:
+            self._batches, self._stepped, self._drops = [], False, False
+        _join(self._batches, [*self._traced, *self._in_this_pass()])
+        self._traced = []
 
     def _holds_gradients(self) -> bool:
         """Whether gradients of before are there, neither None nor filled with zeros.
@@ -288,7 +302,9 @@ class Attachment:
 
         def act() -> None:
             nonlocal counted
-            self._stepped, self._traced = True, []
+            if self._stepped:  # the gradients are those that were asked for, put there by the loop
+                self._batches = self._asked
+            self._stepped, self._traced, self._asked = True, [], []
             if leaves_out(self._optimizer) or all(own.grad is None for own in self._trained()):
                 return
             if not counted:  # a closure may be called several times in a step
@@ -379,6 +395,13 @@ def _as_called(model: nn.Module) -> nn.Module:
     left out where its code is older than they are.
     """
     return model if hasattr(model, "_orig_mod") else without_wrappers(model)
+
+
+def _join(batches: list[Batch], found: list[Batch]) -> None:
+    """Add what is not among the batches: several outputs, or several losses, are of one batch."""
+    for batch in found:
+        if not any(batch is known for known in batches):
+            batches.append(batch)
 
 
 def _tensors_in(outputs: Any) -> Iterator[Tensor]:
