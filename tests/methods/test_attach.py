@@ -519,6 +519,13 @@ def asked_for(loop: Loop) -> None:
     loop.optimizer.step()
 
 
+def empty(loop: Loop) -> None:
+    loop.optimizer.zero_grad()
+    loop.loss(1).backward()
+    loop.model(loop.batch(2)[:0]).sum().backward()
+    loop.optimizer.step()
+
+
 def set_by_the_loop(loop: Loop) -> None:
     for number in (1, 2):
         own = [*loop.model.parameters()]
@@ -539,6 +546,7 @@ TRAINED_ON: dict[str, tuple[Callable[[Loop], None], list[list[int]]]] = {
     "none of an earlier step": (of_weights_alone, [[1], [], [2]]),
     "none of a measure": (measured, [[1, 2]]),
     "none whose gradients are only asked for": (asked_for, [[1, 2]]),
+    "none without examples": (empty, [[1]]),
     "batches whose gradients the loop sets itself": (set_by_the_loop, [[1], [2]]),
 }
 

@@ -364,8 +364,9 @@ class Attachment:
             )
         # a user's own may ask for a batch that is one tensor
         penalty_of: Callable[..., Tensor | None] = self._method.penalty
-        total = sum(batch_size(batch) for batch in self._batches)
-        for batch in self._batches:
+        batches = [batch for batch in self._batches if batch_size(batch)]
+        total = sum(map(batch_size, batches))
+        for batch in batches:
             whole = map_leaves(lambda leaf: leaf.unsqueeze(0), batch)
             penalty = penalty_of(self.steps, self._network, whole, None)
             if penalty is None:
