@@ -187,6 +187,29 @@ def test_a_closure_that_is_called_several_times_is_one_step() -> None:
     assert method.state["steps"] == 2
 
 
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_a_line_search_goes_by_the_loss_with_the_penalty(search: str | None) -> None:
+    models = smooth(), smooth()
+    optimizers = [LBFGS(own.parameters(), max_iter=6, line_search_fn=search) for own in models]
+    methods = [gs.GrokAlign(0.1, projections=None) for _ in models]
+    methods[1].attach(models[1], optimizers[1])
+    for x in BATCHES[:3]:
+        losses = []
+        for model, optimizer in zip(models, optimizers, strict=True):
+
+            def closure(model: Any = model, optimizer: Any = optimizer, x: Any = x) -> Any:
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(x.double()), LABELS)
+                if model is models[0]:
+                    loss = loss + methods[0](model, x.double())
+                loss.backward()
+                return loss
+
+            losses.append(optimizer.step(closure))
+        assert_close(losses[1], losses[0], rtol=1e-9, atol=1e-9)
+    assert_same(*models, rtol=1e-8, atol=1e-8)
+
+
 @every_method
 @pytest.mark.parametrize("micro", [1, 2])
 def test_bfloat16_autocast(name: str, micro: int) -> None:

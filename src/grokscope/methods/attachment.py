@@ -12,7 +12,8 @@ not count. Nor does what ``torch.autograd.grad`` gives, as a norm of gradients o
 nothing was accumulated: then the loop has put those gradients there itself.
 
 An optimizer that is given a closure, as Lightning's are, computes its gradients within its step:
-the method then acts at the end of the closure.
+the method then acts at the end of the closure, and the loss that the closure returns, by which a
+line search goes, has the penalty in it.
 """
 
 from __future__ import annotations
@@ -300,26 +301,25 @@ class Attachment:
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         counted = False
 
-        def act() -> None:
+        def act() -> Tensor | float:
             nonlocal counted
             if self._stepped:  # the gradients are those that were asked for, put there by the loop
                 self._batches = self._asked
             self._stepped, self._traced, self._asked = True, [], []
             if leaves_out(self._optimizer) or all(own.grad is None for own in self._trained()):
-                return
+                return 0.0
             if not counted:  # a closure may be called several times in a step
                 self._count()
                 counted = True
-            self._act()
+            return self._act()
 
         if closure is None:
             act()
             return None
 
         def closed() -> Any:
-            loss = closure()
-            act()
-            return loss
+            loss, penalty = closure(), act()
+            return loss + penalty if isinstance(loss, Tensor | float) else loss
 
         if "closure" in kwargs:
             return args, {**kwargs, "closure": closed}
@@ -332,7 +332,9 @@ class Attachment:
         if "steps" in state:
             state["steps"] = self.steps
 
-    def _act(self) -> None:
+    def _act(self) -> Tensor | float:
+        """Change the gradients; the penalty that was added."""
+        penalty: Tensor | float = 0.0
         trained = self._trained()
         self._follow(trained)
         scale = getattr(self._optimizer, "grad_scale", None)  # a fused one unscales in its step
@@ -343,16 +345,17 @@ class Attachment:
                 _multiply(trained, 1 / scale)
             if self._penalizes:
                 with torch.enable_grad(), torch.autocast(device, enabled=False):
-                    self._penalize(trained)
+                    penalty = self._penalize(trained)
             with torch.no_grad():
                 self._method.filter_gradients(self.steps, self._network)
             if scale is not None:
                 _multiply(trained, scale)
         finally:
             Attachment._acting = False
+        return penalty
 
-    def _penalize(self, trained: list[Tensor]) -> None:
-        """Add the gradient of the penalty, a mean over the examples of all batches."""
+    def _penalize(self, trained: list[Tensor]) -> Tensor | float:
+        """Add the gradient of the penalty, a mean over the examples of all batches: its value."""
         self.has_seen = self.has_seen or bool(self._batches)
         if not self.has_seen:
             model = type(self._network.models[0]).__name__
@@ -364,16 +367,19 @@ class Attachment:
             )
         # a user's own may ask for a batch that is one tensor
         penalty_of: Callable[..., Tensor | None] = self._method.penalty
-        batches = [batch for batch in self._batches if batch_size(batch)]
+        # of several processes each must take part in every sum, or the others wait for it
+        batches = [each for each in self._batches if self._distributed or batch_size(each)]
         total = sum(map(batch_size, batches))
+        value: Tensor | float = 0.0
         for batch in batches:
             whole = map_leaves(lambda leaf: leaf.unsqueeze(0), batch)
             penalty = penalty_of(self.steps, self._network, whole, None)
             if penalty is None:
-                return
-            share = batch_size(batch) / total
-            gradients = torch.autograd.grad(penalty.sum() * share, trained, allow_unused=True)
-            self._add(trained, gradients)
+                break
+            penalty = penalty.sum() * batch_size(batch) / total
+            self._add(trained, torch.autograd.grad(penalty, trained, allow_unused=True))
+            value = value + penalty.detach()
+        return value
 
     @torch.no_grad()
     def _add(self, trained: list[Tensor], gradients: tuple[Tensor | None, ...]) -> None:
