@@ -282,6 +282,31 @@ def test_of_several_methods_the_first_attached_acts_first() -> None:
     assert_same(*models)
 
 
+@every_method
+def test_each_of_several_optimizers_has_a_method_of_its_own(name: str) -> None:
+    models: list[Any] = [smooth(), smooth()]
+    parts = [[model[:2], model[2:]] for model in models]
+    optimizers = [[SGD(part.parameters(), lr=0.1) for part in own] for own in parts]
+    attached = [ATTACHED[name][0]() for _ in parts]
+    called: list[Any] = [ATTACHED[name][1]() for _ in parts]
+    penalty = isinstance(called[0], gs.GrokAlign)
+    for method, optimizer in zip(attached, optimizers[1], strict=True):
+        method.attach(models[1], optimizer)
+    for step, x in enumerate(BATCHES[:2], 1):
+        # of one part at a time, as a penalty is taken on the network as it is at the step
+        for place in (0, 1):
+            for model, own in zip(models, optimizers, strict=True):
+                model.zero_grad()
+                loss = F.cross_entropy(model(x.double()), LABELS)
+                if model is models[0] and penalty and step % ATTACHED[name][2] == 0:
+                    loss = loss + called[place](model, x.double())
+                loss.backward()
+                if model is models[0] and not penalty:
+                    called[place](parts[0][place])
+                own[place].step()
+    assert_same(*models)
+
+
 def test_a_method_of_ones_own() -> None:
     class Heavier(Method):
         """A penalty and a filter that go by the number of the step."""
@@ -353,6 +378,9 @@ def test_mistakes_are_named() -> None:
         gs.GrokAlign().attach(model, "adamw")
     with pytest.raises(ValueError, match="AdversarialTraining changes the inputs"):
         gs.AdversarialTraining().attach(model, optimizer)
+    for wrong in (gs.GrokAlign(), gs.Grokfast()):
+        with pytest.raises(ValueError, match="optimizer moves no parameter of Sequential, to"):
+            wrong.attach(copy.deepcopy(model), optimizer)
     method = gs.GrokAlign().attach(model, optimizer)
     with pytest.raises(ValueError, match="attached already"):
         method.attach(model, optimizer)

@@ -3,7 +3,8 @@
 Right before the optimizer steps the loop's own gradients stand in the parameters' ``.grad``:
 accumulated over micro-batches, averaged over processes and, in mixed precision, unscaled. There a
 penalty's gradient is added to them, taken on the inputs that the model was trained on since the
-step before, and there they are filtered. What clips gradients before the step does not see it.
+step before, and there they are filtered, those of the parameters that this optimizer moves. What
+clips gradients before the step does not see it.
 
 The model was trained on a batch if a backward pass went through its outputs of that batch and on to
 gradients that are accumulated, in whichever mode the model was: a forward pass that fails, that is
@@ -129,7 +130,7 @@ class Attachment:
 
     Raises:
         TypeError: if there is no module, or no ``torch.optim.Optimizer`` in what is given.
-        ValueError: if the method changes the inputs.
+        ValueError: if the method changes the inputs, or the optimizer moves no part of the model.
     """
 
     # while one acts, forward and backward passes are its own and not the training's
@@ -157,6 +158,14 @@ class Attachment:
         self._method = method
         self._inputs = inputs
         self._network = OneNetwork(without_wrappers(model))
+        own = {id(parameter) for parameter in model.parameters()}
+        moved = [each for group in self._optimizer.param_groups for each in group["params"]]
+        if own and own.isdisjoint(map(id, moved)):
+            raise ValueError(
+                f"optimizer moves no parameter of {type(self._network.models[0]).__name__}, to "
+                f"which {type(method).__name__} is to be attached: pass the optimizer of "
+                "model.parameters(), and the model that is trained, not a copy"
+            )
         self._calls: list[_Call] = []  # those under way, the outermost first
         self._traced: list[Batch] = []  # of forward passes whose outputs cannot be followed
         self._reached: list[Batch] = []  # those whose outputs this backward pass went through
@@ -191,7 +200,7 @@ class Attachment:
         known = self._followed
         if len(known) == len(trained) and all(map(operator.is_, known, trained)):
             return
-        self._network.forget_parameters()
+        self._network.restrict(trained)
         for handle in self._on_parameters:
             handle.remove()
         self._followed = trained
