@@ -6,6 +6,7 @@ import copy
 import gc
 import io
 import os
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -655,6 +656,29 @@ def test_layers_that_are_replaced_in_mid_training(name: str, width: int) -> None
                 called(model)
             optimizer.step()
     assert_same(*models)
+
+
+def test_a_penalty_that_is_taken_in_another_thread_hides_no_batch() -> None:
+    inside, trained = threading.Event(), threading.Event()
+
+    class Slow(Noted):
+        def penalty(self, step: int, networks: Any, x: Any, outputs: Any = None) -> Tensor:
+            inside.set()
+            assert trained.wait(60)
+            return super().penalty(step, networks, x)
+
+    slow, loop, method = Loop(), Loop(), Noted()
+    Slow().attach(slow.model, slow.optimizer)
+    method.attach(loop.model, loop.optimizer)
+    thread = threading.Thread(target=slow.step, args=(1,))
+    thread.start()
+    assert inside.wait(60)
+    try:
+        loop.step(2)
+    finally:
+        trained.set()
+        thread.join()
+    assert method.steps == [[2]]
 
 
 def test_copies_are_attached_to_nothing() -> None:

@@ -20,25 +20,25 @@ def only_observed(hooks: Mapping[int, Any]) -> bool:
     return not hooks or all(isinstance(hook, ObservingHook) for hook in hooks.values())
 
 
-class _Measuring(threading.local):
-    """Whether this thread is inside of a measure: another may train meanwhile."""
+class _Passes(threading.local):
+    """Whether the passes of this thread are no training's: another thread may train meanwhile."""
 
-    now: bool = False
+    outside: bool = False
 
 
-_MEASURING = _Measuring()
+_PASSES = _Passes()
 
 
 @contextmanager
-def measuring() -> Iterator[None]:
-    """Mark the forward passes inside as a measure's, which hooks that watch a training let by."""
-    before, _MEASURING.now = _MEASURING.now, True
+def outside_training() -> Iterator[None]:
+    """Have hooks that watch a training let the forward passes inside by, as a measure's."""
+    before, _PASSES.outside = _PASSES.outside, True
     try:
         yield
     finally:
-        _MEASURING.now = before
+        _PASSES.outside = before
 
 
-def is_measuring() -> bool:
-    """Whether a forward pass that runs now is a measure's."""
-    return _MEASURING.now
+def is_outside_training() -> bool:
+    """Whether a forward pass that runs now is a measure's or a penalty's own."""
+    return _PASSES.outside

@@ -23,7 +23,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from torch.optim import Optimizer
 
 from grokscope.measures.batches import Batch, batch_size, detached, map_leaves
 from grokscope.measures.guard import without_wrappers
-from grokscope.measures.hooks import ObservingHook, is_measuring
+from grokscope.measures.hooks import ObservingHook, is_outside_training, outside_training
 from grokscope.measures.view import View
 from grokscope.methods.networks import OneNetwork
 
@@ -133,9 +133,6 @@ class Attachment:
         ValueError: if the method changes the inputs, or the optimizer moves no part of the model.
     """
 
-    # while one acts, forward and backward passes are its own and not the training's
-    _acting: ClassVar[bool] = False
-
     def __init__(
         self,
         model: nn.Module,
@@ -231,7 +228,7 @@ class Attachment:
         # Lightning runs its training step as the forward pass of a module wrapped for several
         # processes, and puts the module's own back before it calls it on the inputs.
         inner = outer is not None and outer.module is module and outer.forward != module.forward
-        takes_inputs = (outer is None or inner) and not (Attachment._acting or is_measuring())
+        takes_inputs = (outer is None or inner) and not is_outside_training()
         if outer is not None and inner and takes_inputs:
             outer.given = None
         given = (args, kwargs) if takes_inputs and torch.is_grad_enabled() else None
@@ -263,8 +260,7 @@ class Attachment:
 
     def _reach(self, batch: Batch, _gradient: Tensor) -> None:
         """A backward pass goes through the outputs of a batch."""
-        if not Attachment._acting:
-            self._in_this_pass().append(batch)
+        self._in_this_pass().append(batch)
 
     def _in_this_pass(self) -> list[Batch]:
         """The batches whose outputs the backward pass that runs went through."""
@@ -279,8 +275,6 @@ class Attachment:
         What was accumulated before is dropped with its gradients: by a step, or by a loop whose
         ``GradScaler`` left the step out.
         """
-        if Attachment._acting:
-            return
         found = [*self._traced, *self._in_this_pass()]
         if self._asking_pass != self._pass:
             self._asking_pass = self._pass
@@ -289,8 +283,6 @@ class Attachment:
 
     def _accumulate(self, _parameter: Tensor) -> None:
         """A gradient was accumulated: what its backward pass reached belongs to the step."""
-        if Attachment._acting:
-            return
         if self._stepped or self._drops:
             self._batches, self._stepped, self._drops = [], False, False
         _join(self._batches, [*self._traced, *self._in_this_pass()])
@@ -348,8 +340,7 @@ class Attachment:
         self._follow(trained)
         scale = getattr(self._optimizer, "grad_scale", None)  # a fused one unscales in its step
         device = trained[0].device.type
-        Attachment._acting = True
-        try:
+        with outside_training():
             if scale is not None:
                 _multiply(trained, 1 / scale)
             if self._penalizes:
@@ -359,8 +350,6 @@ class Attachment:
                 self._method.filter_gradients(self.steps, self._network)
             if scale is not None:
                 _multiply(trained, scale)
-        finally:
-            Attachment._acting = False
         return penalty
 
     def _penalize(self, trained: list[Tensor]) -> Tensor | float:
