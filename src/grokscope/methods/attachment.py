@@ -42,14 +42,18 @@ Inputs = Callable[[tuple[Any, ...], dict[str, Any]], Batch]
 
 
 def innermost_optimizer(optimizer: Any) -> Optimizer:
-    """PyTorch's optimizer in what is given: itself, or held as Accelerate and Lightning hold it.
+    """PyTorch's optimizer in what is given: the one whose own step moves the parameters.
+
+    Accelerate and Lightning hold one as ``optimizer``; optimizers that are made of another and
+    call its step, as of sharpness-aware minimization, hold it as ``base_optimizer`` mostly.
 
     Raises:
         TypeError: if there is none.
     """
-    inner = optimizer
-    while isinstance(getattr(inner, "optimizer", None), Optimizer):
-        inner = inner.optimizer
+    inner, found = None, optimizer
+    while found is not None:
+        held = [getattr(found, name, None) for name in ("optimizer", "base_optimizer")]
+        inner, found = found, next((own for own in held if isinstance(own, Optimizer)), None)
     if not isinstance(inner, Optimizer):
         raise TypeError(
             f"optimizer must be a torch.optim.Optimizer: got {type(optimizer).__name__}"
