@@ -578,6 +578,13 @@ def empty(loop: Loop) -> None:
     loop.optimizer.step()
 
 
+def without_gradient(loop: Loop) -> None:
+    loop.optimizer.zero_grad()
+    loop.loss(1).mul(0).backward()
+    loop.loss(2).backward()
+    loop.optimizer.step()
+
+
 def set_by_the_loop(loop: Loop) -> None:
     for number in (1, 2):
         own = [*loop.model.parameters()]
@@ -598,6 +605,7 @@ TRAINED_ON: dict[str, tuple[Callable[[Loop], None], list[list[int]]]] = {
     "none of an earlier step": (of_weights_alone, [[1], [], [2]]),
     "none of a measure": (measured, [[1, 2]]),
     "none whose gradients are only asked for": (asked_for, [[1, 2]]),
+    "a batch whose gradient is zero": (without_gradient, [[1, 2]]),
     "none without examples": (empty, [[1]]),
     "batches whose gradients the loop sets itself": (set_by_the_loop, [[1], [2]]),
 }

@@ -175,6 +175,8 @@ class Attachment:
         self._pass = -1  # PyTorch's number of the backward pass that ``_reached`` is of
         self._asking_pass = -1  # and of the last one that came to the parameters
         self._drops = False  # whether what was accumulated before that one is gone
+        # the parameter that had its gradient accumulated last, the gradient, and its version then
+        self._left: tuple[Tensor, Tensor | None, int] | None = None
         self._stepped = True  # whether nothing was accumulated since the last step
         self.has_seen = False
         self.steps = 0
@@ -215,7 +217,7 @@ class Attachment:
         """Take the hooks off again."""
         for handle in [*self._handles, *self._on_parameters]:
             handle.remove()
-        self._handles, self._on_parameters, self._followed = [], [], []
+        self._handles, self._on_parameters, self._followed, self._left = [], [], [], None
         self._traced, self._reached, self._asked, self._batches = [], [], [], []
 
     def _trained(self) -> list[Tensor]:
@@ -285,8 +287,9 @@ class Attachment:
             self._drops = bool(found and self._batches) and not self._holds_gradients()
         _join(self._asked, found)
 
-    def _accumulate(self, _parameter: Tensor) -> None:
+    def _accumulate(self, own: Tensor) -> None:
         """A gradient was accumulated: what its backward pass reached belongs to the step."""
+        self._left = own, own.grad, _version(own.grad)
         if self._stepped or self._drops:
             self._batches, self._stepped, self._drops = [], False, False
         _join(self._batches, [*self._traced, *self._in_this_pass()])
@@ -295,8 +298,13 @@ class Attachment:
     def _holds_gradients(self) -> bool:
         """Whether gradients of before are there, neither None nor filled with zeros.
 
-        Asked when a second batch is accumulated; it ends at the first gradient that has a number.
+        Asked when a second batch is accumulated. They are where nothing was written to the last
+        one, which may be zero itself; else it ends at the first gradient that has a number.
         """
+        if self._left is not None:
+            own, gradient, version = self._left
+            if own.grad is not None and own.grad is gradient and _version(gradient) == version:
+                return True
         gradients = [own.grad for own in self._trained() if own.grad is not None]
         return any(own.layout is not torch.strided or bool(own.any()) for own in gradients)
 
@@ -404,6 +412,11 @@ def _as_called(model: nn.Module) -> nn.Module:
     left out where its code is older than they are.
     """
     return model if hasattr(model, "_orig_mod") else without_wrappers(model)
+
+
+def _version(tensor: Tensor | None) -> int:
+    """How often a tensor was written to, as PyTorch counts it."""
+    return -1 if tensor is None or tensor.is_inference() else tensor._version
 
 
 def _join(batches: list[Batch], found: list[Batch]) -> None:
