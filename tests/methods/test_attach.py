@@ -6,6 +6,7 @@ import copy
 import gc
 import io
 import os
+import threading
 import weakref
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -187,6 +188,29 @@ def test_a_closure_that_is_called_several_times_is_one_step() -> None:
     assert method.state["steps"] == 2
 
 
+@pytest.mark.parametrize("search", [None, "strong_wolfe"])
+def test_a_line_search_goes_by_the_loss_with_the_penalty(search: str | None) -> None:
+    models = smooth(), smooth()
+    optimizers = [LBFGS(own.parameters(), max_iter=6, line_search_fn=search) for own in models]
+    methods = [gs.GrokAlign(0.1, projections=None) for _ in models]
+    methods[1].attach(models[1], optimizers[1])
+    for x in BATCHES[:3]:
+        losses = []
+        for model, optimizer in zip(models, optimizers, strict=True):
+
+            def closure(model: Any = model, optimizer: Any = optimizer, x: Any = x) -> Any:
+                optimizer.zero_grad()
+                loss = F.cross_entropy(model(x.double()), LABELS)
+                if model is models[0]:
+                    loss = loss + methods[0](model, x.double())
+                loss.backward()
+                return loss
+
+            losses.append(optimizer.step(closure))
+        assert_close(losses[1], losses[0], rtol=1e-9, atol=1e-9)
+    assert_same(*models, rtol=1e-8, atol=1e-8)
+
+
 @every_method
 @pytest.mark.parametrize("micro", [1, 2])
 def test_bfloat16_autocast(name: str, micro: int) -> None:
@@ -256,6 +280,31 @@ def test_of_several_methods_the_first_attached_acts_first() -> None:
     gs.GrokAlign(0.1, projections=None).attach(models[1], optimizers[1])
     gs.GradientClipping(0.1).attach(models[1], optimizers[1])
     plainly(models[1], optimizers[1])
+    assert_same(*models)
+
+
+@every_method
+def test_each_of_several_optimizers_has_a_method_of_its_own(name: str) -> None:
+    models: list[Any] = [smooth(), smooth()]
+    parts = [[model[:2], model[2:]] for model in models]
+    optimizers = [[SGD(part.parameters(), lr=0.1) for part in own] for own in parts]
+    attached = [ATTACHED[name][0]() for _ in parts]
+    called: list[Any] = [ATTACHED[name][1]() for _ in parts]
+    penalty = isinstance(called[0], gs.GrokAlign)
+    for method, optimizer in zip(attached, optimizers[1], strict=True):
+        method.attach(models[1], optimizer)
+    for step, x in enumerate(BATCHES[:2], 1):
+        # of one part at a time, as a penalty is taken on the network as it is at the step
+        for place in (0, 1):
+            for model, own in zip(models, optimizers, strict=True):
+                model.zero_grad()
+                loss = F.cross_entropy(model(x.double()), LABELS)
+                if model is models[0] and penalty and step % ATTACHED[name][2] == 0:
+                    loss = loss + called[place](model, x.double())
+                loss.backward()
+                if model is models[0] and not penalty:
+                    called[place](parts[0][place])
+                own[place].step()
     assert_same(*models)
 
 
@@ -330,6 +379,9 @@ def test_mistakes_are_named() -> None:
         gs.GrokAlign().attach(model, "adamw")
     with pytest.raises(ValueError, match="AdversarialTraining changes the inputs"):
         gs.AdversarialTraining().attach(model, optimizer)
+    for wrong in (gs.GrokAlign(), gs.Grokfast()):
+        with pytest.raises(ValueError, match="optimizer moves no parameter of Sequential, to"):
+            wrong.attach(copy.deepcopy(model), optimizer)
     method = gs.GrokAlign().attach(model, optimizer)
     with pytest.raises(ValueError, match="attached already"):
         method.attach(model, optimizer)
@@ -497,6 +549,50 @@ def of_weights_alone(loop: Loop) -> None:
     loop.step(2)
 
 
+def measured(loop: Loop) -> None:
+    def own(model: Any, x: Tensor, y: Tensor) -> float:
+        F.cross_entropy(model(x), y).backward()
+        return 0.0
+
+    monitor = gs.Monitor(loop.model, probe=(loop.batch(7), LABELS), measures=[own], schedule=1)
+    loop.optimizer.zero_grad()
+    for number in (1, 2):
+        loop.loss(number).backward()
+        gs.empirical_ntk(loop.model, loop.batch(6))
+        monitor.step()
+    loop.optimizer.step()
+
+
+def asked_for(loop: Loop) -> None:
+    loop.optimizer.zero_grad()
+    for number in (1, 2):
+        loop.loss(number).backward()
+        torch.autograd.grad(loop.loss(6), [*loop.model.parameters()])
+    loop.optimizer.step()
+
+
+def empty(loop: Loop) -> None:
+    loop.optimizer.zero_grad()
+    loop.loss(1).backward()
+    loop.model(loop.batch(2)[:0]).sum().backward()
+    loop.optimizer.step()
+
+
+def without_gradient(loop: Loop) -> None:
+    loop.optimizer.zero_grad()
+    loop.loss(1).mul(0).backward()
+    loop.loss(2).backward()
+    loop.optimizer.step()
+
+
+def set_by_the_loop(loop: Loop) -> None:
+    for number in (1, 2):
+        own = [*loop.model.parameters()]
+        for each, gradient in zip(own, torch.autograd.grad(loop.loss(number), own), strict=True):
+            each.grad = gradient
+        loop.optimizer.step()
+
+
 TRAINED_ON: dict[str, tuple[Callable[[Loop], None], list[list[int]]]] = {
     "batches in eval mode": (in_eval_mode, [[1], [2], [3]]),
     "no batch on which the forward pass failed": (failed, [[1]]),
@@ -507,6 +603,11 @@ TRAINED_ON: dict[str, tuple[Callable[[Loop], None], list[list[int]]]] = {
     "all batches that are accumulated": (lambda loop: loop.step(1, 2, 3), [[1, 2, 3]]),
     "none whose gradients were filled with zeros": (zeroed_in_place, [[1], [3]]),
     "none of an earlier step": (of_weights_alone, [[1], [], [2]]),
+    "none of a measure": (measured, [[1, 2]]),
+    "none whose gradients are only asked for": (asked_for, [[1, 2]]),
+    "a batch whose gradient is zero": (without_gradient, [[1, 2]]),
+    "none without examples": (empty, [[1]]),
+    "batches whose gradients the loop sets itself": (set_by_the_loop, [[1], [2]]),
 }
 
 
@@ -563,6 +664,29 @@ def test_layers_that_are_replaced_in_mid_training(name: str, width: int) -> None
                 called(model)
             optimizer.step()
     assert_same(*models)
+
+
+def test_a_penalty_that_is_taken_in_another_thread_hides_no_batch() -> None:
+    inside, trained = threading.Event(), threading.Event()
+
+    class Slow(Noted):
+        def penalty(self, step: int, networks: Any, x: Any, outputs: Any = None) -> Tensor:
+            inside.set()
+            assert trained.wait(60)
+            return super().penalty(step, networks, x)
+
+    slow, loop, method = Loop(), Loop(), Noted()
+    Slow().attach(slow.model, slow.optimizer)
+    method.attach(loop.model, loop.optimizer)
+    thread = threading.Thread(target=slow.step, args=(1,))
+    thread.start()
+    assert inside.wait(60)
+    try:
+        loop.step(2)
+    finally:
+        trained.set()
+        thread.join()
+    assert method.steps == [[2]]
 
 
 def test_copies_are_attached_to_nothing() -> None:

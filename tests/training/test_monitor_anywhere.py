@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import random
 import subprocess
 import sys
@@ -274,6 +275,59 @@ def test_an_optimizer_inside_another_is_found_and_gradients_stay() -> None:
     assert all(own.grad is not None for own in model.parameters())
     with pytest.raises(TypeError, match=r"must be a torch\.optim\.Optimizer: got int"):
         gs.Monitor(model, (X, Y)).attach(3)  # type: ignore[arg-type]
+
+
+def test_a_copy_of_an_attached_monitor_is_attached_to_nothing() -> None:
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    monitor = gs.Monitor(model, (X, Y), schedule=1).attach(optimizer)
+    copies = [copy.deepcopy(monitor), pickle.loads(pickle.dumps(monitor))]
+    step_of(model, optimizer)
+    assert monitor.history.steps.tolist() == [0, 1]
+    for each in copies:
+        assert each.history.steps.tolist() == [0]
+        with each.attach(other := torch.optim.SGD(each.model.parameters(), lr=0.1)):
+            step_of(each.model, other)
+        assert list(each.history) == list(monitor.history)
+
+
+class SharpnessAware(torch.optim.Optimizer):
+    """As it is written mostly: the gradient of a step is that at weights moved uphill."""
+
+    def __init__(self, parameters: Any, base: type[torch.optim.Optimizer], **settings: Any) -> None:
+        super().__init__(parameters, settings)
+        self.base_optimizer = base(self.param_groups, **settings)
+        self.before: list[Tensor] = []
+
+    @torch.no_grad()
+    def first_step(self) -> None:
+        moved = [own for group in self.param_groups for own in group["params"]]
+        self.before = [own.clone() for own in moved]
+        for own in moved:
+            own.add_(own.grad, alpha=0.05)
+        self.zero_grad()
+
+    @torch.no_grad()
+    def second_step(self) -> None:
+        moved = [own for group in self.param_groups for own in group["params"]]
+        for own, before in zip(moved, self.before, strict=True):
+            own.copy_(before)
+        self.base_optimizer.step()
+
+
+def test_an_optimizer_that_steps_by_another_one() -> None:
+    model = network()
+    optimizer = SharpnessAware(model.parameters(), torch.optim.SGD, lr=0.1)
+    monitor = gs.Monitor(model, (X, Y), schedule=1).attach(optimizer)
+    method = gs.GrokAlign(0.1).attach(model, optimizer)
+    for _ in range(3):
+        for move in (optimizer.first_step, optimizer.second_step):
+            F.cross_entropy(model(X), Y).backward()
+            move()
+        optimizer.zero_grad()
+    monitor.close()
+    assert monitor.history.steps.tolist() == [0, 1, 2, 3]
+    assert method.state["steps"] == 3
 
 
 @pytest.mark.parametrize("before", [True, False])

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from grokscope.measures.hooks import outside_training
 from grokscope.measures.host_random import host_random_kept
 
 # of a model with code of its own, all parameters are copied up to this size; beyond it, those
@@ -122,7 +123,8 @@ def undisturbed(
         try:
             arrange()
             recurrence = _differentiable_recurrence(modules)
-            with torch.random.fork_rng(_cuda_devices(tensors)), eagerly(), recurrence:
+            fork = torch.random.fork_rng(_cuda_devices(tensors))
+            with outside_training(), fork, eagerly(), recurrence:
                 yield rewind
         finally:
             changed = restore()

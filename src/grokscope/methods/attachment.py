@@ -3,14 +3,18 @@
 Right before the optimizer steps the loop's own gradients stand in the parameters' ``.grad``:
 accumulated over micro-batches, averaged over processes and, in mixed precision, unscaled. There a
 penalty's gradient is added to them, taken on the inputs that the model was trained on since the
-step before, and there they are filtered. What clips gradients before the step does not see it.
+step before, and there they are filtered, those of the parameters that this optimizer moves. What
+clips gradients before the step does not see it.
 
 The model was trained on a batch if a backward pass went through its outputs of that batch and on to
-gradients that are accumulated, in whichever mode the model was: a forward pass that fails, whose
-outputs are only looked at, or that is differentiated by its inputs alone, does not count.
+gradients that are accumulated, in whichever mode the model was: a forward pass that fails, that is
+a measure's, whose outputs are only looked at, or that is differentiated by its inputs alone, does
+not count. Nor does what ``torch.autograd.grad`` gives, as a norm of gradients on other data, unless
+nothing was accumulated: then the loop has put those gradients there itself.
 
 An optimizer that is given a closure, as Lightning's are, computes its gradients within its step:
-the method then acts at the end of the closure.
+the method then acts at the end of the closure, and the loss that the closure returns, by which a
+line search goes, has the penalty in it.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +31,7 @@ from torch.optim import Optimizer
 
 from grokscope.measures.batches import Batch, batch_size, detached, map_leaves
 from grokscope.measures.guard import without_wrappers
-from grokscope.measures.hooks import ObservingHook
+from grokscope.measures.hooks import ObservingHook, is_outside_training, outside_training
 from grokscope.measures.view import View
 from grokscope.methods.networks import OneNetwork
 
@@ -38,14 +42,18 @@ Inputs = Callable[[tuple[Any, ...], dict[str, Any]], Batch]
 
 
 def innermost_optimizer(optimizer: Any) -> Optimizer:
-    """PyTorch's optimizer in what is given: itself, or held as Accelerate and Lightning hold it.
+    """PyTorch's optimizer in what is given: the one whose own step moves the parameters.
+
+    Accelerate and Lightning hold one as ``optimizer``; optimizers that are made of another and
+    call its step, as of sharpness-aware minimization, hold it as ``base_optimizer`` mostly.
 
     Raises:
         TypeError: if there is none.
     """
-    inner = optimizer
-    while isinstance(getattr(inner, "optimizer", None), Optimizer):
-        inner = inner.optimizer
+    inner, found = None, optimizer
+    while found is not None:
+        held = [getattr(found, name, None) for name in ("optimizer", "base_optimizer")]
+        inner, found = found, next((own for own in held if isinstance(own, Optimizer)), None)
     if not isinstance(inner, Optimizer):
         raise TypeError(
             f"optimizer must be a torch.optim.Optimizer: got {type(optimizer).__name__}"
@@ -126,11 +134,8 @@ class Attachment:
 
     Raises:
         TypeError: if there is no module, or no ``torch.optim.Optimizer`` in what is given.
-        ValueError: if the method changes the inputs.
+        ValueError: if the method changes the inputs, or the optimizer moves no part of the model.
     """
-
-    # while one acts, forward and backward passes are its own and not the training's
-    _acting: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -154,13 +159,25 @@ class Attachment:
         self._method = method
         self._inputs = inputs
         self._network = OneNetwork(without_wrappers(model))
+        own = {id(parameter) for parameter in model.parameters()}
+        moved = [each for group in self._optimizer.param_groups for each in group["params"]]
+        if own and own.isdisjoint(map(id, moved)):
+            raise ValueError(
+                f"optimizer moves no parameter of {type(self._network.models[0]).__name__}, to "
+                f"which {type(method).__name__} is to be attached: pass the optimizer of "
+                "model.parameters(), and the model that is trained, not a copy"
+            )
         self._calls: list[_Call] = []  # those under way, the outermost first
         self._traced: list[Batch] = []  # of forward passes whose outputs cannot be followed
         self._reached: list[Batch] = []  # those whose outputs this backward pass went through
+        self._asked: list[Batch] = []  # those whose gradients were asked for since the last step
         self._batches: list[Batch] = []  # those whose gradients have been accumulated
         self._pass = -1  # PyTorch's number of the backward pass that ``_reached`` is of
-        self._counted_pass = -1  # and of the last one that accumulated gradients
-        self._stepped = False
+        self._asking_pass = -1  # and of the last one that came to the parameters
+        self._drops = False  # whether what was accumulated before that one is gone
+        # the parameter that had its gradient accumulated last, the gradient, and its version then
+        self._left: tuple[Tensor, Tensor | None, int] | None = None
+        self._stepped = True  # whether nothing was accumulated since the last step
         self.has_seen = False
         self.steps = 0
         self._penalizes = method.adds_penalty()
@@ -186,19 +203,22 @@ class Attachment:
         known = self._followed
         if len(known) == len(trained) and all(map(operator.is_, known, trained)):
             return
-        self._network.forget_parameters()
+        self._network.restrict(trained)
         for handle in self._on_parameters:
             handle.remove()
         self._followed = trained
         if self._penalizes:
-            self._on_parameters = [own.register_hook(self._accumulate) for own in trained]
+            self._on_parameters = [own.register_hook(self._ask) for own in trained]
+            self._on_parameters += [
+                own.register_post_accumulate_grad_hook(self._accumulate) for own in trained
+            ]
 
     def detach(self) -> None:
         """Take the hooks off again."""
         for handle in [*self._handles, *self._on_parameters]:
             handle.remove()
-        self._handles, self._on_parameters, self._followed = [], [], []
-        self._traced, self._reached, self._batches = [], [], []
+        self._handles, self._on_parameters, self._followed, self._left = [], [], [], None
+        self._traced, self._reached, self._asked, self._batches = [], [], [], []
 
     def _trained(self) -> list[Tensor]:
         """The parameters that the optimizer moves, as they are at the time."""
@@ -214,7 +234,7 @@ class Attachment:
         # Lightning runs its training step as the forward pass of a module wrapped for several
         # processes, and puts the module's own back before it calls it on the inputs.
         inner = outer is not None and outer.module is module and outer.forward != module.forward
-        takes_inputs = (outer is None or inner) and not Attachment._acting
+        takes_inputs = (outer is None or inner) and not is_outside_training()
         if outer is not None and inner and takes_inputs:
             outer.given = None
         given = (args, kwargs) if takes_inputs and torch.is_grad_enabled() else None
@@ -246,37 +266,45 @@ class Attachment:
 
     def _reach(self, batch: Batch, _gradient: Tensor) -> None:
         """A backward pass goes through the outputs of a batch."""
-        if Attachment._acting:
-            return
+        self._in_this_pass().append(batch)
+
+    def _in_this_pass(self) -> list[Batch]:
+        """The batches whose outputs the backward pass that runs went through."""
         current = torch._C._current_graph_task_id()
         if current != self._pass:
             self._reached, self._pass = [], current
-        self._reached.append(batch)
+        return self._reached
 
-    def _accumulate(self, _gradient: Tensor | None) -> None:
-        """Before a gradient is accumulated: what this backward pass reached belongs to the step.
+    def _ask(self, _gradient: Tensor | None) -> None:
+        """Before a gradient by a parameter is there, to be accumulated or not.
 
         What was accumulated before is dropped with its gradients: by a step, or by a loop whose
         ``GradScaler`` left the step out.
         """
-        if Attachment._acting:
-            return
-        current = torch._C._current_graph_task_id()
-        if current != self._counted_pass:
-            self._counted_pass = current
-            if self._stepped or (self._batches and not self._holds_gradients()):
-                self._batches, self._stepped = [], False
-        found = [*self._traced, *(self._reached if current == self._pass else [])]
-        self._traced, self._reached = [], []
-        for batch in found:  # several outputs of it, or several losses, are one batch
-            if not any(batch is known for known in self._batches):
-                self._batches.append(batch)
+        found = [*self._traced, *self._in_this_pass()]
+        if self._asking_pass != self._pass:
+            self._asking_pass = self._pass
+            self._drops = bool(found and self._batches) and not self._holds_gradients()
+        _join(self._asked, found)
+
+    def _accumulate(self, own: Tensor) -> None:
+        """A gradient was accumulated: what its backward pass reached belongs to the step."""
+        self._left = own, own.grad, _version(own.grad)
+        if self._stepped or self._drops:
+            self._batches, self._stepped, self._drops = [], False, False
+        _join(self._batches, [*self._traced, *self._in_this_pass()])
+        self._traced = []
 
     def _holds_gradients(self) -> bool:
         """Whether gradients of before are there, neither None nor filled with zeros.
 
-        Asked when a second batch is accumulated; it ends at the first gradient that has a number.
+        Asked when a second batch is accumulated. They are where nothing was written to the last
+        one, which may be zero itself; else it ends at the first gradient that has a number.
         """
+        if self._left is not None:
+            own, gradient, version = self._left
+            if own.grad is not None and own.grad is gradient and _version(gradient) == version:
+                return True
         gradients = [own.grad for own in self._trained() if own.grad is not None]
         return any(own.layout is not torch.strided or bool(own.any()) for own in gradients)
 
@@ -286,24 +314,25 @@ class Attachment:
         closure = kwargs.get("closure", args[1] if len(args) > 1 else None)
         counted = False
 
-        def act() -> None:
+        def act() -> Tensor | float:
             nonlocal counted
-            self._stepped, self._traced = True, []
+            if self._stepped:  # the gradients are those that were asked for, put there by the loop
+                self._batches = self._asked
+            self._stepped, self._traced, self._asked = True, [], []
             if leaves_out(self._optimizer) or all(own.grad is None for own in self._trained()):
-                return
+                return 0.0
             if not counted:  # a closure may be called several times in a step
                 self._count()
                 counted = True
-            self._act()
+            return self._act()
 
         if closure is None:
             act()
             return None
 
         def closed() -> Any:
-            loss = closure()
-            act()
-            return loss
+            loss, penalty = closure(), act()
+            return loss + penalty if isinstance(loss, Tensor | float) else loss
 
         if "closure" in kwargs:
             return args, {**kwargs, "closure": closed}
@@ -316,27 +345,27 @@ class Attachment:
         if "steps" in state:
             state["steps"] = self.steps
 
-    def _act(self) -> None:
+    def _act(self) -> Tensor | float:
+        """Change the gradients; the penalty that was added."""
+        penalty: Tensor | float = 0.0
         trained = self._trained()
         self._follow(trained)
         scale = getattr(self._optimizer, "grad_scale", None)  # a fused one unscales in its step
         device = trained[0].device.type
-        Attachment._acting = True
-        try:
+        with outside_training():
             if scale is not None:
                 _multiply(trained, 1 / scale)
             if self._penalizes:
                 with torch.enable_grad(), torch.autocast(device, enabled=False):
-                    self._penalize(trained)
+                    penalty = self._penalize(trained)
             with torch.no_grad():
                 self._method.filter_gradients(self.steps, self._network)
             if scale is not None:
                 _multiply(trained, scale)
-        finally:
-            Attachment._acting = False
+        return penalty
 
-    def _penalize(self, trained: list[Tensor]) -> None:
-        """Add the gradient of the penalty, a mean over the examples of all batches."""
+    def _penalize(self, trained: list[Tensor]) -> Tensor | float:
+        """Add the gradient of the penalty, a mean over the examples of all batches: its value."""
         self.has_seen = self.has_seen or bool(self._batches)
         if not self.has_seen:
             model = type(self._network.models[0]).__name__
@@ -348,15 +377,19 @@ class Attachment:
             )
         # a user's own may ask for a batch that is one tensor
         penalty_of: Callable[..., Tensor | None] = self._method.penalty
-        total = sum(batch_size(batch) for batch in self._batches)
-        for batch in self._batches:
+        # of several processes each must take part in every sum, or the others wait for it
+        batches = [each for each in self._batches if self._distributed or batch_size(each)]
+        total = sum(map(batch_size, batches))
+        value: Tensor | float = 0.0
+        for batch in batches:
             whole = map_leaves(lambda leaf: leaf.unsqueeze(0), batch)
             penalty = penalty_of(self.steps, self._network, whole, None)
             if penalty is None:
-                return
-            share = batch_size(batch) / total
-            gradients = torch.autograd.grad(penalty.sum() * share, trained, allow_unused=True)
-            self._add(trained, gradients)
+                break
+            penalty = penalty.sum() * batch_size(batch) / total
+            self._add(trained, torch.autograd.grad(penalty, trained, allow_unused=True))
+            value = value + penalty.detach()
+        return value
 
     @torch.no_grad()
     def _add(self, trained: list[Tensor], gradients: tuple[Tensor | None, ...]) -> None:
@@ -379,6 +412,18 @@ def _as_called(model: nn.Module) -> nn.Module:
     left out where its code is older than they are.
     """
     return model if hasattr(model, "_orig_mod") else without_wrappers(model)
+
+
+def _version(tensor: Tensor | None) -> int:
+    """How often a tensor was written to, as PyTorch counts it."""
+    return -1 if tensor is None or tensor.is_inference() else tensor._version
+
+
+def _join(batches: list[Batch], found: list[Batch]) -> None:
+    """Add what is not among the batches: several outputs, or several losses, are of one batch."""
+    for batch in found:
+        if not any(batch is known for known in batches):
+            batches.append(batch)
 
 
 def _tensors_in(outputs: Any) -> Iterator[Tensor]:

@@ -102,11 +102,12 @@ class Method:
 
         Right before the optimizer steps, what the method adds to the loss has its gradient added,
         taken on the inputs that the model was trained on since the last step, whatever was
-        accumulated in between; then the method filters the gradients. Steps are those of the
-        optimizer: one that a ``GradScaler`` leaves out does nothing. Under DistributedDataParallel
-        a penalty's gradients are averaged over the processes. Clipping done before the step does
-        not see the method; of several methods, the one attached first acts first. The model is
-        called with one batch: ``model(x)``, ``model(*x)`` or ``model(**x)``.
+        accumulated in between; then the method filters the gradients. It acts on the parameters
+        that the optimizer moves: where a model has several, attach a method to each. Steps are
+        those of the optimizer: one that a ``GradScaler`` leaves out does nothing. Under
+        DistributedDataParallel a penalty's gradients are averaged over the processes. Clipping done
+        before the step does not see the method; of several methods, the one attached first acts
+        first. The model is called with one batch: ``model(x)``, ``model(*x)`` or ``model(**x)``.
 
         Args:
             model: what is trained, as it is called in the loop, or a ``gs.View`` of it that says
@@ -118,7 +119,8 @@ class Method:
 
         Raises:
             TypeError: if ``model`` is no module or there is no optimizer in ``optimizer``.
-            ValueError: if the method is attached already, or changes the inputs.
+            ValueError: if the method is attached already, or changes the inputs, or the optimizer
+                moves no parameter of the model.
         """
         if self._attachment is not None:
             raise ValueError("the method is attached already: detach() it first")

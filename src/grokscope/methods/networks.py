@@ -262,9 +262,11 @@ class OneNetwork(Networks):
                     gradient = parameter.grad = gradient.to_dense()
                 yield name, parameter, gradient
 
-    def forget_parameters(self) -> None:
-        """Look at the model's parameters anew, as after one of its modules was replaced."""
-        self._parameters = None
+    def restrict(self, moved: Sequence[Tensor]) -> None:
+        """Give the gradients of those parameters alone, which one of several optimizers moves."""
+        known = {id(own) for own in moved}
+        found = own_parameters(self.models[0])
+        self._parameters = [(name, own) for name, own in found if id(own) in known]
 
     def named_shapes(self) -> dict[str, torch.Size]:
         """The names of the model's parameters and their shapes."""

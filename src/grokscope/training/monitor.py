@@ -232,11 +232,16 @@ class Monitor:
             values = {name: value for name, value in row.items() if name != "step"}
             self._log(values, row["step"])
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy is made of, or what is saved: it is attached to nothing."""
+        self.wait()
+        return {**vars(self), "_hook": None, "_process": None}
+
     def _to_send(self) -> Monitor:
         """A monitor of the same that measures at once, for another process."""
         sent = copy.copy(self)
         sent.model = without_wrappers(self.model)
-        sent.asynchronous, sent._process, sent._hook, sent._log = False, None, None, None
+        sent.asynchronous, sent._log = False, None
         sent.history = History()
         return sent
 
