@@ -11,7 +11,7 @@ from grokscope.runs import RunDirectory
 from tests.report import made_up_runs
 from tests.report.test_summary import by_hand, summary
 
-BEGIN = (0, 0.1, 0.1)
+BEGIN, LAST = (0, 0.1, 0.1), (9000, 1.0, 0.5)
 
 
 def headline(path: Path) -> str:
@@ -68,6 +68,50 @@ def test_of_two_limits_the_lower_is_told(tmp_path: Path) -> None:
     assert headline(by_hand(tmp_path / "run", rows)) == (
         "Neither of Weight decay alone and GrokAlign generalized within 7,000 steps"
     )
+
+
+@pytest.mark.parametrize(
+    ("baseline", "ours", "expected"),
+    [
+        (
+            [100, None],
+            [50, 60],
+            "GrokAlign generalized after 55 steps; Weight decay alone generalized with 1 of 2 "
+            "seeds within 9,000 steps",
+        ),
+        (
+            [100, 200],
+            [50, None],
+            "GrokAlign generalized with 1 of 2 seeds within 9,000 steps; Weight decay alone did "
+            "after 150",
+        ),
+        (
+            [100, None],
+            [50, None],
+            "Weight decay alone generalized with 1 of 2 seeds within 9,000 steps. "
+            "GrokAlign generalized with 1 of 2 seeds within 9,000 steps",
+        ),
+        (
+            [100, None, None],
+            [None, None, None],
+            "Weight decay alone generalized with 1 of 3 seeds within 9,000 steps. "
+            "GrokAlign did not generalize within 9,000 steps",
+        ),
+    ],
+)
+def test_of_a_condition_some_of_whose_seeds_generalized_it_is_not_said_that_it_did_not(
+    tmp_path: Path, baseline: list[int | None], ours: list[int | None], expected: str
+) -> None:
+    path = by_hand(
+        tmp_path / "run",
+        {
+            (arm, seed): [BEGIN, (5, 1.0, 0.5), *([(step, 1.0, 0.9)] if step else []), LAST]
+            for arm, steps in (("baseline", baseline), ("grokalign", ours))
+            for seed, step in enumerate(steps)
+        },
+    )
+    found = finding(summary(path))
+    assert ". ".join([found.headline, *found.further]) == expected
 
 
 @pytest.mark.parametrize(

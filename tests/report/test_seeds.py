@@ -181,8 +181,9 @@ def test_a_sweep_is_shown_setting_by_setting(tmp_path: Path) -> None:
     written = io.StringIO()
     print_sweep(open_runs([tmp_path]), Console(file=written, width=80))
     text = written.getvalue()
-    assert text.count("1 of 2") == 2
-    assert "lr=2: " in text
+    table, _, sentences = text.partition("lr=1: ")
+    assert table.count("1 of 2") == 2
+    assert "lr=2: GrokAlign generalized with 1 of 2 seeds within 5,000 steps" in sentences
     assert max(len(line) for line in text.splitlines()) <= 80
     assert [entry["run"] for entry in comparison_data([tmp_path])] == [
         *("lr=1", "lr=1", "lr=2", "lr=2")

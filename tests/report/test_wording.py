@@ -69,8 +69,10 @@ def test_seeds_in_a_cell() -> None:
     known = SeedValues.censored([100, 300, 200], limits=[900] * 3)
     some = SeedValues.censored([100, None, None], limits=[900] * 3)
     assert wording.steps_text(known) == "200 steps"
-    assert wording.steps_text(some) == "not in 900"
-    assert wording.steps_text(some, "none in") == "none in 900"
+    assert wording.steps_text(some) == "at least 900 steps"
+    none = SeedValues.censored([None, None], limits=[900, 900])
+    assert wording.steps_text(none) == "not in 900"
+    assert wording.steps_text(none, ">") == "> 900"
     assert wording.range_text(known) == "100–300"
     assert wording.range_text(some) == "1 of 3 seeds"
     assert wording.range_text(SeedValues((5.0,), (5.0,))) is None
