@@ -287,7 +287,8 @@ def _over_seeds(values: SeedValues, write: Callable[[float], str]) -> str:
     """How many seeds the median is of, from where to where, and how many of them are known."""
     if len(values) == 1:
         return ""
-    ends = [write(end) for end in (min(values.known), max(values.known))] if values.known else []
+    known = values.known
+    ends = [Interval(end, end).text(write) for end in (min(known), max(known))] if known else []
     span = f", {ends[0]} to {ends[1]}" if len(set(ends)) > 1 else ""
     missing = f", {values.num_known} of them known" if values.num_known < len(values) else ""
     return f" (median of {len(values)} seeds{missing}{span})"

@@ -82,9 +82,11 @@ def ratio(value: float) -> str:
     """A ratio to two or three digits.
 
     Example:
-        >>> ratio(11.04), ratio(3.44), ratio(120.3)
-        ('11', '3.4', '120')
+        >>> ratio(11.04), ratio(3.44), ratio(120.3), ratio(0.042)
+        ('11', '3.4', '120', '0.042')
     """
+    if value < 0.995:
+        return f"{value:.2g}"
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
 
 
