@@ -115,6 +115,35 @@ def test_of_a_condition_some_of_whose_seeds_generalized_it_is_not_said_that_it_d
 
 
 @pytest.mark.parametrize(
+    ("ours", "steps", "seconds"),
+    [
+        ([50, 250, 400], "2.0× fewer steps: 250 instead of 500", "25.0 s instead of 50.0 s: "),
+        (
+            [200, 700, 150],
+            "1.4× more steps, by the median of ratios seed by seed; the medians are 200 and 500",
+            "1.4× more, by the median of ratios seed by seed; the medians are 20.0 s and 50.0 s",
+        ),
+        (
+            [105, 2000, 800],
+            "about as many steps as Weight decay alone, by the median",
+            "about as much, by the median",
+        ),
+    ],
+)
+def test_medians_that_do_not_go_with_the_ratio_of_seeds_are_told_as_such(
+    tmp_path: Path, ours: list[int], steps: str, seconds: str
+) -> None:
+    rows = {
+        (arm, seed): [BEGIN, (5, 1.0, 0.5), (step, 1.0, 0.9)]
+        for arm, of in (("baseline", [100, 500, 1000]), ("grokalign", ours))
+        for seed, step in enumerate(of)
+    }
+    of_run = summary(by_hand(tmp_path / "run", rows))
+    assert finding(of_run).headline.startswith(f"GrokAlign generalized in {steps}")
+    assert time_sentences(of_run)[0].startswith(f"In training time, GrokAlign took {seconds}")
+
+
+@pytest.mark.parametrize(
     ("memorized", "delay"),
     [
         (150, "8,650 after it had memorized"),

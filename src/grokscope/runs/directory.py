@@ -237,9 +237,9 @@ class RunDirectory:
         write_atomically(self.path / SPEC, self._spec)
 
     def drop_rows(self, condition: Callable[[Mapping[str, Any]], bool]) -> None:
-        """Take back the last rows as far as they all meet a condition."""
-        self.metrics.drop_tail(condition)
-        self.timing.drop_tail(condition)
+        """Take back the rows that meet a condition."""
+        self.metrics.drop(condition)
+        self.timing.drop(condition)
 
     def write_results(self, results: Mapping[str, Any]) -> None:
         """Replace the values that were computed after training."""

@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from grokscope.runs.files import RunError, read_bytes, write_failure
+from grokscope.runs.files import RunError, read_bytes, write_atomically, write_failure
 
 Row = dict[str, Any]
 
@@ -32,7 +32,7 @@ def _plain(value: Any) -> Any:
 
 
 class RowFile:
-    """A file of rows that is only ever appended to.
+    """A file of rows, appended one by one.
 
     Args:
         path: the file; it is created with the first row.
@@ -60,13 +60,15 @@ class RowFile:
             with self.path.open("r+b") as file:
                 file.truncate(size)
 
-    def drop_tail(self, condition: Callable[[Row], bool]) -> None:
-        """Take back the last rows as far as they all meet a condition."""
-        rows = self.read()
-        while rows and condition(rows[-1]):
-            rows.pop()
-        content = self.path.read_bytes() if self.path.exists() else b""
-        self.truncate(sum(len(line) for line in content.splitlines(keepends=True)[: len(rows)]))
+    def drop(self, condition: Callable[[Row], bool]) -> None:
+        """Take back the rows that meet a condition, wherever they stand."""
+        self._check_place()
+        dropped = [condition(row) for row in self.read()]
+        if any(dropped):
+            lines = self.path.read_bytes().splitlines(keepends=True)
+            kept = [line for line, drop in zip(lines, dropped, strict=False) if not drop]
+            write_atomically(self.path, b"".join(kept))
+            self._hash, self._hashed = hashlib.sha256(), 0
 
     def size(self) -> int:
         """Bytes written so far."""
