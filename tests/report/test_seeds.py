@@ -202,15 +202,22 @@ def test_a_sweep_that_has_just_begun_can_be_shown(tmp_path: Path) -> None:
     assert write_report([tmp_path]).exists()
 
 
-def test_settings_of_a_single_arm_are_held_against_the_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("other", "said"), [(0.9, "5.0×"), (0.5, "–")])
+def test_settings_of_a_single_arm_are_held_against_the_first(
+    tmp_path: Path, other: float, said: str
+) -> None:
     spec = made_up_runs.spec(seeds=[0, 1], arms={"only": {"title": "Only"}}, claims=[])
-    settings = {"lr=1": {"training.lr": 1}, "lr=2": {"training.lr": 2}}
-    write_sweep(tmp_path, "x", settings, dict.fromkeys(settings, spec), [0, 1], ["grokscope"])
+    goal = {"generalized": {"metric": "test_accuracy", "target": other}}
+    specs = {"lr=1": spec, "lr=2": {**spec, "milestones": {**spec["milestones"], **goal}}}
+    write_sweep(tmp_path, "x", {name: {} for name in specs}, specs, [0, 1], ["grokscope"])
     for setting, steps in (("lr=1", [2000, 3000]), ("lr=2", [400, 600])):
         for seed in (0, 1):
             record(tmp_path / setting / f"seed-{seed}", {"only": list(steps)}, [seed])
     rows = sweep_table([run_summary(run) for run in open_runs([tmp_path])])
-    assert [row[4] for row in rows] == ["speedup", "–", "5.0×"]
+    assert [row[4] for row in rows] == ["speedup", "–", said]
+    name = "milestones.generalized.target"
+    told = [entry["settings"].get(name) for entry in comparison_data([tmp_path])]
+    assert told == ([None, None] if other == 0.9 else ["0.9", "0.5"])
 
 
 @pytest.mark.parametrize(
