@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from grokscope.findings.claims import StepsTo
+from grokscope.findings.claims import Claim, StepsTo, Verdict
 from grokscope.findings.statistics import SeedValues
 from grokscope.findings.summary import run_summary
 from grokscope.report import comparison_data, print_summary, print_sweep, write_report
@@ -218,6 +218,24 @@ def test_settings_of_a_single_arm_are_held_against_the_first(
     name = "milestones.generalized.target"
     told = [entry["settings"].get(name) for entry in comparison_data([tmp_path])]
     assert told == ([None, None] if other == 0.9 else ["0.9", "0.5"])
+
+
+@pytest.mark.parametrize(
+    ("moments", "state"),
+    [
+        ({"at": "first", "over": "first"}, "held"),
+        ({"at": "first", "over": "last"}, "open"),
+        ({"at": "last", "over": "first"}, "open"),
+    ],
+)
+def test_a_change_from_where_a_metric_ends_is_open_until_the_run_has_ended(
+    moments: dict[str, str], state: str
+) -> None:
+    quantity = {"kind": "change", "arm": "a", "metric": "loss", **moments}
+    claim = Claim.model_validate({"says": "it moves", "quantity": quantity, "at_least": 1})
+    verdict = Verdict(claim, "held", SeedValues.exact([2.0]))
+    assert judgement(verdict, "running").state == state
+    assert judgement(verdict, "finished").state == "held"
 
 
 @pytest.mark.parametrize(

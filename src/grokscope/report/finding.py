@@ -259,7 +259,8 @@ def judgement(verdict: Verdict, run_state: str = "finished") -> Judgement:
     """
     claim = verdict.claim
     settled = run_state == "finished" or verdict.state == "open"
-    moving = not settled and getattr(claim.quantity, "at", "first") != "first"
+    moments = {getattr(claim.quantity, name, "first") for name in ("at", "over")}
+    moving = not settled and moments != {"first"}
     state = "open" if moving else verdict.state
     return Judgement(
         state=state,
