@@ -119,6 +119,7 @@ def test_page_and_terminal_say_how_many_seeds_got_there(several: Path, tmp_path:
     assert max(len(line) for line in written.getvalue().splitlines()) <= 80
     page = write_report([several], tmp_path / "page.html").read_text()
     assert "<h2>Statistics over seeds</h2>" in page
+    assert "with fewer than six seeds contains the true median less often" in page
     assert "5 of 6" in page
 
 
