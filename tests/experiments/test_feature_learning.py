@@ -14,6 +14,7 @@ import grokscope as gs
 from grokscope.experiments import load_experiment, run_experiment
 from grokscope.experiments.analyses.feature_learning import (
     kernel_span,
+    kernel_words,
     outputs_over_weights,
     rank_correlation,
 )
@@ -181,6 +182,33 @@ def test_a_span_is_from_a_tenth_of_the_largest_change_to_nine(
     kernel: list[float], span: tuple[int, int] | None
 ) -> None:
     assert kernel_span(np.array(kernel, dtype=np.float64)) == span
+
+
+@pytest.mark.parametrize(
+    ("metrics", "learning", "words"),
+    [
+        ({"kernel_growth": 1.2}, [False, False], "the kernel changed by less than half"),
+        (
+            {"kernel_growth": 8.0},
+            [True, False, True],
+            "the kernel changed by half or more with 2 of 3 seeds",
+        ),
+        (
+            {"kernel_growth": 8.0},
+            [True],
+            "the kernel grew 8 times, and alignment did not rise with every seed",
+        ),
+        (
+            {"kernel_growth": 1.0, "alignment_share": 0.5},
+            [True],
+            "the kernel changed by half or more, and 50 % of the alignment's rise came with it",
+        ),
+    ],
+)
+def test_what_is_said_of_the_kernel_goes_by_every_seed(
+    metrics: dict[str, float], learning: list[bool], words: str
+) -> None:
+    assert kernel_words(metrics, learning) == words
 
 
 def test_a_network_that_stays_linear_has_no_span(runs: dict[str, gs.Run]) -> None:

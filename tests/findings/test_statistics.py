@@ -130,6 +130,15 @@ def test_zero_over_zero_says_nothing_and_leaves_the_other_seeds_their_median() -
     assert exact([math.nan]).over(exact([0.0])).text() == "unknown"
 
 
+def test_a_ratio_to_zero_is_infinite_and_has_no_deviation() -> None:
+    ratios = exact([300.0, 500.0]).over(exact([0.0, 0.0]))
+    assert ratios.text("{:.0f}x".format) == "infinite, all 2 reached"
+    assert (ratios.mean.text(), ratios.std) == ("infinite", None)
+    one = exact([300.0, 500.0]).over(exact([0.0, 100.0]))
+    assert one.text(done=None) == "infinite (5 or more)"
+    assert one.std is None
+
+
 def test_welch_is_the_one_of_scipy_and_of_the_formula() -> None:
     p = welch_p(exact(SLOW), exact(FAST[:5]))
     assert p == pytest.approx(scipy.stats.ttest_ind(SLOW, FAST[:5], equal_var=False).pvalue)

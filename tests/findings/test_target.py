@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from grokscope.findings import Interval, Target
-from grokscope.findings.target import TargetSection
+from grokscope.findings.target import TargetSection, TimeSection
 from grokscope.runs import History
 
 TARGET = Target("test_accuracy", 0.9)
@@ -103,3 +103,27 @@ def test_an_accuracy_is_a_fraction(target: float) -> None:
     with pytest.raises(ValueError, match=r"test_accuracy runs from 0 to 1: got .*; 85 % is 0\.85"):
         Target("test_accuracy", target)
     assert Target("train_loss", target).target == target
+
+
+def test_a_loss_reaches_its_target_from_above() -> None:
+    rows = History({"step": s, "train_loss": v} for s, v in [(0, 2.0), (10, 1.0), (20, 0.4)])
+    target = Target("train_loss", 0.5)
+    assert (target.first_step(rows), target.is_reached(rows.rows[1])) == (20, False)
+    assert target.time_to([rows]).median == (20, 20)
+    assert target.time_to([rows], since=1.5).median == (10, 10)
+    assert Target("train_loss", 0.1).time_to([rows]).median == (20, math.inf)
+    assert not target.is_reached({"train_loss": math.nan})
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "since", "side"),
+    [("test_accuracy", 0.5, 0.9, "below"), ("x", 3, 3, "below"), ("train_loss", 0.5, 0.1, "above")],
+)
+def test_time_is_counted_from_what_comes_first(
+    metric: str, target: float, since: float, side: str
+) -> None:
+    said = f"since must lie {side} the target of {metric}, {target:g}: got {since:g}"
+    with pytest.raises(ValueError, match=said):
+        Target(metric, target).time_to([REACHED], since=since)
+    with pytest.raises(ValidationError, match=said):
+        TimeSection(metric=metric, target=target, since=since)

@@ -11,7 +11,7 @@ from grokscope.runs import RunDirectory
 from tests.report import made_up_runs
 from tests.report.test_summary import by_hand, summary
 
-BEGIN = (0, 0.1, 0.1)
+BEGIN, LAST = (0, 0.1, 0.1), (9000, 1.0, 0.5)
 
 
 def headline(path: Path) -> str:
@@ -68,6 +68,79 @@ def test_of_two_limits_the_lower_is_told(tmp_path: Path) -> None:
     assert headline(by_hand(tmp_path / "run", rows)) == (
         "Neither of Weight decay alone and GrokAlign generalized within 7,000 steps"
     )
+
+
+@pytest.mark.parametrize(
+    ("baseline", "ours", "expected"),
+    [
+        (
+            [100, None],
+            [50, 60],
+            "GrokAlign generalized after 55 steps; Weight decay alone generalized with 1 of 2 "
+            "seeds within 9,000 steps",
+        ),
+        (
+            [100, 200],
+            [50, None],
+            "GrokAlign generalized with 1 of 2 seeds within 9,000 steps; Weight decay alone did "
+            "after 150",
+        ),
+        (
+            [100, None],
+            [50, None],
+            "Weight decay alone generalized with 1 of 2 seeds within 9,000 steps. "
+            "GrokAlign generalized with 1 of 2 seeds within 9,000 steps",
+        ),
+        (
+            [100, None, None],
+            [None, None, None],
+            "Weight decay alone generalized with 1 of 3 seeds within 9,000 steps. "
+            "GrokAlign did not generalize within 9,000 steps",
+        ),
+    ],
+)
+def test_of_a_condition_some_of_whose_seeds_generalized_it_is_not_said_that_it_did_not(
+    tmp_path: Path, baseline: list[int | None], ours: list[int | None], expected: str
+) -> None:
+    path = by_hand(
+        tmp_path / "run",
+        {
+            (arm, seed): [BEGIN, (5, 1.0, 0.5), *([(step, 1.0, 0.9)] if step else []), LAST]
+            for arm, steps in (("baseline", baseline), ("grokalign", ours))
+            for seed, step in enumerate(steps)
+        },
+    )
+    found = finding(summary(path))
+    assert ". ".join([found.headline, *found.further]) == expected
+
+
+@pytest.mark.parametrize(
+    ("ours", "steps", "seconds"),
+    [
+        ([50, 250, 400], "2.0× fewer steps: 250 instead of 500", "25.0 s instead of 50.0 s: "),
+        (
+            [200, 700, 150],
+            "1.4× more steps, by the median of ratios seed by seed; the medians are 200 and 500",
+            "1.4× more, by the median of ratios seed by seed; the medians are 20.0 s and 50.0 s",
+        ),
+        (
+            [105, 2000, 800],
+            "about as many steps as Weight decay alone, by the median",
+            "about as much, by the median",
+        ),
+    ],
+)
+def test_medians_that_do_not_go_with_the_ratio_of_seeds_are_told_as_such(
+    tmp_path: Path, ours: list[int], steps: str, seconds: str
+) -> None:
+    rows = {
+        (arm, seed): [BEGIN, (5, 1.0, 0.5), (step, 1.0, 0.9)]
+        for arm, of in (("baseline", [100, 500, 1000]), ("grokalign", ours))
+        for seed, step in enumerate(of)
+    }
+    of_run = summary(by_hand(tmp_path / "run", rows))
+    assert finding(of_run).headline.startswith(f"GrokAlign generalized in {steps}")
+    assert time_sentences(of_run)[0].startswith(f"In training time, GrokAlign took {seconds}")
 
 
 @pytest.mark.parametrize(

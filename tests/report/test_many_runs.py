@@ -143,3 +143,38 @@ def test_a_phone_scrolls_the_table_and_not_the_page(browser: Browser, page: Path
     assert tab.evaluate("document.documentElement.scrollWidth") == 390
     assert tab.evaluate("document.querySelector('.runs .scroll').scrollWidth") > 390
     assert tab.complaints() == []
+
+
+# Of two groups of runs, the steps at which each seed generalizes, and what the table says.
+BOUNDED = {
+    "a": (2.0, [300, 500], "400 steps"),
+    "b": (1.0, [None, 500], "at least 3,250 steps"),
+    "c": (1.0, [None, None], "not in 6,000"),
+    "d": (2.0, [5000, 9000, None], "6,000 to 9,000 steps"),
+    "e": (3.0, [200, 400], "300 steps"),
+}
+
+
+def test_bounds_sort_after_what_was_reached_and_have_no_median(
+    browser: Browser, tmp_path: Path
+) -> None:
+    for name, (rate, seeds, _) in BOUNDED.items():
+        spec = made_up_runs.spec(seeds=list(range(len(seeds))), name=name, claims=[])
+        arms = made_up_runs.change_spec(spec, "baseline", "training", lr=rate)
+        spec["arms"] = {"baseline": arms["baseline"]}
+        with RunDirectory.create(tmp_path / name, spec, "cpu", spec["seeds"]) as run:
+            for seed, reached in enumerate(seeds):
+                trial = run.trial("baseline", seed)
+                for step, accuracy in ((0, 0.1), (reached or 6000, 0.95 if reached else 0.5)):
+                    row = {"step": step, "train_accuracy": 1.0, "test_accuracy": accuracy}
+                    trial.append(row, {"train_seconds": 0.0})
+                made_up_runs.finish(trial, reached or 6000)
+    tab = browser.open(write_report(sorted(tmp_path.iterdir()), tmp_path / "page.html"), 1280, 900)
+    assert column(tab, "generalized") == [words for *_, words in BOUNDED.values()]
+    press(tab, "generalized")
+    assert column(tab, "run") == ["e", "a", "d", "b", "c"]
+    enter(tab, "select", "training.lr")
+    heads = tab.evaluate(
+        "[...document.querySelectorAll('tr.group')].map((row) => row.innerText.split('\\t')[7])"
+    )
+    assert heads == ["", "", "300 steps"]

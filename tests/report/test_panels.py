@@ -426,3 +426,37 @@ def test_onsets_are_shaded_and_marked(tmp_path: Path) -> None:
         3.9,
     ]
     assert figure_of(soon)["layout"]["shapes"] == []
+
+
+@pytest.mark.parametrize(
+    ("rises", "words"),
+    [
+        ([1000, 2000, None], "onset: 2,083 to 2,881"),  # that of the second, not between the two
+        ([1000, None, None], None),
+        ([1000, 2000, 0], "onset: 1,041 to 1,440"),
+    ],
+)
+def test_a_seed_that_did_not_rise_is_later_than_any(
+    tmp_path: Path, rises: list[int | None], words: str | None
+) -> None:
+    spec = made_up_runs.spec(seeds=[0, 1, 2], milestones={}, claims=[])
+    with RunDirectory.create(tmp_path / "run", spec, "cpu", [0, 1, 2]) as run:
+        for seed, rise in enumerate(rises):
+            trial = run.trial("baseline", seed)
+            for step in (0, 1, 2, 10, 100, 1000, 1500, 2000, 3000, 4000, 8000, 16_000, 32_000):
+                high = rise is not None and step > rise
+                row = {
+                    "train_accuracy": 1.0 if step else 0.1,
+                    "test_accuracy": 0.9 if high else 0.2,
+                }
+                trial.append({"step": step, **row}, {})
+        matrix = {"steps": [0, 1000], "matrix": np.ones((2, 2)).tolist()}
+        run.write_results({"kernel": {"baseline": matrix}})
+    (drawing,) = draw(
+        tmp_path / "run", kind="curves", title="A", columns=["test_accuracy"], spans="onset"
+    )
+    labels = [one["text"] for one in figure_of(drawing)["layout"]["annotations"]]
+    assert [one for one in labels if one.startswith("onset")] == ([words] if words else [])
+    (map_of,) = draw(tmp_path / "run", kind="heatmap", results="kernel", mark="onset")
+    marks = [shape for shape in figure_of(map_of)["layout"]["shapes"] if shape["x0"] == shape["x1"]]
+    assert len(marks) == (2 if words else 0)

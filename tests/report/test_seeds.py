@@ -10,7 +10,7 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from grokscope.findings.claims import StepsTo
+from grokscope.findings.claims import Claim, StepsTo, Verdict
 from grokscope.findings.statistics import SeedValues
 from grokscope.findings.summary import run_summary
 from grokscope.report import comparison_data, print_summary, print_sweep, write_report
@@ -119,6 +119,7 @@ def test_page_and_terminal_say_how_many_seeds_got_there(several: Path, tmp_path:
     assert max(len(line) for line in written.getvalue().splitlines()) <= 80
     page = write_report([several], tmp_path / "page.html").read_text()
     assert "<h2>Statistics over seeds</h2>" in page
+    assert "with fewer than six seeds contains the true median less often" in page
     assert "5 of 6" in page
 
 
@@ -181,8 +182,9 @@ def test_a_sweep_is_shown_setting_by_setting(tmp_path: Path) -> None:
     written = io.StringIO()
     print_sweep(open_runs([tmp_path]), Console(file=written, width=80))
     text = written.getvalue()
-    assert text.count("1 of 2") == 2
-    assert "lr=2: " in text
+    table, _, sentences = text.partition("lr=1: ")
+    assert table.count("1 of 2") == 2
+    assert "lr=2: GrokAlign generalized with 1 of 2 seeds within 5,000 steps" in sentences
     assert max(len(line) for line in text.splitlines()) <= 80
     assert [entry["run"] for entry in comparison_data([tmp_path])] == [
         *("lr=1", "lr=1", "lr=2", "lr=2")
@@ -201,15 +203,40 @@ def test_a_sweep_that_has_just_begun_can_be_shown(tmp_path: Path) -> None:
     assert write_report([tmp_path]).exists()
 
 
-def test_settings_of_a_single_arm_are_held_against_the_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("other", "said"), [(0.9, "5.0×"), (0.5, "–")])
+def test_settings_of_a_single_arm_are_held_against_the_first(
+    tmp_path: Path, other: float, said: str
+) -> None:
     spec = made_up_runs.spec(seeds=[0, 1], arms={"only": {"title": "Only"}}, claims=[])
-    settings = {"lr=1": {"training.lr": 1}, "lr=2": {"training.lr": 2}}
-    write_sweep(tmp_path, "x", settings, dict.fromkeys(settings, spec), [0, 1], ["grokscope"])
+    goal = {"generalized": {"metric": "test_accuracy", "target": other}}
+    specs = {"lr=1": spec, "lr=2": {**spec, "milestones": {**spec["milestones"], **goal}}}
+    write_sweep(tmp_path, "x", {name: {} for name in specs}, specs, [0, 1], ["grokscope"])
     for setting, steps in (("lr=1", [2000, 3000]), ("lr=2", [400, 600])):
         for seed in (0, 1):
             record(tmp_path / setting / f"seed-{seed}", {"only": list(steps)}, [seed])
     rows = sweep_table([run_summary(run) for run in open_runs([tmp_path])])
-    assert [row[4] for row in rows] == ["speedup", "–", "5.0×"]
+    assert [row[4] for row in rows] == ["speedup", "–", said]
+    name = "milestones.generalized.target"
+    told = [entry["settings"].get(name) for entry in comparison_data([tmp_path])]
+    assert told == ([None, None] if other == 0.9 else ["0.9", "0.5"])
+
+
+@pytest.mark.parametrize(
+    ("moments", "state"),
+    [
+        ({"at": "first", "over": "first"}, "held"),
+        ({"at": "first", "over": "last"}, "open"),
+        ({"at": "last", "over": "first"}, "open"),
+    ],
+)
+def test_a_change_from_where_a_metric_ends_is_open_until_the_run_has_ended(
+    moments: dict[str, str], state: str
+) -> None:
+    quantity = {"kind": "change", "arm": "a", "metric": "loss", **moments}
+    claim = Claim.model_validate({"says": "it moves", "quantity": quantity, "at_least": 1})
+    verdict = Verdict(claim, "held", SeedValues.exact([2.0]))
+    assert judgement(verdict, "running").state == state
+    assert judgement(verdict, "finished").state == "held"
 
 
 @pytest.mark.parametrize(

@@ -88,6 +88,23 @@ def test_time_since_a_level_and_published_figures_stand_beside(race: Path) -> No
     assert "paper" not in fast[5]
 
 
+@pytest.mark.parametrize("over", [[], ["baseline"]])
+def test_of_trainings_that_go_on_nothing_is_told(tmp_path: Path, over: list[str]) -> None:
+    spec = {"name": "race", "arms": {"baseline": {}, "fast": {}}}
+    with RunDirectory.create(tmp_path / "run", spec, "cpu", [0]) as writer:
+        for arm in spec["arms"]:
+            trial = writer.trial(arm, 0)
+            trial.append({"step": 10, "test_accuracy": 0.9}, {"train_seconds": 1.0})
+            if arm in over:
+                trial.finish(stopped="target", steps=10)
+    if not over:
+        with pytest.raises(NothingToDraw, match="no training is over yet"):
+            cells(tmp_path / "run")
+    else:
+        _, *rows = cells(tmp_path / "run")
+        assert [text(row[0]) for row in rows] == over
+
+
 def test_mistakes_are_named(race: Path, tmp_path: Path) -> None:
     with pytest.raises(PanelError, match="no arm 'slow'"):
         draw(race, kind="time_to_target", target=0.85, published={"slow": {"steps": 2}})

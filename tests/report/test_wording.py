@@ -47,7 +47,10 @@ NONE = wording.NOTHING
         (wording.duration, math.inf, NONE),
         (wording.ratio, 9.94, "9.9"),
         (wording.ratio, 9.96, "10"),
-        (wording.ratio, 0.44, "0.4"),
+        (wording.ratio, 0.44, "0.44"),
+        (wording.ratio, 0.028, "0.028"),
+        (wording.ratio, 0.996, "1.0"),
+        (wording.ratio, 0, "0"),
         (wording.listed, [], ""),
         (wording.listed, ["a"], "a"),
         (wording.listed, ["a", "b"], "a and b"),
@@ -69,8 +72,10 @@ def test_seeds_in_a_cell() -> None:
     known = SeedValues.censored([100, 300, 200], limits=[900] * 3)
     some = SeedValues.censored([100, None, None], limits=[900] * 3)
     assert wording.steps_text(known) == "200 steps"
-    assert wording.steps_text(some) == "not in 900"
-    assert wording.steps_text(some, "none in") == "none in 900"
+    assert wording.steps_text(some) == "at least 900 steps"
+    none = SeedValues.censored([None, None], limits=[900, 900])
+    assert wording.steps_text(none) == "not in 900"
+    assert wording.steps_text(none, ">") == "> 900"
     assert wording.range_text(known) == "100–300"
     assert wording.range_text(some) == "1 of 3 seeds"
     assert wording.range_text(SeedValues((5.0,), (5.0,))) is None

@@ -20,7 +20,7 @@ Cost: O(n log n) in the number of evaluations.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grokscope.arguments import checked_arguments
+from grokscope.findings.statistics import SeedValues
 from grokscope.runs.history import History
 from grokscope.shown import shown
 
@@ -188,6 +189,22 @@ def onset(
         for share in (0.1, 0.5, 0.9)
     )
     return Onset("delayed", at, start, middle, None if rising else end, before, after, rising, last)
+
+
+def over_seeds(found: Sequence[Onset], moment: str) -> SeedValues:
+    """A moment of the onsets of several seeds, as ``Onset.at`` names it, none of them dropped.
+
+    Where it did not come it is censored at the last evaluation; where there was no delay the rise
+    was over by twice the steps of memorization.
+    """
+    lows, highs = [], []
+    for each in found:
+        at, early = each.at(moment), each.state == "no delay" and each.memorized is not None
+        lows.append(at if at is not None else 0.0 if early else each.last)
+        highs.append(
+            at if at is not None else _FACTOR * (each.memorized or 0) if early else math.inf
+        )
+    return SeedValues(tuple(lows), tuple(highs))
 
 
 def value_at(history: History, name: str, step: float) -> float:

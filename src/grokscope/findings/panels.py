@@ -272,7 +272,7 @@ class TimeToTarget(TimeSection, Panel):
     Attributes:
         metric: what has the target.
         target: what it has to reach.
-        since: also the time from where the metric first is at or above this.
+        since: also the time from where the metric first has reached this.
         baseline: the arm that the others are compared with.
         arms: the arms to show; all by default.
         published: speedups in a paper to stand beside ours, by arm.

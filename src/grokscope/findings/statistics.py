@@ -76,6 +76,8 @@ class Interval(NamedTuple):
         if math.isnan(self.low) or math.isnan(self.high):
             return "unknown"
         below, above = self.low in (0.0, -math.inf), self.high == math.inf
+        if self.low == math.inf:
+            return "infinite"
         if self.is_exact:
             return write(self.low)
         if below and above:
@@ -195,8 +197,8 @@ class SeedValues:
 
     @property
     def std(self) -> float | None:
-        """Standard deviation (n - 1); None for one seed, and where any is censored."""
-        if len(self) < 2 or self.num_known < len(self):
+        """Standard deviation (n - 1); None for one seed, and where any is censored or infinite."""
+        if len(self) < 2 or self.num_known < len(self) or math.inf in map(abs, self.lows):
             return None
         return float(np.std(self.lows, ddof=1))
 

@@ -25,6 +25,8 @@ UNITS: tuple[Unit, ...] = ("steps", "seconds")
 class Target:
     """A metric at or above a value: where training may stop, or a milestone on its way.
 
+    A metric whose name ends in "loss" reaches a value from above: at or below it.
+
     Args:
         metric: the column that has the target.
         target: the value that it has to reach.
@@ -39,6 +41,8 @@ class Target:
         >>> rows = [{"step": 0, "test_accuracy": 0.1}, {"step": 900, "test_accuracy": 0.9}]
         >>> target.first_step(History(rows)), target.time_to([History(rows)]).median.text()
         (900, '900')
+        >>> Target("test_loss", 0.5).is_reached({"step": 100, "test_loss": 0.7})
+        False
     """
 
     metric: str = "test_accuracy"
@@ -52,13 +56,15 @@ class Target:
             )
 
     def is_reached(self, row: Mapping[str, Any]) -> bool:
-        """Whether a row is at or above the target; a row without the metric is not."""
+        """Whether a row has reached the target; a row without the metric has not."""
         value = row.get(self.metric)
-        return value is not None and bool(value >= self.target)
+        if value is None:
+            return False
+        return bool(value <= self.target if self._falls else value >= self.target)
 
     def first_step(self, history: History) -> int | None:
-        """The first recorded step at or above the target; None where there is none."""
-        return history.first_step(self.metric, self.target)
+        """The first recorded step that has reached the target; None where there is none."""
+        return history.first_step(self.metric, self.target, at_most=self._falls)
 
     def time_to(
         self, histories: Iterable[History], unit: Unit = "steps", since: float | None = None
@@ -71,25 +77,44 @@ class Target:
         Args:
             histories: one for each seed, each with rows.
             unit: "steps" or "seconds".
-            since: count from where the metric first is at or above this, not from the start.
+            since: count from where the metric first has reached this, not from the start.
 
         Raises:
-            ValueError: if there is no history.
+            ValueError: if there is no history, or the target is reached before ``since``.
 
         Example:
             >>> rows = [{"step": 0, "a": 0.1}, {"step": 100, "a": 0.3}, {"step": 900, "a": 0.9}]
             >>> Target("a", 0.95).time_to([History(rows)], since=0.2).median.text()
             'at least 800'
         """
+        start = None if since is None else self.earlier(since)
         values, limits = [], []
         for history in histories:
             clock = _clock(history, unit)
-            begin = 0.0 if since is None else _at(history, clock, self.metric, since)
-            end = _at(history, clock, self.metric, self.target)
+            begin = 0.0 if start is None else _at(history, clock, start)
+            end = _at(history, clock, self)
             values.append(None if begin is None or end is None else end - begin)
             last = _last_known(history, clock, self.metric)
             limits.append(0.0 if begin is None or last is None else last - begin)
         return SeedValues.censored(values, limits)
+
+    def earlier(self, level: float) -> Target:
+        """The level that the metric reaches on its way, from which time may be counted.
+
+        Raises:
+            ValueError: if the target is reached first.
+        """
+        before = level > self.target if self._falls else level < self.target
+        if not before:
+            side = "above" if self._falls else "below"
+            raise ValueError(
+                f"since must lie {side} the target of {self.metric}, {self.target:g}: got {level:g}"
+            )
+        return Target(self.metric, level)
+
+    @property
+    def _falls(self) -> bool:
+        return self.metric.endswith("loss")
 
 
 class TargetSection(Strict):
@@ -112,7 +137,7 @@ class TargetSection(Strict):
 class TimeSection(TargetSection):
     """A time to a target as a spec has it.
 
-    With ``since`` it is counted from where the metric first is at or above that.
+    With ``since`` it is counted from where the metric first has reached that.
     """
 
     since: Finite | None = None
@@ -120,7 +145,7 @@ class TimeSection(TargetSection):
     @model_validator(mode="after")
     def _can_begin(self) -> TimeSection:
         if self.since is not None:
-            Target(self.metric, self.since)
+            self.goal.earlier(self.since)
         return self
 
     def time_to(self, histories: Iterable[History], unit: Unit) -> SeedValues:
@@ -143,6 +168,6 @@ def _last_known(history: History, clock: NDArray[np.float64], metric: str) -> fl
     return float(known[-1]) if len(known) else None
 
 
-def _at(history: History, clock: NDArray[np.float64], metric: str, target: float) -> float | None:
-    step = history.first_step(metric, target)
+def _at(history: History, clock: NDArray[np.float64], target: Target) -> float | None:
+    step = target.first_step(history)
     return None if step is None else float(clock[np.argmax(history.steps == step)])

@@ -9,7 +9,7 @@ from typing import Any
 
 from grokscope.findings.statistics import Interval, SeedValues
 from grokscope.findings.summary import END, START, ArmSummary, RunSummary, Times, run_summary
-from grokscope.report.facts import arm_settings, differing
+from grokscope.report.facts import arm_settings, differing, flat_settings
 from grokscope.report.panels import Drawing, Key
 from grokscope.report.panels.curves import recorded
 from grokscope.report.plotting import (
@@ -62,7 +62,7 @@ def comparison_data(runs: Sequence[Run | Path]) -> list[dict[str, Any]]:
 def compared(runs: Sequence[Run]) -> list[dict[str, Any]]:
     """What ``comparison_data`` gives, of runs that are open already."""
     arms = [(run, arm) for run in runs for arm in run_summary(run).arms]
-    settings = [arm_settings(run, arm.arm) for run, arm in arms]
+    settings = [_settings(run, arm.arm) for run, arm in arms]
     apart = differing(settings)
     return [
         {**_entry(run, arm), "settings": {name: own.get(name) for name in apart}}
@@ -98,7 +98,7 @@ def summary_table(summary: RunSummary) -> list[list[str]]:
 def comparison_columns(runs: Sequence[Run]) -> list[dict[str, str]]:
     """A column for each arm of each run: labels and texts, the same labels in each."""
     arms = [(run, arm) for run in runs for arm in run_summary(run).arms]
-    settings = [arm_settings(run, arm.arm) for run, arm in arms]
+    settings = [_settings(run, arm.arm) for run, arm in arms]
     apart = differing(settings)
     columns = [
         {
@@ -137,6 +137,12 @@ def speed_up_text(arm: ArmSummary) -> str:
     words = {"steps": "steps", "seconds": "time"}
     lines = [ratio_text(of.median, words[unit]) for unit, of in arm.speed_up.items()]
     return "\n".join(lines) or NOTHING
+
+
+def _settings(run: Run, arm: str) -> dict[str, str]:
+    """What defines an arm, and what its run calls a milestone: times to others do not compare."""
+    milestones = flat_settings(run.spec.get("milestones") or {}, "milestones.")
+    return {**arm_settings(run, arm), **milestones}
 
 
 def _entry(run: Run, arm: ArmSummary) -> dict[str, Any]:

@@ -61,10 +61,13 @@ def finding(summary: RunSummary) -> Finding:
     others = [arm for arm in measured if arm is not baseline]
     if baseline is None or not others:
         return Finding(*_split([_alone(arm) for arm in measured]), meaning)
-    if all(_time(arm) is None for arm in measured):
+    if not any(_num_generalized(arm) for arm in measured):
         return Finding(_none(measured), [], meaning)
-    others.sort(key=_order)
-    headline, *further = [_against(arm, baseline) for arm in others]
+    if all(_time(arm) is None for arm in measured):
+        sentences = [_alone(arm) for arm in measured]
+    else:
+        sentences = [_against(arm, baseline) for arm in sorted(others, key=_order)]
+    headline, *further = sentences
     if len(others) > _MOST:
         further = [f"The table has the other {len(further)} conditions"]
     return Finding(headline, further, meaning)
@@ -105,10 +108,22 @@ def _order(arm: ArmSummary) -> float:
     return math.inf if steps is None else steps.low
 
 
-def _so_far(arm: ArmSummary) -> str:
-    """How far an arm was trained that did not generalize; "yet" while that may still change."""
+def _num_generalized(arm: ArmSummary) -> int:
+    """The number of seeds whose time to generalize is known."""
+    times = arm.milestones.get(END)
+    return times["steps"].num_known if times else 0
+
+
+def _short_of_it(arm: ArmSummary, *, brief: bool = False) -> str:
+    """What an arm did that has no median time to generalize; "yet" while that may still change."""
+    over = _over(arm)
+    if known := _num_generalized(arm):
+        seeds, run = f"generalized with {known} of {len(arm.seeds)} seeds", count(_trained(arm))
+        return f"{seeds} within {run} steps" if over else f"has {seeds} so far, at step {run}"
     run = count(_limit(arm))
-    return f"within {run} steps" if _over(arm) else f"yet, at step {run}"
+    if over:
+        return f"did not{'' if brief else ' generalize'} within {run} steps"
+    return f"has not{'' if brief else ' generalized'} yet, at step {run}"
 
 
 def _limit(arm: ArmSummary) -> float:
@@ -124,14 +139,12 @@ def _trained(arm: ArmSummary) -> float:
 def _against(arm: ArmSummary, baseline: ArmSummary) -> str:
     steps, reference = _time(arm), _time(baseline)
     if steps is None:
-        verb = "did not generalize" if _over(arm) else "has not generalized"
         rest = "" if reference is None else f"; {baseline.title} did after {reference.text(count)}"
-        return f"{arm.title} {verb} {_so_far(arm)}{rest}"
+        return f"{arm.title} {_short_of_it(arm)}{rest}"
     if reference is None:
-        verb = "did not" if _over(baseline) else "has not"
         return (
             f"{arm.title} generalized after {steps.text(count)} steps; "
-            f"{baseline.title} {verb} {_so_far(baseline)}"
+            f"{baseline.title} {_short_of_it(baseline, brief=True)}"
         )
     speed_up = arm.speed_up.get("steps")
     if speed_up is None:
@@ -167,8 +180,7 @@ def _none(arms: list[ArmSummary]) -> str:
 def _alone(arm: ArmSummary) -> str:
     steps = _time(arm)
     if steps is None:
-        verb = "did not generalize" if _over(arm) else "has not generalized"
-        return f"{arm.title} {verb} {_so_far(arm)}"
+        return f"{arm.title} {_short_of_it(arm)}"
     said = f"{arm.title} generalized after {steps.text(count)} steps"
     delay = None if arm.delay is None else arm.delay["steps"].median
     if delay is None or not delay.is_bounded:
@@ -247,7 +259,8 @@ def judgement(verdict: Verdict, run_state: str = "finished") -> Judgement:
     """
     claim = verdict.claim
     settled = run_state == "finished" or verdict.state == "open"
-    moving = not settled and getattr(claim.quantity, "at", "first") != "first"
+    moments = {getattr(claim.quantity, name, "first") for name in ("at", "over")}
+    moving = not settled and moments != {"first"}
     state = "open" if moving else verdict.state
     return Judgement(
         state=state,
@@ -275,7 +288,8 @@ def _over_seeds(values: SeedValues, write: Callable[[float], str]) -> str:
     """How many seeds the median is of, from where to where, and how many of them are known."""
     if len(values) == 1:
         return ""
-    ends = [write(end) for end in (min(values.known), max(values.known))] if values.known else []
+    known = values.known
+    ends = [Interval(end, end).text(write) for end in (min(known), max(known))] if known else []
     span = f", {ends[0]} to {ends[1]}" if len(set(ends)) > 1 else ""
     missing = f", {values.num_known} of them known" if values.num_known < len(values) else ""
     return f" (median of {len(values)} seeds{missing}{span})"

@@ -82,9 +82,11 @@ def seed_table(rows: Sequence[SeedRow]) -> list[list[str]]:
 def sweep_table(summaries: Sequence[RunSummary]) -> list[list[str]]:
     """The settings of a sweep in one table: steps to generalize, or else the final accuracy.
 
-    Settings of a single arm are compared with the first setting.
+    Settings of a single arm are compared with the first setting, where they mean the same by
+    generalizing.
     """
-    alone = all(len(summary.arms) == 1 for summary in summaries)
+    goals = {summary.milestones.get(END) for summary in summaries}
+    alone = len(goals) == 1 and all(len(summary.arms) == 1 for summary in summaries)
     found: list[SeedRow] = []
     for summary in summaries:
         for row in seed_rows(summary, least=1):

@@ -82,9 +82,11 @@ def ratio(value: float) -> str:
     """A ratio to two or three digits.
 
     Example:
-        >>> ratio(11.04), ratio(3.44), ratio(120.3)
-        ('11', '3.4', '120')
+        >>> ratio(11.04), ratio(3.44), ratio(120.3), ratio(0.042)
+        ('11', '3.4', '120', '0.042')
     """
+    if value < 0.995:
+        return f"{value:.2g}"
     return f"{value:.0f}" if value >= 9.95 else f"{value:.1f}"
 
 
@@ -145,16 +147,18 @@ def listed(words: Sequence[str], last: str = "and") -> str:
 def steps_text(steps: SeedValues, missing: str = "not in") -> str:
     """The median of steps in a table cell.
 
-    Where it has no largest value, ``missing`` and the steps that it takes at least.
+    Where no seed has one, ``missing`` and the steps that it takes at least.
 
     Example:
         >>> steps_text(SeedValues.censored([5000, 9000, None], limits=[9000, 9000, 6000]))
         '6,000 to 9,000 steps'
         >>> steps_text(SeedValues.censored([None], limits=[9000]))
         'not in 9,000'
+        >>> steps_text(SeedValues.censored([1000, None], limits=[9000, 9000]))
+        'at least 5,000 steps'
     """
     median = steps.median
-    return f"{median.text(count)} steps" if median.is_bounded else f"{missing} {count(median.low)}"
+    return f"{median.text(count)} steps" if steps.num_known else f"{missing} {count(median.low)}"
 
 
 def range_text(steps: SeedValues) -> str | None:

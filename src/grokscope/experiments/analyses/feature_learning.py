@@ -53,7 +53,7 @@ def feature_learning(trained: AnalysisInput) -> dict[str, Any]:
           descent shows it, over that of Theorem 9.
     """
     run = trained.run
-    spans, arms, table = {}, {}, {}
+    spans, arms, table, found = {}, {}, {}, []
     for arm in run.arms:
         trajectories = [_trajectory(trained, arm, seed) for seed in run.seeds(arm)]
         metrics = {
@@ -67,17 +67,25 @@ def feature_learning(trained: AnalysisInput) -> dict[str, Any]:
         arms[arm] = metrics
         title = run.spec["arms"][arm]["title"] or arm
         table[title] = {name: median(values) for name, values in metrics.items()}
-    found = "; ".join(_sentence(title, metrics) for title, metrics in table.items())
-    return {"finding": found, "spans": spans, "table": table, "arms": arms}
+        learning = ["start" in trajectory for trajectory in trajectories]
+        found.append(f"{title}: {kernel_words(table[title], learning)}")
+    return {"finding": "; ".join(found), "spans": spans, "table": table, "arms": arms}
 
 
-def _sentence(title: str, metrics: Mapping[str, float]) -> str:
+def kernel_words(metrics: Mapping[str, float], learning: Sequence[bool]) -> str:
+    """What the kernel did, from medians over seeds, and for each seed whether it has a span."""
+    if not any(learning):
+        return "the kernel changed by less than half"
+    if not all(learning):
+        return f"the kernel changed by half or more with {sum(learning)} of {len(learning)} seeds"
+    growth = metrics.get("kernel_growth", math.nan)
+    # A kernel that shrinks or turns is at its largest at the start.
+    grew = growth >= 1 + _LEAST_CHANGE
+    words = f"the kernel grew {growth:.2g} times" if grew else "the kernel changed by half or more"
     if "alignment_share" not in metrics:
-        return f"{title}: the kernel changed by less than half"
-    return (
-        f"{title}: the kernel grew {metrics['kernel_growth']:.2g} times, and "
-        f"{100 * metrics['alignment_share']:.0f} % of the alignment's rise came with it"
-    )
+        return f"{words}, and alignment did not rise with every seed"
+    share = 100 * metrics["alignment_share"]
+    return f"{words}, and {share:.0f} % of the alignment's rise came with it"
 
 
 def scaling(trained: AnalysisInput) -> dict[str, Any]:

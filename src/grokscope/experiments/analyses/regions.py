@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from grokscope.experiments.analyses.migration import migration_metrics
 from grokscope.experiments.analyses.region_pictures import picture, setting
 from grokscope.experiments.analysis_input import AnalysisInput
+from grokscope.findings.target import Target
 from grokscope.measures import jacobian
 from grokscope.measures.regions import Slice, linear_regions
 from grokscope.runs import History
@@ -196,7 +197,7 @@ def _milestones(
     """The metrics at the first kept step that reaches each milestone, and at the last."""
     reached = {}
     for name, entry in trained.run.spec["milestones"].items():
-        first = history.first_step(entry["metric"], entry["target"])
+        first = Target(entry["metric"], entry["target"]).first_step(history)
         kept = [row for row in trajectory if first is not None and row["step"] >= first]
         if kept:
             reached[name] = kept[0]

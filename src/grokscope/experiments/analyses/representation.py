@@ -6,6 +6,7 @@ is the figure's own stands in a file of its own; here the parts that a spec asks
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from statistics import median
 from typing import Any
@@ -23,6 +24,7 @@ from grokscope.experiments.analyses.late_compression import late_compression
 from grokscope.experiments.analyses.probing import probing
 from grokscope.experiments.analysis_input import AnalysisInput
 from grokscope.findings import onset
+from grokscope.findings.onset import over_seeds
 from grokscope.runs import History, Run
 
 
@@ -148,14 +150,15 @@ def _finding(run: Run) -> str:
     for arm in run.arms:
         found = [onset(run.history(arm, seed)) for seed in run.seeds(arm)]
         title = run.spec["arms"][arm].get("title") or arm
-        late = [one for one in found if one.start is not None]
-        if len(late) > len(found) / 2:
+        state, seeds = Counter(one.state for one in found).most_common(1)[0]
+        if 2 * seeds <= len(found):
+            words = "its seeds differ"
+        elif state == "delayed":
             start, memorized = (
-                median(one.at(moment) or 0.0 for one in late) for moment in ("start", "memorized")
+                over_seeds(found, moment).median.text() for moment in ("start", "memorized")
             )
-            words = f"generalizes from step {start:,.0f}, memorized at {memorized:,.0f}"
+            words = f"generalizes from step {start}, memorized at {memorized}"
         else:
-            state = max((one.state for one in found), key=[one.state for one in found].count)
             words = {
                 "no delay": "generalizes without delay",
                 "never": "has not generalized",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from grokscope.findings.onset import over_seeds
 from grokscope.findings.panels import HeatMap, PanelError
 from grokscope.findings.summary import END, START
 from grokscope.report.panels.drawing import Context, Drawing, NothingToDraw
@@ -178,10 +178,11 @@ def _marks(panel: HeatMap, context: Context, arm: str) -> list[tuple[float, str]
     """Steps to mark and the dash of their lines."""
     by_onset = panel.mark == "onset" or END not in context.summary.milestones
     if panel.mark != "none" and by_onset:
+        found = onsets(context, arm)
         return [
-            (median(known), look)
+            (at.low, look)
             for moment, look in (("start", "dot"), ("end", "solid"))
-            if (known := [at for one in onsets(context, arm) if (at := one.at(moment))])
+            if found and (at := over_seeds(found, moment).median).is_exact
         ]
     reached = context.summary.arm(arm).milestones if panel.mark == "milestones" else {}
     return [

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 
 from grokscope.findings import Onset, onset
+from grokscope.findings.onset import over_seeds
 from grokscope.findings.panels import PanelError
 from grokscope.findings.summary import END, START
 from grokscope.report.panels.drawing import Context
@@ -81,20 +81,20 @@ def onsets(context: Context, arm: str) -> list[Onset]:
 def onset_spans(context: Context, arms: list[str]) -> list[Span]:
     """For each arm whose generalization was delayed, from its start to its end, or until now.
 
-    Of several seeds the medians, where more than half of them were delayed.
+    Of several seeds the medians, where more than half of them were delayed; one that did not rise
+    is later than any.
     """
     spans = []
     for arm in arms:
         found = onsets(context, arm)
-        starts = [one.start for one in found if one.start is not None]
-        if not starts or 2 * len(starts) <= len(found):
+        if 2 * sum(one.start is not None for one in found) <= len(found):
             continue
-        ends = [one.end for one in found if one.end is not None]
-        over = 2 * len(ends) > len(found)
-        start = median(starts)
-        end = median(ends) if over else max(one.last for one in found)
-        words = f"onset: {count(start)} to {count(end)}" if over else f"onset: from {count(start)}"
-        spans.append(_of_arm(context, arm, start, end, words))
+        start, end = (over_seeds(found, moment).median for moment in ("start", "end"))
+        words = f"onset: from {count(start.low)}"
+        if end.is_bounded:
+            words = f"onset: {count(start.low)} to {count(end.high)}"
+        last = end.high if end.is_bounded else max(one.last for one in found)
+        spans.append(_of_arm(context, arm, start.low, last, words))
     return spans
 
 

@@ -84,9 +84,9 @@ def _rows(value: Any, name: str) -> list[tuple[str | None, Mapping[str, Any]]]:
 
 def draw_time_to_target(panel: TimeToTarget, context: Context) -> list[Drawing]:
     """A row for each arm: steps and time to the target, and the speedup over the baseline."""
-    arms = context.arms(panel.arms)
+    arms = [arm for arm in context.arms(panel.arms) if _seeds(context, arm)]
     if not arms:
-        raise NothingToDraw("no arm has rows")
+        raise NothingToDraw("no training is over yet")
     for arm in panel.published:
         context.arms([arm])
     if panel.baseline not in context.run.arms:
@@ -118,7 +118,7 @@ def _heads(panel: TimeToTarget) -> list[str]:
 
 
 def _cells(panel: TimeToTarget, context: Context, arm: str) -> list[Markup]:
-    seeds = _seeds(panel, context, arm)
+    seeds = _seeds(context, arm)
     ours = [context.run.histories[arm, seed] for seed in seeds]
     steps = panel.goal.time_to(ours)
     published = panel.published.get(arm, Published())
@@ -143,7 +143,7 @@ def _ratio(
     since: float | None,
     published: float | None,
 ) -> Markup:
-    both = [s for s in _seeds(panel, context, arm) if s in _seeds(panel, context, panel.baseline)]
+    both = [s for s in _seeds(context, arm) if s in _seeds(context, panel.baseline)]
     if arm == panel.baseline or not both:
         return _cell(NOTHING)
     ours, theirs = (
@@ -154,7 +154,7 @@ def _ratio(
     return _cell(*lines, *([] if published is None else [f"paper: {published:g} ×"]))
 
 
-def _seeds(panel: TimeToTarget, context: Context, arm: str) -> list[int]:
+def _seeds(context: Context, arm: str) -> list[int]:
     """The seeds whose training is over: of the others it is not known how they would end."""
     return [
         seed

@@ -15,9 +15,9 @@ const runsTable = (box, { count, show }) => {
   const text = (row, column) => row.cells[column].innerText.split("\n")[0].replaceAll("\u00a0", " ").trim();
   // The number that a cell begins with; what was not reached comes after all that was.
   const number = (words) => {
-    const [, bound, digits] = /^(not in |> )?(-?[\d,]+(?:\.\d+)?(?:e[-+]?\d+)?)(?!\S*[a-z]{2})/.exec(words) ?? [];
+    const [, bound, digits] = /^(not in |at least |> )?(-?[\d,]+(?:\.\d+)?(?:e[-+]?\d+)?)(?!\S*[a-z]{2})/.exec(words) ?? [];
     if (digits === undefined || words.includes(", ")) return NaN;
-    return Number(digits.replaceAll(",", "")) + (bound === "not in " ? 1e15 : 0);
+    return Number(digits.replaceAll(",", "")) + (bound === "not in " || bound === "at least " ? 1e15 : 0);
   };
   const numbers = (column, some) => some.map((row) => number(text(row, column))).filter((n) => !isNaN(n));
   const isNumeric = heads.map((_, column) =>
@@ -36,11 +36,12 @@ const runsTable = (box, { count, show }) => {
     const half = sortedValues.length / 2;
     return (sortedValues[Math.ceil(half) - 1] + sortedValues[Math.floor(half)]) / 2;
   };
+  // Of bounds, such as "> 17×" or "6,000 to 9,000 steps", there is no median to show.
+  const isExact = (words) => /^-?\d/.test(words) && !words.includes(" to ");
   const medianText = (column, some) => {
-    const values = numbers(column, some);
-    if (!isNumeric[column] || values.length < some.length || Math.max(...values) >= 1e15) return "";
-    const unit = text(some[0], column).replace(/^(> )?-?[\d,.]+(e[-+]?\d+)?/, "");
-    return median(values).toLocaleString("en", { maximumSignificantDigits: 4 }) + unit;
+    if (!isNumeric[column] || !some.every((row) => isExact(text(row, column)))) return "";
+    const unit = text(some[0], column).replace(/^-?[\d,.]+(e[-+]?\d+)?/, "");
+    return median(numbers(column, some)).toLocaleString("en", { maximumSignificantDigits: 4 }) + unit;
   };
 
   const headRow = (value, place, some) => {
