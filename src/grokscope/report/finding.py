@@ -153,15 +153,22 @@ def _against(arm: ArmSummary, baseline: ArmSummary) -> str:
             f"{baseline.title} after {reference.text(count)}"
         )
     words = speed_up_words(speed_up.median)
-    if words == "about as many":
-        return (
-            f"{arm.title} generalized in about as many steps as {baseline.title}: "
-            f"{steps.text(count)} and {reference.text(count)}"
-        )
-    return (
-        f"{arm.title} generalized in {words} steps: {steps.text(count)} instead of "
-        f"{reference.text(count)}"
-    )
+    same = words == "about as many"
+    said = f"{arm.title} generalized in {words} steps" + (f" as {baseline.title}" if same else "")
+    if not _agrees(speed_up.median, steps, reference):
+        return said + _by_seed(steps.text(count), reference.text(count))
+    return f"{said}: {steps.text(count)} {'and' if same else 'instead of'} {reference.text(count)}"
+
+
+def _agrees(ratio_of_seeds: Interval, ours: Interval, theirs: Interval) -> bool:
+    """Whether the median of ratios can be the ratio of medians, but for a tenth."""
+    # Times are multiplied by, not divided: those of seeds that are not shared may be 0.
+    at_least = theirs.low <= _SAME * ratio_of_seeds.high * ours.high
+    return at_least and ratio_of_seeds.low * ours.low <= _SAME * theirs.high
+
+
+def _by_seed(ours: str, theirs: str) -> str:
+    return f", by the median of ratios seed by seed; the medians are {ours} and {theirs}"
 
 
 def _over(arm: ArmSummary) -> bool:
@@ -229,10 +236,12 @@ def time_sentences(summary: RunSummary) -> list[str]:
         if own is not None and speed_up is not None and speed_up.median.is_bounded:
             words = speed_up_words(speed_up.median)
             words = words.replace("fewer", "less").replace("many", "much")
-            sentences.append(
-                f"In training time, {arm.title} took {own.text(duration)} instead of "
-                f"{other.text(duration)}: {words}"
-            )
+            took, instead = own.text(duration), other.text(duration)
+            if _agrees(speed_up.median, own, other):
+                rest = f"{took} instead of {instead}: {words}"
+            else:
+                rest = words + _by_seed(took, instead)
+            sentences.append(f"In training time, {arm.title} took {rest}")
     return sentences
 
 
