@@ -758,3 +758,20 @@ def test_a_call_with_more_than_a_batch_is_named_with_what_to_do() -> None:
     gs.GrokAlign().attach(view, optimizer)
     view(x).sum().backward()
     optimizer.step()
+
+
+@pytest.mark.parametrize("micro", [1, 2])
+def test_a_buffer_that_is_filled_anew_between_backward_passes_is_refused(micro: int) -> None:
+    model, buffer = perceptron(), torch.empty(6, 5, dtype=torch.float64)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    gs.GrokAlign(0.1, projections=None).attach(model, optimizer)
+    for _ in range(2):  # filled anew after a step it serves
+        for batch in BATCHES[:micro]:
+            buffer.copy_(batch)
+            F.cross_entropy(model(buffer), LABELS).backward()
+        if micro > 1:
+            with pytest.raises(ValueError, match=r"a batch was written to .* x = buffer.clone\(\)"):
+                optimizer.step()
+            return
+        optimizer.step()
+        optimizer.zero_grad()

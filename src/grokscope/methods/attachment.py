@@ -33,6 +33,7 @@ from grokscope.measures.batches import Batch, batch_size, detached, map_leaves
 from grokscope.measures.guard import without_wrappers
 from grokscope.measures.hooks import ObservingHook, is_outside_training, outside_training
 from grokscope.measures.view import View
+from grokscope.methods.kept_batches import KeptBatches, version
 from grokscope.methods.networks import OneNetwork
 
 if TYPE_CHECKING:
@@ -170,8 +171,8 @@ class Attachment:
         self._calls: list[_Call] = []  # those under way, the outermost first
         self._traced: list[Batch] = []  # of forward passes whose outputs cannot be followed
         self._reached: list[Batch] = []  # those whose outputs this backward pass went through
-        self._asked: list[Batch] = []  # those whose gradients were asked for since the last step
-        self._batches: list[Batch] = []  # those whose gradients have been accumulated
+        self._asked = KeptBatches()  # those whose gradients were asked for since the last step
+        self._batches = KeptBatches()  # those whose gradients have been accumulated
         self._pass = -1  # PyTorch's number of the backward pass that ``_reached`` is of
         self._asking_pass = -1  # and of the last one that came to the parameters
         self._drops = False  # whether what was accumulated before that one is gone
@@ -218,7 +219,8 @@ class Attachment:
         for handle in [*self._handles, *self._on_parameters]:
             handle.remove()
         self._handles, self._on_parameters, self._followed, self._left = [], [], [], None
-        self._traced, self._reached, self._asked, self._batches = [], [], [], []
+        self._traced, self._reached = [], []
+        self._asked, self._batches = KeptBatches(), KeptBatches()
 
     def _trained(self) -> list[Tensor]:
         """The parameters that the optimizer moves, as they are at the time."""
@@ -285,14 +287,14 @@ class Attachment:
         if self._asking_pass != self._pass:
             self._asking_pass = self._pass
             self._drops = bool(found and self._batches) and not self._holds_gradients()
-        _join(self._asked, found)
+        self._asked.join(found)
 
     def _accumulate(self, own: Tensor) -> None:
         """A gradient was accumulated: what its backward pass reached belongs to the step."""
-        self._left = own, own.grad, _version(own.grad)
+        self._left = own, own.grad, version(own.grad)
         if self._stepped or self._drops:
-            self._batches, self._stepped, self._drops = [], False, False
-        _join(self._batches, [*self._traced, *self._in_this_pass()])
+            self._batches, self._stepped, self._drops = KeptBatches(), False, False
+        self._batches.join([*self._traced, *self._in_this_pass()])
         self._traced = []
 
     def _holds_gradients(self) -> bool:
@@ -302,8 +304,8 @@ class Attachment:
         one, which may be zero itself; else it ends at the first gradient that has a number.
         """
         if self._left is not None:
-            own, gradient, version = self._left
-            if own.grad is not None and own.grad is gradient and _version(gradient) == version:
+            own, gradient, written = self._left
+            if own.grad is not None and own.grad is gradient and version(gradient) == written:
                 return True
         gradients = [own.grad for own in self._trained() if own.grad is not None]
         return any(own.layout is not torch.strided or bool(own.any()) for own in gradients)
@@ -318,7 +320,7 @@ class Attachment:
             nonlocal counted
             if self._stepped:  # the gradients are those that were asked for, put there by the loop
                 self._batches = self._asked
-            self._stepped, self._traced, self._asked = True, [], []
+            self._stepped, self._traced, self._asked = True, [], KeptBatches()
             if leaves_out(self._optimizer) or all(own.grad is None for own in self._trained()):
                 return 0.0
             if not counted:  # a closure may be called several times in a step
@@ -378,7 +380,8 @@ class Attachment:
         # a user's own may ask for a batch that is one tensor
         penalty_of: Callable[..., Tensor | None] = self._method.penalty
         # of several processes each must take part in every sum, or the others wait for it
-        batches = [each for each in self._batches if self._distributed or batch_size(each)]
+        kept = self._batches.unchanged()
+        batches = [each for each in kept if self._distributed or batch_size(each)]
         total = sum(map(batch_size, batches))
         value: Tensor | float = 0.0
         for batch in batches:
@@ -412,18 +415,6 @@ def _as_called(model: nn.Module) -> nn.Module:
     left out where its code is older than they are.
     """
     return model if hasattr(model, "_orig_mod") else without_wrappers(model)
-
-
-def _version(tensor: Tensor | None) -> int:
-    """How often a tensor was written to, as PyTorch counts it."""
-    return -1 if tensor is None or tensor.is_inference() else tensor._version
-
-
-def _join(batches: list[Batch], found: list[Batch]) -> None:
-    """Add what is not among the batches: several outputs, or several losses, are of one batch."""
-    for batch in found:
-        if not any(batch is known for known in batches):
-            batches.append(batch)
 
 
 def _tensors_in(outputs: Any) -> Iterator[Tensor]:
