@@ -189,9 +189,9 @@ def _unregistered(module: nn.Module) -> list[tuple[Any, frozenset[str]]]:
     own = vars(module)
     kind: Any = type(module)
     # of ours a view holds what it shows, a module or any function
-    if _is_known(module) and _forward_of(kind).__module__.startswith("torch."):
+    if _is_known(module) and forward_of(kind).__module__.startswith("torch."):
         return []
-    names = _named_by(_forward_of(kind), kind)
+    names = _named_by(forward_of(kind), kind)
     replaced = getattr(own.get("forward"), "__func__", own.get("forward"))
     if isinstance(replaced, FunctionType):
         names |= _names(replaced.__code__)
@@ -203,7 +203,7 @@ def _unregistered(module: nn.Module) -> list[tuple[Any, frozenset[str]]]:
     ]
 
 
-def _forward_of(kind: type) -> Any:
+def forward_of(kind: type) -> Any:
     """The forward of a class, None where it has none of its own, as one compiled to TorchScript."""
     try:
         return kind.forward  # type: ignore[attr-defined]
@@ -300,7 +300,7 @@ def _is_known(module: nn.Module) -> bool:
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return (
         # a module that torch.fx, torch.export or TorchScript made has code of its own
-        (getattr(_forward_of(kind), "__module__", None) or "").startswith(_KNOWN)
+        (getattr(forward_of(kind), "__module__", None) or "").startswith(_KNOWN)
         and kind.__call__ is nn.Module.__call__
         and "forward" not in own
         and all(type(hook).__module__.startswith(_KNOWN) for hook in hooks)
