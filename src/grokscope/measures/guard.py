@@ -215,10 +215,10 @@ def forward_of(kind: type) -> Any:
 def _named_by(function: Any, kind: Any) -> frozenset[str]:
     """What a method of a class names, and what the further methods name that it uses."""
     found: set[str] = set()
-    waiting = [function]
+    waiting: list[Any] = [function]
     while waiting:
-        method = waiting.pop()
-        method = inspect.unwrap(method.fget if isinstance(method, property) else method)
+        named = waiting.pop()
+        method: Any = inspect.unwrap(getattr(named, "fget", named))
         if isinstance(method, FunctionType) and not (method.__module__ or "").startswith("torch."):
             new = _names(method.__code__) - found
             found |= new

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -163,17 +163,17 @@ def to_give_away(model: Model, x: Batch) -> Batch:
 
 def _may_write(module: nn.Module) -> bool:
     """Whether a module might change its input: by code of its own, or as a layer in place."""
-    own = vars(module)
+    own, kind = vars(module), cast(Any, type(module))
     return bool(
         own.get("inplace", False)
         or own.get("_forward_pre_hooks")
         or "forward" in own
-        or _runs_own_code(type(module))
+        or _runs_own_code(kind)
     )
 
 
 @functools.lru_cache(maxsize=1024)
-def _runs_own_code(kind: type[nn.Module]) -> bool:
+def _runs_own_code(kind: Any) -> bool:
     """Whether the forward of a class is other code than that of a layer of PyTorch or of ours."""
     place = getattr(forward_of(kind), "__module__", None) or ""
     return issubclass(kind, View) or not place.startswith(("torch.nn.modules.", "grokscope."))
