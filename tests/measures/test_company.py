@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -111,3 +112,33 @@ def test_a_model_that_counts_its_calls_is_measured_as_it_is() -> None:
         found = gs.input_jacobian(model, X, chunk_size=chunk_size)
         torch.testing.assert_close(found, model.inner.weight.expand(N, 3, 4))
     assert model.calls == 0
+
+
+class Upcast(nn.Module):
+    """Computes in half precision, in another order at each batch size, and returns float32."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 12, batch_first=True)
+        self.layer, self.head = layer.to(dtype), nn.Linear(8, 3).to(dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x.to(self.head.weight.dtype)).mean(1)).float()
+
+
+class Encoder(Upcast):
+    """The same with outputs in half precision."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.layer(x.to(self.head.weight.dtype)).mean(1))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("kind", [Upcast, Encoder])
+def test_rounding_in_half_precision_is_no_company(kind: type[Upcast], dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    model, x = kind(dtype).eval(), torch.randn(8, 4, 8)
+    wide = copy.deepcopy(model).float()
+    for measure in (gs.input_jacobian, gs.empirical_ntk):
+        found, expected = measure(model, x), measure(wide, x)
+        assert float((found - expected).norm() / expected.norm()) < 0.05

@@ -122,6 +122,13 @@ HOLDERS: dict[str, Callable[[nn.Module], Callable[[Tensor], Tensor]]] = {
     "list": lambda model: (lambda models: lambda x: models[0](x))([model]),
     "unregistered": lambda model: Unregistered(model),
     "data parallel": lambda model: nn.DataParallel(model),
+    "view": lambda model: gs.View(model),
+    "view with a forward of its own": lambda model: gs.View(model, lambda m, x: m(x)),
+    "view of a lambda": lambda model: gs.View(lambda x: model(x)),
+    "view of an object": lambda model: gs.View(Holder(model)),
+    "view with another model in its forward": lambda model: gs.View(
+        nn.Identity(), lambda _, x: model(x)
+    ),
 }
 
 

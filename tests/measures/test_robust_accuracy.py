@@ -202,6 +202,21 @@ def test_perturbed_inputs_are_returned_where_they_fool_the_model() -> None:
     assert gs.robust_accuracy(model, x, y, "pgd", eps=0.0) == float(before.double().mean())
 
 
+@pytest.mark.parametrize("attack", ["pgd", "apgd", "autoattack"])
+@pytest.mark.usefixtures("short_square")
+def test_no_attack_is_run_where_no_example_is_left(attack: str) -> None:
+    torch.manual_seed(0)
+    model, x = nn.Linear(4, 3), torch.rand(6, 4)
+    y = model(x).argmax(1)
+    calls: list[tuple[str, float]] = []
+    found, moved = gs.robust_accuracy(
+        model, x, y, attack, eps=1.0, return_inputs=True, progress=lambda *now: calls.append(now)
+    )
+    assert found == 0
+    assert not bool((model(moved).argmax(1) == y).any())
+    assert [left for _, left in calls].index(0.0) == len(calls) - 1
+
+
 def test_normalized_inputs_have_bounds_and_eps_of_their_own() -> None:
     model, x, y = network()
     raw, body = gs.robust_accuracy(model, x, y, "pgd", eps=EPS), nn.Sequential(*list(model)[1:])

@@ -26,7 +26,7 @@ from grokscope.measures.inputs import (
     check_not_batch_dependent,
     check_not_scripted,
 )
-from grokscope.measures.view import explained_call
+from grokscope.measures.view import explained_call, to_give_away
 
 # Layers that only pass on or reshape what an earlier layer computed.
 _PASSING = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
@@ -247,7 +247,7 @@ def _activations(
 
     handles = [module.register_forward_hook(keep(name)) for name, module in chosen.items()]
     try:
-        explained_call(model, x)
+        explained_call(model, to_give_away(model, x))
     finally:
         for handle in handles:
             handle.remove()

@@ -11,11 +11,11 @@ Cost: one forward pass of three examples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from grokscope.measures.batches import Batch, batch_size, rows
 from grokscope.measures.inputs import check_outputs
@@ -82,6 +82,8 @@ class Company:
         chunk_size: int | None = None,
     ) -> None:
         self.name = name
+        parameters = model.parameters() if isinstance(model, nn.Module) else ()
+        self._precisions = {p.dtype for p in parameters if p.is_floating_point()}
         n = batch_size(x)
         self.index = few(n, min(3, n, chunk_size or n)) if index is None else list(index)
         self._alone: Tensor | ValueError
@@ -117,7 +119,7 @@ class Company:
         """Raise unless ``outputs`` are those of the examples at these places of ``index``."""
         alone = self.alone.detach()[list(places)]
         difference = (outputs.detach() - alone).abs().amax(dim=1)
-        allowed = tolerance(outputs) * self.alone.detach().abs().amax()
+        allowed = tolerance(self.alone, self._precisions) * self.alone.detach().abs().amax()
         if bool((difference > allowed).any()):
             first = int((difference > allowed).nonzero()[0])
             refuse_company(self.name, self.index[places[first]], float(difference[first]))
@@ -133,7 +135,12 @@ def refuse_company(name: str, example: int, difference: float, what: str = "outp
     )
 
 
-def tolerance(outputs: Tensor) -> float:
-    """The difference, relative to the largest output, that rounding may explain."""
-    allowed = _TOLERANCE.get(outputs.dtype, 16 * torch.finfo(outputs.dtype).eps)
+def tolerance(outputs: Tensor, precisions: Collection[torch.dtype] = ()) -> float:
+    """The difference, relative to the largest output, that rounding may explain.
+
+    ``precisions`` are those of the parameters: what is rounded on the way stays so, also where the
+    outputs are cast up at the end.
+    """
+    dtypes = {outputs.dtype, *precisions}
+    allowed = max(_TOLERANCE.get(dtype, 16 * torch.finfo(dtype).eps) for dtype in dtypes)
     return max(allowed, _ON_CUDA) if outputs.is_cuda and outputs.dtype != torch.float64 else allowed

@@ -14,6 +14,7 @@ of a measure of the user's own.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -188,10 +189,11 @@ def _unregistered(module: nn.Module) -> list[tuple[Any, frozenset[str]]]:
     That is modules in lists, functions, and the objects that its forward pass names.
     """
     own = vars(module)
-    if _is_known(module) and "forward" not in own:
-        return []
     kind: Any = type(module)
-    names = _named_by(_forward_of(kind), kind)
+    # of ours a view holds what it shows, a module or any function
+    if _is_known(module) and forward_of(kind).__module__.startswith("torch."):
+        return []
+    names = _named_by(forward_of(kind), kind)
     replaced = getattr(own.get("forward"), "__func__", own.get("forward"))
     if isinstance(replaced, FunctionType):
         names |= _names(replaced.__code__)
@@ -203,7 +205,7 @@ def _unregistered(module: nn.Module) -> list[tuple[Any, frozenset[str]]]:
     ]
 
 
-def _forward_of(kind: type) -> Any:
+def forward_of(kind: type) -> Any:
     """The forward of a class, None where it has none of its own, as one compiled to TorchScript."""
     try:
         return kind.forward  # type: ignore[attr-defined]
@@ -215,10 +217,10 @@ def _forward_of(kind: type) -> Any:
 def _named_by(function: Any, kind: Any) -> frozenset[str]:
     """What a method of a class names, and what the further methods name that it uses."""
     found: set[str] = set()
-    waiting = [function]
+    waiting: list[Any] = [function]
     while waiting:
-        method = waiting.pop()
-        method = method.fget if isinstance(method, property) else method
+        named = waiting.pop()
+        method: Any = inspect.unwrap(getattr(named, "fget", named))
         if isinstance(method, FunctionType) and not (method.__module__ or "").startswith("torch."):
             new = _names(method.__code__) - found
             found |= new
@@ -300,11 +302,20 @@ def _is_known(module: nn.Module) -> bool:
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return (
         # a module that torch.fx, torch.export or TorchScript made has code of its own
-        (getattr(_forward_of(kind), "__module__", None) or "").startswith(_KNOWN)
+        (getattr(forward_of(kind), "__module__", None) or "").startswith(_KNOWN)
         and kind.__call__ is nn.Module.__call__
         and "forward" not in own
         and all(type(hook).__module__.startswith(_KNOWN) for hook in hooks)
+        and not any(_is_own_function(v) for n, v in own.items() if n not in _MODULE_ATTRIBUTES)
     )
+
+
+def _is_own_function(held: Any) -> bool:
+    """Whether what a module holds is a function of the user's own, as a view or a layer may."""
+    if not callable(held) or isinstance(held, nn.Module | BuiltinFunctionType | type):
+        return False
+    place = getattr(held, "__module__", None) or type(held).__module__
+    return place.partition(".")[0] not in ("torch", "grokscope")
 
 
 @dataclass

@@ -147,9 +147,11 @@ def robust_accuracy(
         target = _Target(model, x, y, key, threshold)
         intact = target.correct(size)
         found, attacks = leaf.clone(), {}
-        if eps > 0 and bool(intact.any()):
+        if eps > 0:
             attacks = _attacks(attack, norm, eps, bounds, steps, seed, target)
         for name, run in attacks.items():
+            if not bool(intact.any()):
+                break  # an empty tensor splits into one empty part, which no model runs on
             for part in intact.nonzero().flatten().split(size):
                 moved = run(target.logits(part), leaf[part], target.y[part])
                 broken = ~target.correct_at(moved, part)

@@ -12,14 +12,16 @@ gives the embeddings of a batch of tokens, on which it runs as well (``gs.Transf
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from grokscope.arguments import checked_arguments
-from grokscope.measures.batches import Batch, Key, leaf_name, leaves
+from grokscope.measures.batches import Batch, Key, leaf_name, leaves, map_leaves
+from grokscope.measures.guard import forward_of
 from grokscope.measures.hooks import only_observed
 
 Model = nn.Module | Callable[..., Any]
@@ -142,13 +144,39 @@ def call(model: Model, x: Batch) -> Any:
 
 
 def outputs_of(model: Model, x: Batch) -> Tensor:
-    """The output tensor of the model on a batch, of whatever shape.
+    """The output tensor of the model on a batch, of whatever shape; the batch stays as it is.
 
     Raises:
         TypeError: if what it returns holds no tensor, or several of a dictionary without "logits".
         ValueError: if it does not run on the batch.
     """
-    return output_tensor(explained_call(model, x))
+    return output_tensor(explained_call(model, to_give_away(model, x)))
+
+
+def to_give_away(model: Model, x: Batch) -> Batch:
+    """The batch, or a copy of it where the model might write into what it is given."""
+    inside = unwrapped(model)
+    if isinstance(inside, nn.Module) and not any(map(_may_write, inside.modules())):
+        return x
+    return map_leaves(torch.clone, x)
+
+
+def _may_write(module: nn.Module) -> bool:
+    """Whether a module might change its input: by code of its own, or as a layer in place."""
+    own, kind = vars(module), cast(Any, type(module))
+    return bool(
+        own.get("inplace", False)
+        or own.get("_forward_pre_hooks")
+        or "forward" in own
+        or _runs_own_code(kind)
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _runs_own_code(kind: Any) -> bool:
+    """Whether the forward of a class is other code than that of a layer of PyTorch or of ours."""
+    place = getattr(forward_of(kind), "__module__", None) or ""
+    return issubclass(kind, View) or not place.startswith(("torch.nn.modules.", "grokscope."))
 
 
 def explained_call(model: Model, x: Batch) -> Any:

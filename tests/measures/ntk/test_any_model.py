@@ -336,3 +336,42 @@ def test_an_embedding_that_renormalizes_is_left_as_it_was() -> None:
     before = model[0].weight.detach().clone()
     gs.empirical_ntk(model, torch.randint(7, (5, 2)))
     assert torch.equal(model[0].weight, before)
+
+
+class Empty(nn.Module):
+    """Parameters without numbers, of which two layers are made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nothing_in, self.nothing_out = nn.Linear(0, 3), nn.Linear(4, 0)
+        self.body, self.spare = nn.Linear(4, 3), nn.Parameter(torch.ones(0, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        nothing = self.nothing_out(x)
+        return self.body(x).tanh() + self.nothing_in(nothing) + nothing.sum(1, keepdim=True)
+
+
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors:UserWarning")
+@pytest.mark.parametrize("reduce", ["full", "trace"])
+def test_parameters_without_numbers_have_no_part(reduce: Any) -> None:
+    model, x = Empty().double(), torch.randn(6, 4).double()
+    exact = kernel_by_autograd(model, x, x)
+    exact = exact if reduce == "full" else exact.diagonal(dim1=2, dim2=3).mean(2)
+    assert_close(gs.empirical_ntk(model, x, reduce=reduce), exact)
+    plan = gs.ntk_plan(model, x, reduce).parameters
+    assert [n for n, p in plan.items() if p.path == "unused"] == [
+        "spare", "nothing_in.weight", "nothing_out.weight", "nothing_out.bias"
+    ]  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:.*is deprecated. Please switch to:DeprecationWarning")
+@pytest.mark.parametrize("wrap", [torch.compile, nn.DataParallel])
+def test_parameters_go_by_their_names_in_a_wrapper_too(wrap: Callable[..., nn.Module]) -> None:
+    model, x = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2)), torch.randn(5, 4)
+    wrapped = wrap(model)
+    inside, outside = (next(iter(dict(m.named_parameters()))) for m in (model, wrapped))
+    assert inside != outside
+    expected = gs.empirical_ntk(model, x, parameters=[inside])
+    for name in (inside, outside):
+        assert_close(gs.empirical_ntk(wrapped, x, parameters=[name]), expected)
+    assert list(gs.ntk_plan(wrapped, x, parameters=[outside]).parameters) == [inside]

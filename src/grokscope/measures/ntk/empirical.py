@@ -295,7 +295,7 @@ def _inspected(
         full_precision(next(iter(leaves(x).values()))),
     ):
         x = _usable(x)
-        found = inspected(plain, x, trainable(plain, parameters), name)
+        found = inspected(plain, x, trainable(plain, parameters, model), name)
         yield Source(found, x, found.company)
 
 

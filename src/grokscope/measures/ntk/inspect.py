@@ -379,7 +379,7 @@ def _readout(calls: Sequence[Call], grads: Sequence[Tensor | None], weights: Ten
             continue
         if call.active != 1 or call.width != len(weights):
             continue
-        cotangent = call.rule.cotangents(grad, call.output_axis)[0].sum(0)
+        cotangent = call.rule.cotangents(grad, call.output_axis)[0].sum(0).to(weights)
         unit = weights / weights.norm()
         if close(cotangent, (cotangent @ unit) * unit):
             return i

@@ -222,12 +222,14 @@ def contraction_cost(term: Term, problem: Problem) -> float:
     return _explicit_cost(term.positions, term.numel, problem)
 
 
-def trainable(model: nn.Module, names: Sequence[str] | None) -> dict[str, nn.Parameter]:
-    """The parameters that the kernel is over, each once, by its first name."""
+def trainable(
+    model: nn.Module, names: Sequence[str] | None, wrapped: nn.Module
+) -> dict[str, nn.Parameter]:
+    """The parameters that the kernel is over, each once; ``names`` may be those of a wrapper."""
     first = {id(p): name for name, p in reversed(list(model.named_parameters()))}
     if names is None:
         return {n: p for n, p in model.named_parameters() if p.requires_grad}
-    every = dict(model.named_parameters(remove_duplicate=False))
+    every = {n: p for m in (wrapped, model) for n, p in m.named_parameters(remove_duplicate=False)}
     for name in names:
         if name not in every:
             raise ValueError(
@@ -256,7 +258,8 @@ def paths_and_terms(
     plans: dict[str, ParameterPlan] = {}
     structured: dict[str, nn.Parameter] = {}
     for name, parameter in chosen.items():
-        if id(parameter) not in found.gradients and id(parameter) not in found.rarely_used:
+        known = id(parameter) in found.gradients or id(parameter) in found.rarely_used
+        if not known or not parameter.numel():
             plans[name] = ParameterPlan("unused", "the output does not depend on it")
         elif reason := _obstacle(name, parameter, uses.get(id(parameter), []), found):
             plans[name] = ParameterPlan("generic", reason)

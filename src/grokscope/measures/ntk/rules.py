@@ -286,8 +286,8 @@ def _num_examples(tensor: Tensor, axis: BatchAxis) -> int:
 
 def _features_last(tensor: Tensor, axis: BatchAxis) -> Tensor:
     """(…, F) as (c, S, F)."""
-    count = _num_examples(tensor, axis)
-    return axis.examples_first(tensor).reshape(count, -1, tensor.shape[-1])
+    examples = axis.examples_first(tensor).unsqueeze(-2)  # also where there is no further axis
+    return examples.flatten(1, -2)
 
 
 def _channels_last(tensor: Tensor, axis: BatchAxis) -> Tensor:
