@@ -424,13 +424,32 @@ def _seed(key: str) -> str:
     return comma + seed
 
 
+def _seeds(record: Any) -> None:
+    """Performance and geometry of one setting, a line for each seed."""
+    titles = {
+        "test_accuracy": "test accuracy",
+        "ntk_distance_init": "kernel distance from step 0",
+        "test_capacity/linear4": "capacity of the output",
+        "test_radius/linear4": "radius of the output",
+        "test_dimension/linear4": "dimension of the output",
+    }
+    plots = {
+        title: {
+            _seed(key).removeprefix(", "): _rows(arm["evaluations"], metric)
+            for key, arm in record["arms"].items()
+        }
+        for metric, title in titles.items()
+    }
+    draw("rich-regime-figA11", plots)
+
+
 def draw_rich_regime() -> None:
     """The figures of the second paper."""
     _mnist()
     _kernel_places()
     _adam()
     _emnist()
-    _onsets("rich-regime-figA11", recorded("rich-emnist-seeds"))
+    _seeds(recorded("rich-emnist-seeds"))
     record = recorded("rich-emnist-adam")
     titles = {
         "test_accuracy": "test accuracy",
