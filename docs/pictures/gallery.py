@@ -428,10 +428,10 @@ def _seeds(record: Any) -> None:
     """Performance and geometry of one setting, a line for each seed."""
     titles = {
         "test_accuracy": "test accuracy",
-        "ntk_distance_init": "kernel distance from step 0",
-        "test_capacity/linear4": "capacity of the output",
-        "test_radius/linear4": "radius of the output",
-        "test_dimension/linear4": "dimension of the output",
+        "ntk_distance_init": "kernel distance",
+        "test_capacity/linear4": "output capacity",
+        "test_radius/linear4": "output radius",
+        "test_dimension/linear4": "output dimension",
     }
     plots = {
         title: {

@@ -145,6 +145,7 @@ class TimeSection(TargetSection):
     @model_validator(mode="after")
     def _can_begin(self) -> TimeSection:
         if self.since is not None:
+            Target(self.metric, self.since)  # within its range at all
             self.goal.earlier(self.since)
         return self
 
