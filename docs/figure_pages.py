@@ -194,7 +194,8 @@ def _experiment(figure: str, entry: Any, claims: Mapping[str, Any]) -> Iterator[
 def _length(run: Mapping[str, Any]) -> str:
     """How long a recorded run was, in words."""
     steps = " to ".join(f"{step:,}" for step in (run["steps"][:1] + run["steps"][1:][-1:]))
-    seeds = f"{run['seeds']} seed{'s' if run['seeds'] > 1 else ''}"
+    several = str(run["seeds"]) != "1"  # "1 to 3" where arms have differently many
+    seeds = f"{run['seeds']} seed{'s' if several else ''}"
     return f"preset {run['preset']}, {seeds}, {steps or 'no'} steps"
 
 
