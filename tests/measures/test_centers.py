@@ -236,12 +236,6 @@ def test_global_random_state_is_left_alone() -> None:
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_center_at_the_mean_is_named() -> None:
-    centers = torch.tensor([[1.0, 0.0], [0.0, 0.0], [-1.0, 1.0], [0.0, -1.0]])
-    with pytest.raises(ValueError, match=r"manifolds\[1\].*mean of the centers"):
-        gs.center_structure(centers)
-
-
 def test_a_center_at_the_mean_of_all_is_named() -> None:
     centers = torch.cat([torch.eye(3), -torch.eye(3), torch.zeros(1, 3)])
     with pytest.raises(ValueError, match=r"centers\[6\].* is the mean of all centers"):
