@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import scipy.stats
 from rich.console import Console
 
-from grokscope.findings.claims import Claim, StepsTo, Verdict
+from grokscope.findings.claims import Claim, StepsTo, Verdict, settle
 from grokscope.findings.statistics import SeedValues
 from grokscope.findings.summary import run_summary
 from grokscope.report import comparison_data, print_summary, print_sweep, write_report
@@ -259,3 +260,25 @@ def test_a_claim_says_what_is_known_of_the_median(
     record(tmp_path / "run", {"baseline": baseline, "grokalign": ours}, [0, 1, 2])
     verdict = run_summary(Run(tmp_path / "run")).verdicts[0]
     assert judgement(verdict).measured.startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("quantity", "bound", "value", "said"),
+    [
+        ({"kind": "speed_up", "arm": "a", "target": 0.9}, 10, 9.97, "10× (9.97)"),
+        ({"kind": "speed_up", "arm": "a", "target": 0.9}, 10, 10.0, "10×"),
+        (
+            {"kind": "value", "arm": "a", "metric": "test_accuracy"},
+            0.85,
+            0.84961,
+            "85.0 % (0.84961)",
+        ),
+        ({"kind": "value", "arm": "a", "metric": "weight_norm"}, 2, 1.9999, "2 (1.9999)"),
+        ({"kind": "value", "arm": "a", "metric": "weight_norm"}, 2, 1.9, "1.9"),
+    ],
+)
+def test_rounding_brings_no_value_to_the_bound_that_it_misses(
+    quantity: dict[str, Any], bound: float, value: float, said: str
+) -> None:
+    claim = Claim.model_validate({"says": "so", "quantity": quantity, "at_least": bound})
+    assert judgement(settle(claim, SeedValues.exact([value]))).measured == said

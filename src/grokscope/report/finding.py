@@ -287,8 +287,14 @@ def _measured(verdict: Verdict) -> str:
     if values is None:
         return "nothing yet"
 
+    claim = verdict.claim
+
     def write(value: float) -> str:
-        return _value(verdict.claim.quantity, value)
+        text = _value(claim.quantity, value)
+        bounds = {claim.at_least, claim.at_most} - {None, value}
+        # 9.97 is not held against "at least 10", but both would be written as 10
+        hidden = any(_value(claim.quantity, bound) == text for bound in bounds if bound is not None)
+        return f"{text} ({value:.5g})" if hidden else text
 
     return values.median.text(write) + _over_seeds(values, write)
 
