@@ -393,7 +393,7 @@ def _scatter(name: str, record: Any, names: Sequence[str]) -> None:
 
 
 def _onsets(name: str, record: Any) -> None:
-    """When each setting or seed fits its training images, and its onset from start to end."""
+    """When each setting fits its training images, and its onset from start to end."""
     figure, axes = sheet(1, 1, (7.6, 1.3 + 0.2 * len(record["arms"])))
     labels = {}
     for place, arm in enumerate(record["arms"].values()):
@@ -406,7 +406,7 @@ def _onsets(name: str, record: Any) -> None:
                 [arm["start"], end], [place, place], color=STYLES[1]["color"], linewidth=5
             )[0]
         axes.text(end * 1.3, place, arm["state"], va="center", color="0.35")
-    titles = [arm["title"] + _seed(key) for key, arm in record["arms"].items()]
+    titles = [arm["title"] for arm in record["arms"].values()]
     axes.set_yticks(range(len(titles)), titles)
     axes.set_ylim(len(titles) - 0.4, -0.6)
     axes.set(xscale="log", xlabel="training step")
@@ -416,12 +416,6 @@ def _onsets(name: str, record: Any) -> None:
         labels.values(), labels, loc="outside lower center", ncols=2, frameon=False, fontsize=8
     )
     save(figure, FIGURES / f"{name}.png")
-
-
-def _seed(key: str) -> str:
-    """What a record's key says of the seed: ", seed 1" of "outputs-half, seed 1"."""
-    _, comma, seed = key.partition(",")
-    return comma + seed
 
 
 def _seeds(record: Any) -> None:
@@ -435,7 +429,7 @@ def _seeds(record: Any) -> None:
     }
     plots = {
         title: {
-            _seed(key).removeprefix(", "): _rows(arm["evaluations"], metric)
+            key.partition(", ")[2]: _rows(arm["evaluations"], metric)
             for key, arm in record["arms"].items()
         }
         for metric, title in titles.items()

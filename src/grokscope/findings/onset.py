@@ -199,11 +199,15 @@ def over_seeds(found: Sequence[Onset], moment: str) -> SeedValues:
     """
     lows, highs = [], []
     for each in found:
-        at, early = each.at(moment), each.state == "no delay" and each.memorized is not None
-        lows.append(at if at is not None else 0.0 if early else each.last)
-        highs.append(
-            at if at is not None else _FACTOR * (each.memorized or 0) if early else math.inf
-        )
+        at = each.at(moment)
+        if at is not None:
+            low, high = at, at
+        elif each.state == "no delay" and each.memorized is not None:
+            low, high = 0.0, _FACTOR * each.memorized
+        else:
+            low, high = each.last, math.inf
+        lows.append(low)
+        highs.append(high)
     return SeedValues(tuple(lows), tuple(highs))
 
 

@@ -102,15 +102,16 @@ class Target:
         """The level that the metric reaches on its way, from which time may be counted.
 
         Raises:
-            ValueError: if the target is reached first.
+            ValueError: if the target is reached first, or no metric of the name has this value.
         """
+        start = Target(self.metric, level)
         before = level > self.target if self._falls else level < self.target
         if not before:
             side = "above" if self._falls else "below"
             raise ValueError(
                 f"since must lie {side} the target of {self.metric}, {self.target:g}: got {level:g}"
             )
-        return Target(self.metric, level)
+        return start
 
     @property
     def _falls(self) -> bool:
@@ -145,7 +146,6 @@ class TimeSection(TargetSection):
     @model_validator(mode="after")
     def _can_begin(self) -> TimeSection:
         if self.since is not None:
-            Target(self.metric, self.since)  # within its range at all
             self.goal.earlier(self.since)
         return self
 

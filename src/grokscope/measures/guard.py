@@ -191,9 +191,9 @@ def _unregistered(module: nn.Module) -> list[tuple[Any, frozenset[str]]]:
     own = vars(module)
     kind: Any = type(module)
     # of ours a view holds what it shows, a module or any function
-    if _is_known(module) and forward_of(kind).__module__.startswith("torch."):
+    if _is_known(module) and _forward_of(kind).__module__.startswith("torch."):
         return []
-    names = _named_by(forward_of(kind), kind)
+    names = _named_by(_forward_of(kind), kind)
     replaced = getattr(own.get("forward"), "__func__", own.get("forward"))
     if isinstance(replaced, FunctionType):
         names |= _names(replaced.__code__)
@@ -205,7 +205,15 @@ def _unregistered(module: nn.Module) -> list[tuple[Any, frozenset[str]]]:
     ]
 
 
-def forward_of(kind: type) -> Any:
+def runs_known_code(kind: type) -> bool:
+    """Whether the forward of a class is that of a layer of PyTorch or of ours.
+
+    A module that torch.fx, torch.export or TorchScript made has code of its own.
+    """
+    return (getattr(_forward_of(kind), "__module__", None) or "").startswith(_KNOWN)
+
+
+def _forward_of(kind: type) -> Any:
     """The forward of a class, None where it has none of its own, as one compiled to TorchScript."""
     try:
         return kind.forward  # type: ignore[attr-defined]
@@ -301,8 +309,7 @@ def _is_known(module: nn.Module) -> bool:
     kind, own = type(module), vars(module)
     hooks = (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     return (
-        # a module that torch.fx, torch.export or TorchScript made has code of its own
-        (getattr(forward_of(kind), "__module__", None) or "").startswith(_KNOWN)
+        runs_known_code(kind)
         and kind.__call__ is nn.Module.__call__
         and "forward" not in own
         and all(type(hook).__module__.startswith(_KNOWN) for hook in hooks)

@@ -12,16 +12,15 @@ gives the embeddings of a batch of tokens, on which it runs as well (``gs.Transf
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from grokscope.arguments import checked_arguments
 from grokscope.measures.batches import Batch, Key, leaf_name, leaves, map_leaves
-from grokscope.measures.guard import forward_of
+from grokscope.measures.guard import runs_known_code
 from grokscope.measures.hooks import only_observed
 
 Model = nn.Module | Callable[..., Any]
@@ -163,20 +162,14 @@ def to_give_away(model: Model, x: Batch) -> Batch:
 
 def _may_write(module: nn.Module) -> bool:
     """Whether a module might change its input: by code of its own, or as a layer in place."""
-    own, kind = vars(module), cast(Any, type(module))
+    own = vars(module)
     return bool(
         own.get("inplace", False)
         or own.get("_forward_pre_hooks")
         or "forward" in own
-        or _runs_own_code(kind)
+        or isinstance(module, View)
+        or not runs_known_code(type(module))
     )
-
-
-@functools.lru_cache(maxsize=1024)
-def _runs_own_code(kind: Any) -> bool:
-    """Whether the forward of a class is other code than that of a layer of PyTorch or of ours."""
-    place = getattr(forward_of(kind), "__module__", None) or ""
-    return issubclass(kind, View) or not place.startswith(("torch.nn.modules.", "grokscope."))
 
 
 def explained_call(model: Model, x: Batch) -> Any:
